@@ -1,0 +1,44 @@
+//! The smallest content handler: greets by name.
+//!
+//! ```toml
+//! [[http.server.location]]
+//! path = "= /hello"
+//! hello_handler.name = "$arg_name"        # /hello?name=Ada says "Hello, Ada!"
+//! ```
+
+#![forbid(unsafe_code)]
+
+use topnext_module_api::prelude::*;
+
+/// The table `hello_handler`. The doc comments are the texts of the manual.
+#[derive(Config)]
+pub struct HelloHandler {
+    /// Who is greeted. May contain variables.
+    name: Template,
+    /// Who is greeted if that is empty.
+    #[config(default = "stranger")]
+    default: String,
+}
+
+export_module! {
+    name: "hello_handler",
+    module: HelloHandler,
+    provides: [content],
+}
+
+impl Content for HelloHandler {
+    fn content(&self, r: &mut Request<'_>) -> Code {
+        // A status as the answer: the server makes the error page.
+        if r.method() != b"GET" && r.method() != b"HEAD" {
+            return Code::status(405);
+        }
+        let name = match self.name.eval(r) {
+            b"" => self.default.as_bytes(),
+            name => name,
+        };
+        let text = [b"Hello, ", name, b"!\n"].concat();
+        // Header and body pass all filters of this location. The text comes from outside: never send it as HTML.
+        r.set_header_out("X-Content-Type-Options", "nosniff");
+        r.send(200, "text/plain", text)
+    }
+}

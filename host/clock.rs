@@ -1,0 +1,64 @@
+//! Wall-clock time as text: the Date field and the times of both logs, each formatted once a second and thread.
+
+use std::{
+    cell::RefCell,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use jiff::{Timestamp, tz::TimeZone};
+
+#[derive(Default)]
+struct Texts {
+    second: u64,
+    date: String,
+    error_log: String,
+    access_log: String,
+}
+
+thread_local! {
+    static TEXTS: RefCell<Texts> = RefCell::default();
+}
+
+fn with<T>(read: impl FnOnce(&Texts) -> T) -> T {
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    TEXTS.with_borrow_mut(|texts| {
+        if texts.second != second || texts.date.is_empty() {
+            texts.second = second;
+            texts.date = httpdate::fmt_http_date(now);
+            let local = Timestamp::from_second(second as i64).unwrap_or_default().to_zoned(TimeZone::system());
+            texts.error_log = local.strftime("%Y/%m/%d %H:%M:%S").to_string();
+            texts.access_log = local.strftime("%d/%b/%Y:%H:%M:%S %z").to_string();
+        }
+        read(texts)
+    })
+}
+
+/// The Date field's value (RFC 9110, 5.6.7).
+pub fn write_date(out: &mut Vec<u8>) {
+    with(|texts| out.extend_from_slice(texts.date.as_bytes()));
+}
+
+/// The time at the start of a line of the error log, local time.
+pub fn write_error_log_time(out: &mut String) {
+    with(|texts| out.push_str(&texts.error_log));
+}
+
+/// $time_local, as in the access log.
+pub fn write_access_log_time(out: &mut Vec<u8>) {
+    with(|texts| out.extend_from_slice(texts.access_log.as_bytes()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_date_is_an_http_date() {
+        let mut date = Vec::new();
+        write_date(&mut date);
+        let date = String::from_utf8(date).expect("ASCII");
+        assert_eq!(date.len(), 29, "{date}");
+        assert!(httpdate::parse_http_date(&date).is_ok(), "{date}");
+    }
+}

@@ -1,0 +1,249 @@
+//! The server's own directives: names, places, types, defaults and documentation, each written once.
+//!
+//! A new directive needs an entry here and a line in the `set` function of the struct in `model` that holds its value;
+//! a test checks that the two agree.
+
+use std::sync::LazyLock;
+
+use super::directive::{Block, Contexts, Directive, Field, Presence, Type};
+use super::tree;
+
+/// All directives of the server. A name may occur twice, in different contexts.
+pub fn directives() -> &'static [Directive] {
+    static DIRECTIVES: LazyLock<Vec<Directive>> = LazyLock::new(table);
+    &DIRECTIVES
+}
+
+/// The directive of this name that may stand in this context.
+pub fn find(name: &str, context: Contexts) -> Option<&'static Directive> {
+    directives().iter().find(|directive| directive.name == name && directive.contexts.meets(context))
+}
+
+/// All places in which a directive of this name may stand.
+pub fn contexts_of(name: &str) -> Contexts {
+    let same_name = directives().iter().filter(|directive| directive.name == name);
+    same_name.fold(Contexts::NONE, |contexts, directive| contexts.or(directive.contexts))
+}
+
+/// The type of the tables under `[[module]]`.
+pub fn module_fields() -> Vec<Field> {
+    vec![
+        required(
+            "name",
+            Type::String,
+            "Name of the module: the name of its file, and of its table in this configuration.",
+        ),
+        optional("path", Type::String, "File to load, instead of looking in module_path."),
+        optional("version", Type::String, "Versions that are accepted, such as \"^1.2\"."),
+        optional("sha256", Type::String, "SHA-256 of the file, 64 hexadecimal digits; any other file is refused."),
+        optional("as", Type::String, "Name of its table, if it is to differ from the name of the module."),
+        optional("ignore_order", list(Type::String), "Modules whose order constraints with this one are waived."),
+    ]
+}
+
+/// The greatest value of counters that are kept in 32 bits.
+const MAX_COUNT: i64 = u32::MAX as i64;
+
+const MAIN: Contexts = Contexts::MAIN;
+const HTTP: Contexts = Contexts::HTTP;
+const SERVER: Contexts = Contexts::SERVER;
+const LOCATION: Contexts = Contexts::LOCATION;
+const UPSTREAM: Contexts = Contexts::UPSTREAM;
+const HTTP_SERVER: Contexts = HTTP.or(SERVER);
+const ALL_HTTP: Contexts = HTTP_SERVER.or(LOCATION);
+
+#[rustfmt::skip]
+fn table() -> Vec<Directive> {
+    vec![
+        // main
+        directive("worker_threads", MAIN, Type::OneOf(vec![choice(&["auto"]), integer(1, 1024)]), "\"auto\"",
+            "Number of event loops in a worker process; auto is one for each processor."),
+        directive("worker_connections", MAIN, integer(16, 1_048_576), "1024",
+            "Greatest number of connections of one thread, those to upstreams included."),
+        directive("error_log", MAIN, Type::OneOf(vec![Type::String, Type::Table(vec![
+                defaulted("path", Type::String, "\"stderr\"", "A file, or stderr."),
+                defaulted("level", choice(&["debug", "info", "notice", "warn", "error", "crit", "alert", "emerg"]),
+                    "\"error\"", "Least severe level that is logged."),
+            ])]), "{ path = \"stderr\", level = \"error\" }",
+            "Where errors are logged, and from which level on. A string is the path."),
+        directive("module_path", MAIN, list(Type::String), "[]",
+            "Folders in which modules are looked for before the default ones."),
+        directive("thread_pool", MAIN, Type::Table(vec![
+                defaulted("threads", integer(1, 1024), "32", "Number of threads."),
+                defaulted("max_queue", integer(1, MAX_COUNT), "65536", "Greatest number of jobs that wait."),
+            ]), "{ threads = 32, max_queue = 65536 }",
+            "The threads that run what would block an event loop."),
+        directive("include", MAIN.or(ALL_HTTP), Type::OneOf(vec![Type::String, list(Type::String)]), "",
+            "Files, or patterns of files, whose keys join the table it stands in."),
+        directive("module", MAIN, Type::Block(Block::Tables), "",
+            "A module to load; the declared order is the order in which a response passes the filters."),
+        directive("http", MAIN, Type::Block(Block::Table), "", "The web server."),
+        // http, server, location
+        directive("server", HTTP, Type::Block(Block::Tables), "", "A virtual server."),
+        directive("upstream", HTTP, Type::Block(Block::Named), "", "A named group of servers to pass requests to."),
+        directive("root", ALL_HTTP, Type::String, "",
+            "Folder of the files to serve; the path of the request is appended to it."),
+        directive("access_log", ALL_HTTP, Type::OneOf(vec![choice(&["off"]), Type::Table(vec![
+                defaulted("path", Type::String, "\"stdout\"", "A file, or stdout."),
+            ])]), "{ path = \"stdout\" }", "Where requests are logged."),
+        directive("client_header_timeout", HTTP_SERVER, Type::Duration, "\"60s\"",
+            "Time in which a client must send the header of a request; then it gets 408."),
+        directive("client_body_timeout", ALL_HTTP, Type::Duration, "\"60s\"",
+            "Time between two reads of the body of a request; then the client gets 408."),
+        directive("send_timeout", ALL_HTTP, Type::Duration, "\"60s\"",
+            "Time between two writes to the client; then the connection is closed."),
+        directive("keepalive_timeout", ALL_HTTP, Type::Duration, "\"75s\"",
+            "Time for which an idle connection of a client stays open; 0 closes it after each response."),
+        directive("keepalive_requests", ALL_HTTP, integer(1, MAX_COUNT), "1000",
+            "Number of requests after which a connection of a client is closed."),
+        directive("client_max_body_size", ALL_HTTP, Type::Size, "\"1m\"",
+            "Greatest body of a request; a greater one gets 413. 0 means no limit."),
+        directive("client_header_buffer_size", HTTP_SERVER, Type::Size, "\"1k\"",
+            "Size of the buffer in which the header of a request is read first."),
+        directive("large_client_header_buffers", HTTP_SERVER, Type::Table(vec![
+                defaulted("number", integer(1, 1024), "4", "Greatest number of buffers."),
+                defaulted("size", Type::Size, "\"8k\"", "Size of each; a request line or header field must fit into one."),
+            ]), "{ number = 4, size = \"8k\" }", "The buffers for headers that do not fit into the first one."),
+        directive("tcp_nodelay", ALL_HTTP, Type::Bool, "true",
+            "Whether TCP_NODELAY is set on connections that are kept alive."),
+        directive("sendfile", ALL_HTTP, Type::Bool, "true", "Whether files are sent with sendfile()."),
+        directive("sendfile_max_chunk", ALL_HTTP, Type::Size, "\"2m\"",
+            "Greatest number of bytes in one call of sendfile(), so that one fast client cannot hold a thread. 0 means no limit."),
+        directive("server_tokens", ALL_HTTP, Type::Bool, "true",
+            "Whether the version is told in the Server field and on error pages."),
+        directive("default_type", ALL_HTTP, Type::String, "\"text/plain\"",
+            "MIME type of responses for which no other is known."),
+        // server
+        directive("listen", SERVER, list(Type::OneOf(vec![Type::Listen, Type::Table(vec![
+                required("address", Type::Listen, "The address."),
+                defaulted("backlog", integer(1, i32::MAX.into()), "511", "Length of the queue of connections not yet accepted."),
+                defaulted("default_server", Type::Bool, "false",
+                    "Whether this server answers requests for names that no server of this address has."),
+            ])])), "", "Addresses to listen on. Default: [\"80\"] if started by root, else [\"8000\"]."),
+        directive("server_name", SERVER, list(Type::String), "[\"\"]",
+            "Names for which this server answers; \"\" is a request without a Host field."),
+        directive("location", SERVER.or(LOCATION), Type::Block(Block::Tables), "",
+            "Configuration for requests whose path matches."),
+        // location
+        directive("path", LOCATION, Type::LocationPath, "",
+            "Required. \"/x\": paths that start so, the longest wins; \"= /x\": this path only; \"^~ /x\": as the first, \
+             and no regular expression is tried."),
+        // upstream
+        directive("balancer", UPSTREAM, list(Type::String), "[\"round_robin\"]",
+            "Balancers; each may delegate to the one behind it."),
+        directive("server", UPSTREAM, list(Type::OneOf(vec![Type::Peer, Type::Table(peer_fields())])), "",
+            "Required. The servers of the group."),
+        directive("keepalive", UPSTREAM, integer(0, 1_048_576), "32",
+            "Greatest number of idle connections that are kept open. 0 keeps none."),
+        directive("keepalive_timeout", UPSTREAM, Type::Duration, "\"60s\"",
+            "Time for which an idle connection to a server of the group stays open."),
+        directive("keepalive_requests", UPSTREAM, integer(1, MAX_COUNT), "1000",
+            "Number of requests after which a connection to a server of the group is closed."),
+    ]
+}
+
+fn peer_fields() -> Vec<Field> {
+    vec![
+        required("address", Type::Peer, "The address; the port is 80 if it is not written."),
+        defaulted("weight", integer(1, 65535), "1", "Share of requests, relative to the other servers."),
+        defaulted(
+            "max_fails",
+            integer(0, MAX_COUNT),
+            "1",
+            "Failures within fail_timeout that make it unavailable; 0: never.",
+        ),
+        defaulted(
+            "fail_timeout",
+            Type::Duration,
+            "\"10s\"",
+            "Time in which failures are counted, and for which it is unavailable.",
+        ),
+        defaulted(
+            "max_conns",
+            integer(0, MAX_COUNT),
+            "0",
+            "Greatest number of connections to it at a time; 0: no limit.",
+        ),
+        defaulted("backup", Type::Bool, "false", "Used only if all others are unavailable."),
+        defaulted("down", Type::Bool, "false", "Never used."),
+    ]
+}
+
+fn directive(name: &'static str, contexts: Contexts, ty: Type, default: &'static str, doc: &'static str) -> Directive {
+    Directive { name, contexts, ty, default, doc }
+}
+
+fn integer(min: i64, max: i64) -> Type {
+    Type::Integer { min, max }
+}
+
+fn list(element: Type) -> Type {
+    Type::List(Box::new(element))
+}
+
+fn choice(names: &[&str]) -> Type {
+    Type::Choice(names.iter().map(|name| (*name).to_owned()).collect())
+}
+
+fn required(key: &str, ty: Type, doc: &str) -> Field {
+    Field { key: key.to_owned(), ty, presence: Presence::Required, merge: false, doc: doc.to_owned() }
+}
+
+fn optional(key: &str, ty: Type, doc: &str) -> Field {
+    Field { presence: Presence::Optional, ..required(key, ty, doc) }
+}
+
+fn defaulted(key: &str, ty: Type, default: &str, doc: &str) -> Field {
+    let node = tree::parse_value(default).expect("a text of this file; a test builds the whole table");
+    Field { presence: Presence::Default { text: default.to_owned(), node }, ..required(key, ty, doc) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check;
+    use super::super::diagnostic::Diagnostics;
+    use super::*;
+
+    fn check_fields(ty: &Type, name: &str) {
+        match ty {
+            Type::Table(fields) => {
+                for field in fields {
+                    if let Presence::Default { node, .. } = &field.presence {
+                        let mut errors = Diagnostics::default();
+                        assert!(check::check(&field.ty, node, &field.key, &mut errors), "{name}: {errors}");
+                    }
+                    check_fields(&field.ty, name);
+                }
+            }
+            Type::List(element) => check_fields(element, name),
+            Type::OneOf(types) => types.iter().for_each(|ty| check_fields(ty, name)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_default_is_of_its_type() {
+        let mut with_default = 0;
+        for directive in directives() {
+            check_fields(&directive.ty, directive.name);
+            if !directive.default.is_empty() {
+                with_default += 1;
+                let node = tree::parse_value(directive.default).unwrap();
+                let mut errors = Diagnostics::default();
+                assert!(check::check(&directive.ty, &node, directive.name, &mut errors), "{errors}");
+            }
+        }
+        assert!(with_default >= 20);
+    }
+
+    #[test]
+    fn a_name_is_unique_in_each_context() {
+        for (index, one) in directives().iter().enumerate() {
+            for other in &directives()[index + 1..] {
+                assert!(one.name != other.name || !one.contexts.meets(other.contexts), "{}", one.name);
+            }
+        }
+        assert_eq!(contexts_of("server").names(), "http, upstream");
+        assert!(find("server", Contexts::LOCATION).is_none());
+    }
+}

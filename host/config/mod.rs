@@ -1,0 +1,128 @@
+//! The configuration: from TOML text to typed, checked and merged values.
+//!
+//! ```text
+//! let document = Document::read(path)?;              text, include, tree
+//! let head = document.head()?;                       which modules to load
+//! let schemas = ...                                  a ModuleSchema from each module's description
+//! let config = document.check(&schemas)?;            check, inherit, build
+//! ```
+//!
+//! Each step gives all its errors at once, as [`Diagnostics`]: one line each, with file, line, column, key, what was
+//! found and what would be valid. [`Document::check_partial`] lets the caller add the errors that modules find in their
+//! tables to the same list; [`ModuleTable::origin_of`] tells where they belong.
+//!
+//! The modules below are in the order in which a value passes them.
+
+pub mod source;
+
+pub mod tree;
+
+pub mod include;
+
+pub mod diagnostic;
+
+pub mod units;
+
+pub mod address;
+
+pub mod location_path;
+
+pub mod directive;
+
+pub mod core_directives;
+
+pub mod schema;
+
+pub mod head;
+
+pub mod check;
+
+pub mod merge;
+
+pub mod model;
+
+mod build;
+
+pub mod reference;
+
+#[cfg(test)]
+mod testing;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use address::{Listen, PeerAddress};
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use directive::{Contexts, Directive, Field, Presence, Type};
+pub use head::{Head, ModuleDecl};
+pub use location_path::{LocationKind, LocationPath};
+pub use merge::ModuleTable;
+pub use model::{
+    AccessLog, Buffers, Config, ErrorLog, ErrorLogTarget, Http, HttpCore, ListenConf, Location, LogLevel, Main,
+    PeerConf, Scope, Server, ThreadPool, Upstream,
+};
+pub use schema::ModuleSchema;
+pub use source::{Files, Origin};
+pub use tree::{Entry, Node, Table, Value};
+
+/// A configuration that has been read, with all files that it includes, but not been checked.
+#[derive(Clone, Debug)]
+pub struct Document {
+    files: Arc<Files>,
+    main: Table,
+}
+
+impl Document {
+    /// Reads a file and what it includes. Errors: files that cannot be read, syntax, values that two files set.
+    pub fn read(path: &Path) -> Result<Document, Diagnostics> {
+        let (files, main) = include::read(path)?;
+        Ok(Document { files, main })
+    }
+
+    /// As [`read`](Document::read), with the text of the main file given. `name` stands for it in errors, and is where
+    /// the files that it includes are looked for.
+    pub fn from_text(name: &str, text: &str) -> Result<Document, Diagnostics> {
+        let (files, main) = include::read_text(name, text)?;
+        Ok(Document { files, main })
+    }
+
+    /// The modules that are declared. Checked alone, since the rest cannot be checked before these are known.
+    pub fn head(&self) -> Result<Head, Diagnostics> {
+        let mut errors = self.diagnostics();
+        let head = head::read(&self.main, &mut errors);
+        errors.into_result(head)
+    }
+
+    /// Checks all but the declarations of modules, and merges. `schemas` are those of the modules that could be loaded.
+    pub fn check(&self, schemas: &[ModuleSchema]) -> Result<Config, Diagnostics> {
+        let (config, errors) = self.check_partial(schemas);
+        match config {
+            Some(config) if errors.is_empty() => Ok(config),
+            _ => Err(errors),
+        }
+    }
+
+    /// As [`check`](Document::check), but gives what is valid beside the errors (sorted), so that the caller can look at
+    /// the modules' tables and add errors of its own. `None` if there is no server at all; then there are errors.
+    pub fn check_partial(&self, schemas: &[ModuleSchema]) -> (Option<Config>, Diagnostics) {
+        build::build(&self.main, schemas, head::table_names(&self.main), self.diagnostics())
+    }
+
+    /// An empty list of errors about the files of this document.
+    pub fn diagnostics(&self) -> Diagnostics {
+        Diagnostics::new(self.files.clone())
+    }
+
+    /// The files that were read, the main one first.
+    pub fn files(&self) -> &Arc<Files> {
+        &self.files
+    }
+
+    /// The unchecked tree of all files together.
+    pub fn tree(&self) -> &Table {
+        &self.main
+    }
+}

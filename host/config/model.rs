@@ -1,0 +1,481 @@
+//! The typed configuration: what the rest of the server works with.
+//!
+//! Each struct that holds directives has one `set` function, the one place where a directive's name meets its field.
+//! Every struct first gets all defaults of the directive table, then what was written. Values given to `set` have been
+//! checked, and lack no key that has a default.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::address::{Listen, PeerAddress};
+use super::core_directives::directives;
+use super::directive::Contexts;
+use super::location_path::LocationPath;
+use super::merge::ModuleTable;
+use super::source::Origin;
+use super::tree::{self, Node, Table, Value};
+use super::units;
+
+/// The whole configuration, checked and merged.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The directives at top level.
+    pub main: Main,
+    /// `[http]`
+    pub http: Http,
+}
+
+/// The directives at top level.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Main {
+    /// Event loops of a worker; `None`: one for each processor.
+    pub worker_threads: Option<u32>,
+    /// Connections of one thread.
+    pub worker_connections: u32,
+    /// The log of errors.
+    pub error_log: ErrorLog,
+    /// The thread pool.
+    pub thread_pool: ThreadPool,
+}
+
+/// Where errors are logged.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ErrorLog {
+    /// The target.
+    pub target: ErrorLogTarget,
+    /// The least severe level that is logged.
+    pub level: LogLevel,
+}
+
+/// The target of the log of errors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ErrorLogTarget {
+    /// Standard error.
+    #[default]
+    Stderr,
+    /// A file, relative to the prefix.
+    File(PathBuf),
+}
+
+/// nginx's levels; a greater one is more severe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// What happens, step by step.
+    Debug,
+    /// What an operator may want to know.
+    Info,
+    /// What is normal, but rare.
+    Notice,
+    /// What may lead to an error.
+    Warn,
+    /// What failed for one request.
+    #[default]
+    Error,
+    /// What fails for many requests.
+    Crit,
+    /// What needs an operator at once.
+    Alert,
+    /// The server cannot work.
+    Emerg,
+}
+
+/// The threads that run what would block an event loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ThreadPool {
+    /// Number of threads.
+    pub threads: u32,
+    /// Jobs that may wait.
+    pub max_queue: u32,
+}
+
+/// `[http]`
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// `[http.upstream.NAME]`, in the order written.
+    pub upstreams: Vec<Upstream>,
+    /// `[[http.server]]`, in the order written; at least one.
+    pub servers: Vec<Server>,
+}
+
+/// `[[http.server]]`
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// At least one.
+    pub listen: Vec<ListenConf>,
+    /// In lower case; at least one, perhaps `""`.
+    pub server_name: Vec<String>,
+    /// What holds outside of all locations.
+    pub scope: Scope,
+    /// In the order written.
+    pub locations: Vec<Location>,
+}
+
+/// One address of a server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenConf {
+    /// The address.
+    pub address: Listen,
+    /// Length of the queue of connections not yet accepted.
+    pub backlog: u32,
+    /// Whether the server answers for names that no server of this address has.
+    pub default_server: bool,
+    /// Where it was written; the server's header for the default address.
+    pub origin: Origin,
+}
+
+/// `[[http.server.location]]`
+#[derive(Clone, Debug)]
+pub struct Location {
+    /// What it matches.
+    pub path: LocationPath,
+    /// What holds in it.
+    pub scope: Scope,
+    /// The locations inside it, in the order written.
+    pub locations: Vec<Location>,
+}
+
+/// What holds in a server or location, everything inherited included.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The server's own directives.
+    pub core: HttpCore,
+    /// One for each schema, in the order of the schemas. A scope that writes nothing for a module shares the table of
+    /// the scope around it (`Arc::ptr_eq`), so that its preparation can be shared as well.
+    pub modules: Vec<Arc<ModuleTable>>,
+    /// The header of the server or location.
+    pub origin: Origin,
+    /// The core directives that were written for this scope, and where.
+    pub(super) origins: Vec<(&'static str, Origin)>,
+}
+
+impl Scope {
+    /// Where the value of a core directive was written, on whichever level; the scope's header if it was not. For
+    /// faults that show only later, such as a folder that does not exist.
+    pub fn origin_of(&self, directive: &str) -> Origin {
+        self.origins.iter().find(|(name, _)| *name == directive).map_or(self.origin, |(_, origin)| *origin)
+    }
+}
+
+/// The directives of http, server and location.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HttpCore {
+    /// Folder of the files to serve.
+    pub root: Option<PathBuf>,
+    /// Where requests are logged.
+    pub access_log: AccessLog,
+    /// Time for the header of a request.
+    pub client_header_timeout: Duration,
+    /// Time between two reads of a request's body.
+    pub client_body_timeout: Duration,
+    /// Time between two writes.
+    pub send_timeout: Duration,
+    /// Time for which an idle connection stays open; zero: it is closed after each response.
+    pub keepalive_timeout: Duration,
+    /// Requests on one connection.
+    pub keepalive_requests: u32,
+    /// In bytes; 0: no limit.
+    pub client_max_body_size: u64,
+    /// In bytes.
+    pub client_header_buffer_size: u64,
+    /// The buffers for larger headers.
+    pub large_client_header_buffers: Buffers,
+    /// Whether TCP_NODELAY is set.
+    pub tcp_nodelay: bool,
+    /// Whether files are sent with sendfile().
+    pub sendfile: bool,
+    /// In bytes; 0: no limit.
+    pub sendfile_max_chunk: u64,
+    /// Whether the version is told.
+    pub server_tokens: bool,
+    /// MIME type if no other is known.
+    pub default_type: String,
+}
+
+/// Where requests are logged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// A file, relative to the prefix.
+    File(PathBuf),
+}
+
+/// A number of buffers of a size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Buffers {
+    /// How many.
+    pub number: u32,
+    /// Bytes of each.
+    pub size: u64,
+}
+
+/// `[http.upstream.NAME]`
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Its name.
+    pub name: String,
+    /// Names of balancers, outermost first; at least one.
+    pub balancer: Vec<String>,
+    /// At least one.
+    pub server: Vec<PeerConf>,
+    /// Idle connections that are kept.
+    pub keepalive: u32,
+    /// Time for which they are kept.
+    pub keepalive_timeout: Duration,
+    /// Requests on one connection.
+    pub keepalive_requests: u32,
+    /// One for each schema, in the order of the schemas.
+    pub modules: Vec<Arc<ModuleTable>>,
+    /// Its header.
+    pub origin: Origin,
+}
+
+/// A server of an upstream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerConf {
+    /// Where it is.
+    pub address: PeerAddress,
+    /// Share of requests.
+    pub weight: u32,
+    /// Failures that make it unavailable; 0: none does.
+    pub max_fails: u32,
+    /// Time in which failures are counted, and for which it is unavailable.
+    pub fail_timeout: Duration,
+    /// Connections at a time; 0: no limit.
+    pub max_conns: u32,
+    /// Used only if all others are unavailable.
+    pub backup: bool,
+    /// Never used.
+    pub down: bool,
+    /// The parameters that were written (never `address`), for balancers that do not support them all.
+    pub set: Vec<(&'static str, Origin)>,
+    /// Where it was written.
+    pub origin: Origin,
+}
+
+/// The defaults of a context: name and value of each directive that has one.
+pub(super) fn defaults(context: Contexts) -> impl Iterator<Item = (&'static str, Node)> {
+    let here = directives().iter().filter(move |directive| directive.contexts.meets(context));
+    here.filter_map(|directive| Some((directive.name, tree::parse_value(directive.default).ok()?)))
+}
+
+impl Main {
+    /// Sets a directive. False if no field has this name.
+    pub(super) fn set(&mut self, name: &str, node: &Node) -> bool {
+        match name {
+            "worker_threads" => self.worker_threads = node.as_integer().map(|_| count(node)),
+            "worker_connections" => self.worker_connections = count(node),
+            "error_log" => self.error_log = ErrorLog::of(node),
+            "thread_pool" => {
+                self.thread_pool =
+                    ThreadPool { threads: count_in(node, "threads"), max_queue: count_in(node, "max_queue") }
+            }
+            _ => return false,
+        }
+        true
+    }
+}
+
+impl ErrorLog {
+    fn of(node: &Node) -> ErrorLog {
+        let path = get(node, "path").unwrap_or(node);
+        let target = match text(path).as_str() {
+            "stderr" => ErrorLogTarget::Stderr,
+            path => ErrorLogTarget::File(path.into()),
+        };
+        let level = get(node, "level").and_then(|level| LogLevel::parse(&text(level))).unwrap_or_default();
+        ErrorLog { target, level }
+    }
+}
+
+impl LogLevel {
+    /// The level of this name.
+    pub fn parse(name: &str) -> Option<LogLevel> {
+        Some(match name {
+            "debug" => LogLevel::Debug,
+            "info" => LogLevel::Info,
+            "notice" => LogLevel::Notice,
+            "warn" => LogLevel::Warn,
+            "error" => LogLevel::Error,
+            "crit" => LogLevel::Crit,
+            "alert" => LogLevel::Alert,
+            "emerg" => LogLevel::Emerg,
+            _ => return None,
+        })
+    }
+}
+
+impl HttpCore {
+    /// Sets a directive. False if no field has this name.
+    pub(super) fn set(&mut self, name: &str, node: &Node) -> bool {
+        match name {
+            "root" => self.root = Some(text(node).into()),
+            "access_log" => self.access_log = AccessLog::of(node),
+            "client_header_timeout" => self.client_header_timeout = duration(node),
+            "client_body_timeout" => self.client_body_timeout = duration(node),
+            "send_timeout" => self.send_timeout = duration(node),
+            "keepalive_timeout" => self.keepalive_timeout = duration(node),
+            "keepalive_requests" => self.keepalive_requests = count(node),
+            "client_max_body_size" => self.client_max_body_size = size(node),
+            "client_header_buffer_size" => self.client_header_buffer_size = size(node),
+            "large_client_header_buffers" => {
+                let size = get(node, "size").map_or(0, size);
+                self.large_client_header_buffers = Buffers { number: count_in(node, "number"), size };
+            }
+            "tcp_nodelay" => self.tcp_nodelay = flag(node),
+            "sendfile" => self.sendfile = flag(node),
+            "sendfile_max_chunk" => self.sendfile_max_chunk = size(node),
+            "server_tokens" => self.server_tokens = flag(node),
+            "default_type" => self.default_type = text(node),
+            _ => return false,
+        }
+        true
+    }
+}
+
+impl AccessLog {
+    fn of(node: &Node) -> AccessLog {
+        match get(node, "path").map(text).as_deref() {
+            None => AccessLog::Off,
+            Some("stdout") => AccessLog::Stdout,
+            Some(path) => AccessLog::File(path.into()),
+        }
+    }
+}
+
+impl ListenConf {
+    /// One element of `listen`: an address, or a table. `None` cannot happen with a checked value.
+    pub(super) fn of(node: &Node) -> Option<ListenConf> {
+        let address = Listen::parse(get(node, "address").unwrap_or(node).as_str()?)?;
+        let backlog = get(node, "backlog").map_or(511, count);
+        let default_server = get(node, "default_server").is_some_and(flag);
+        Some(ListenConf { address, backlog, default_server, origin: node.origin })
+    }
+}
+
+impl Upstream {
+    /// Sets a directive. False if no field has this name.
+    pub(super) fn set(&mut self, name: &str, node: &Node) -> bool {
+        match name {
+            "balancer" => self.balancer = node.as_list().unwrap_or(&[]).iter().map(text).collect(),
+            "server" => self.server = node.as_list().unwrap_or(&[]).iter().filter_map(PeerConf::of).collect(),
+            "keepalive" => self.keepalive = count(node),
+            "keepalive_timeout" => self.keepalive_timeout = duration(node),
+            "keepalive_requests" => self.keepalive_requests = count(node),
+            _ => return false,
+        }
+        true
+    }
+}
+
+impl PeerConf {
+    /// One element of an upstream's `server`: an address, or a table. `None` cannot happen with a checked value.
+    fn of(node: &Node) -> Option<PeerConf> {
+        let mut peer = PeerConf {
+            address: PeerAddress::parse(get(node, "address").unwrap_or(node).as_str()?)?,
+            weight: 1,
+            max_fails: 1,
+            fail_timeout: Duration::from_secs(10),
+            max_conns: 0,
+            backup: false,
+            down: false,
+            set: Vec::new(),
+            origin: node.origin,
+        };
+        for entry in node.as_table().into_iter().flat_map(Table::iter) {
+            if let Some(name) = peer.set(&entry.key, &entry.node) {
+                // Defaults that were filled in have the origin of the table itself; see `merge::fill_defaults`.
+                if entry.key_origin != node.origin {
+                    peer.set.push((name, entry.key_origin));
+                }
+            }
+        }
+        Some(peer)
+    }
+
+    /// Sets a parameter and returns its name; `None` if no field has this name.
+    fn set(&mut self, name: &str, node: &Node) -> Option<&'static str> {
+        match name {
+            "weight" => self.weight = count(node),
+            "max_fails" => self.max_fails = count(node),
+            "fail_timeout" => self.fail_timeout = duration(node),
+            "max_conns" => self.max_conns = count(node),
+            "backup" => self.backup = flag(node),
+            "down" => self.down = flag(node),
+            _ => return None,
+        }
+        const NAMES: [&str; 6] = ["weight", "max_fails", "fail_timeout", "max_conns", "backup", "down"];
+        NAMES.into_iter().find(|known| *known == name)
+    }
+}
+
+fn get<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
+    node.as_table().and_then(|table| table.get(key))
+}
+
+fn text(node: &Node) -> String {
+    node.as_str().unwrap_or_default().to_owned()
+}
+
+fn flag(node: &Node) -> bool {
+    node.as_bool().unwrap_or_default()
+}
+
+fn count(node: &Node) -> u32 {
+    match node.value {
+        Value::Integer(number) => u32::try_from(number).unwrap_or(u32::MAX),
+        _ => 0,
+    }
+}
+
+fn count_in(node: &Node, key: &str) -> u32 {
+    get(node, key).map_or(0, count)
+}
+
+fn duration(node: &Node) -> Duration {
+    units::duration(&node.value).unwrap_or_default()
+}
+
+fn size(node: &Node) -> u64 {
+    units::size(&node.value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::directive::Type;
+    use super::*;
+
+    /// A directive without a field would be accepted and have no effect.
+    #[test]
+    fn every_directive_has_a_field() {
+        let node = Node { value: Value::List(Vec::new()), origin: Origin::BUILT_IN };
+        let upstream = || Upstream {
+            name: String::new(),
+            balancer: Vec::new(),
+            server: Vec::new(),
+            keepalive: 0,
+            keepalive_timeout: Duration::ZERO,
+            keepalive_requests: 0,
+            modules: Vec::new(),
+            origin: Origin::BUILT_IN,
+        };
+        let read_elsewhere = ["include", "module_path", "listen", "server_name", "path"];
+        for directive in directives() {
+            if matches!(directive.ty, Type::Block(_)) || read_elsewhere.contains(&directive.name) {
+                continue;
+            }
+            let known = if directive.contexts.meets(Contexts::MAIN) {
+                Main::default().set(directive.name, &node)
+            } else if directive.contexts.meets(Contexts::UPSTREAM) {
+                upstream().set(directive.name, &node)
+            } else {
+                HttpCore::default().set(directive.name, &node)
+            };
+            assert!(known, "{}", directive.name);
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The event loop: readiness, timers, posted events, and calls from other threads. It knows nothing of HTTP.
+//!
+//! One loop per thread. What it calls are [`Source`]s, which are shared by `Rc` and never leave the thread:
+//!
+//! ```text
+//! turn: poll -> ready(source) ... -> expired timers -> calls from other threads -> posted events, until there are none
+//! ```
+//!
+//! Sockets are edge-triggered: a source reads or writes until it would block.
+
+pub mod remote;
+
+pub mod thread_pool;
+
+pub mod timers;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Registry, Token, event::Event};
+use slab::Slab;
+
+pub use remote::{Remote, RemoteId};
+pub use timers::TimerId;
+use timers::Timers;
+
+/// What a loop calls.
+pub trait Source {
+    /// The socket that was registered is ready.
+    fn ready(self: Rc<Self>, ready: Ready);
+
+    /// A timer that was added with this `kind` has expired.
+    fn expired(self: Rc<Self>, kind: u32) {
+        let _ = kind;
+    }
+
+    /// An event that was posted with this code, here or by another thread.
+    fn posted(self: Rc<Self>, code: u64) {
+        let _ = code;
+    }
+}
+
+/// In which ways a socket is ready.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ready {
+    /// There is something to read, or the end, or an error.
+    pub readable: bool,
+    /// There is room to write, or an error.
+    pub writable: bool,
+    /// The peer will send no more: reading goes on to the end of the stream.
+    pub read_closed: bool,
+}
+
+/// The most events that one call of poll gives.
+const EVENTS: usize = 512;
+/// How long a turn waits at the most when a source wants to go on in it.
+const LATER: Duration = Duration::from_millis(1);
+/// The token of the waker of other threads.
+const REMOTE: Token = Token(usize::MAX);
+
+/// An event loop, alive as long as its thread works.
+pub struct Loop {
+    poll: RefCell<Poll>,
+    registry: Registry,
+    sources: RefCell<Slab<Rc<dyn Source>>>,
+    /// Sources removed during this turn. Their places are not used again before its end, since events of this turn may
+    /// still name them.
+    removed: RefCell<Vec<usize>>,
+    timers: Timers,
+    posted: RefCell<VecDeque<(Rc<dyn Source>, u64)>>,
+    /// Sources that go on in the next turn.
+    later: RefCell<Vec<Rc<dyn Source>>>,
+    remote: Arc<Remote>,
+    start: Instant,
+    now: Cell<Instant>,
+}
+
+impl Loop {
+    /// A loop of this thread.
+    pub fn new() -> io::Result<Rc<Loop>> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        let remote = Remote::new(mio::Waker::new(&registry, REMOTE)?);
+        let now = Instant::now();
+        Ok(Rc::new(Loop {
+            poll: RefCell::new(poll),
+            registry,
+            sources: RefCell::new(Slab::new()),
+            removed: RefCell::new(Vec::new()),
+            timers: Timers::new(),
+            posted: RefCell::new(VecDeque::new()),
+            later: RefCell::new(Vec::new()),
+            remote,
+            start: now,
+            now: Cell::new(now),
+        }))
+    }
+
+    /// Turns until [`Remote::stop`] is called.
+    pub fn run(&self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.remote.stopped() {
+            self.turn(&mut events)?;
+        }
+        Ok(())
+    }
+
+    fn turn(&self, events: &mut Events) -> io::Result<()> {
+        let later = std::mem::take(&mut *self.later.borrow_mut());
+        let wait = self.timers.next().map(|at| Duration::from_millis(at.saturating_sub(self.now_ms())));
+        let wait = if later.is_empty() { wait } else { Some(wait.unwrap_or(LATER).min(LATER)) };
+        match self.poll.borrow_mut().poll(events, wait) {
+            Ok(()) => (),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+            Err(error) => return Err(error),
+        }
+        self.now.set(Instant::now());
+        let mut woken = false;
+        for event in events.iter() {
+            if event.token() == REMOTE {
+                woken = true;
+                continue;
+            }
+            let source = self.sources.borrow().get(event.token().0).cloned();
+            let gone = self.removed.borrow().contains(&event.token().0);
+            if let Some(source) = source.filter(|_| !gone) {
+                source.ready(Ready::of(event));
+                self.run_posted();
+            }
+        }
+        while let Some((source, kind)) = self.timers.pop(self.now_ms()) {
+            source.expired(kind);
+            self.run_posted();
+        }
+        if woken {
+            for (source, code) in self.remote.take() {
+                source.posted(code);
+                self.run_posted();
+            }
+        }
+        for source in later {
+            source.posted(0);
+            self.run_posted();
+        }
+        self.run_posted();
+        let removed = std::mem::take(&mut *self.removed.borrow_mut());
+        for key in removed {
+            drop(self.sources.borrow_mut().try_remove(key));
+        }
+        Ok(())
+    }
+
+    fn run_posted(&self) {
+        loop {
+            let next = self.posted.borrow_mut().pop_front();
+            let Some((source, code)) = next else { return };
+            source.posted(code);
+        }
+    }
+
+    /// Registers a socket for reading and writing. The source is kept until [`Loop::deregister`].
+    pub fn register(&self, socket: &mut impl mio::event::Source, source: Rc<dyn Source>) -> io::Result<Token> {
+        self.register_for(socket, source, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Registers a socket for reading only: a listening one.
+    pub fn register_listener(&self, socket: &mut impl mio::event::Source, source: Rc<dyn Source>) -> io::Result<Token> {
+        self.register_for(socket, source, Interest::READABLE)
+    }
+
+    fn register_for(
+        &self,
+        socket: &mut impl mio::event::Source,
+        source: Rc<dyn Source>,
+        interest: Interest,
+    ) -> io::Result<Token> {
+        let token = Token(self.sources.borrow_mut().insert(source));
+        let registered = self.registry.register(socket, token, interest);
+        if registered.is_err() {
+            self.sources.borrow_mut().remove(token.0);
+        }
+        registered.map(|()| token)
+    }
+
+    /// Forgets a socket and its source. The socket may be closed afterwards.
+    pub fn deregister(&self, socket: &mut impl mio::event::Source, token: Token) {
+        // An error means that the socket is not registered, which is what is wanted.
+        let _ = self.registry.deregister(socket);
+        self.removed.borrow_mut().push(token.0);
+    }
+
+    /// Calls `source.posted(code)` when the current event has been handled.
+    pub fn post(&self, source: Rc<dyn Source>, code: u64) {
+        self.posted.borrow_mut().push_back((source, code));
+    }
+
+    /// Calls `source.posted(0)` in the next turn, after other events, which begins in at most this long.
+    pub fn post_later(&self, source: Rc<dyn Source>) {
+        self.later.borrow_mut().push(source);
+    }
+
+    /// Adds a timer, not running. The source is kept until [`Loop::remove_timer`].
+    pub fn add_timer(&self, source: Rc<dyn Source>, kind: u32) -> TimerId {
+        self.timers.add(source, kind)
+    }
+
+    /// Starts a timer, or starts it anew.
+    pub fn start_timer(&self, timer: TimerId, after: Duration) {
+        let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        self.timers.set(timer, self.now_ms().saturating_add(ms));
+    }
+
+    /// Stops a timer.
+    pub fn stop_timer(&self, timer: TimerId) {
+        self.timers.stop(timer);
+    }
+
+    /// Whether a timer runs.
+    pub fn timer_runs(&self, timer: TimerId) -> bool {
+        self.timers.runs(timer)
+    }
+
+    /// Removes a timer.
+    pub fn remove_timer(&self, timer: TimerId) {
+        self.timers.remove(timer);
+    }
+
+    /// How other threads reach this loop.
+    pub fn remote(&self) -> &Arc<Remote> {
+        &self.remote
+    }
+
+    /// The time at which this turn began.
+    pub fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    /// The same in milliseconds since the loop was made.
+    pub fn now_ms(&self) -> u64 {
+        let ms = self.now.get().duration_since(self.start).as_millis();
+        u64::try_from(ms).unwrap_or(u64::MAX)
+    }
+}
+
+impl Ready {
+    fn of(event: &Event) -> Ready {
+        let error = event.is_error();
+        Ready {
+            readable: event.is_readable() || event.is_read_closed() || error,
+            writable: event.is_writable() || event.is_write_closed() || error,
+            read_closed: event.is_read_closed() || error,
+        }
+    }
+}

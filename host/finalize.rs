@@ -1,0 +1,160 @@
+//! The one way out of a request: every answer of every handler, filter, upstream and timer ends here.
+//!
+//! ```text
+//! finalize(code) -> an error page, or nothing    -> flush: until no filter holds data and all has left
+//!                                                -> complete: log phase, access log, contexts
+//!                                                -> the connection: keep it, or close it
+//! ```
+
+use std::rc::Rc;
+
+use topnext_module_api::{Code, Phase};
+
+use crate::{
+    error_page,
+    log::error::Level,
+    log_line, output,
+    plugins::link,
+    request::{Request, Wait},
+    upstream,
+};
+
+/// nginx's status for "close the connection without an answer".
+const CLOSE: u16 = 444;
+/// nginx's status for "the client has closed the connection", in logs only.
+pub const CLIENT_CLOSED: u16 = 499;
+
+/// Ends a request with the answer of a handler. Calling it again is harmless.
+pub fn finalize(r: &Rc<Request>, code: Code) {
+    if r.wait.get() == Wait::Ended {
+        return;
+    }
+    upstream::detach(r);
+    if r.failed.get() && !r.bare.get() {
+        return fail(r);
+    }
+    let status = match code {
+        Code::ERROR => Some(500),
+        code => code.as_status(),
+    };
+    if status == Some(CLOSE) {
+        r.status.set(CLOSE);
+        return abort(r);
+    }
+    let Some(status) = status.filter(|_| !r.last_in.get() || r.has_panicked()) else {
+        return respond(r, code);
+    };
+    if r.header_started.get() {
+        // The header is out with another status: the client must learn that the body is not complete.
+        log_line!(
+            Level::Error,
+            "*{} response failed with {status} after its header was sent: the connection is reset{}",
+            r.conn.number,
+            r.log_tail()
+        );
+        return abort(r);
+    }
+    error_page::send(r, status);
+}
+
+/// A handler says that it is done: was it?
+fn respond(r: &Rc<Request>, code: Code) {
+    if !r.header_started.get() {
+        let text = "was finalized by its handler without a response";
+        log_line!(Level::Error, "*{} the request {text} ({code:?}){}", r.conn.number, r.log_tail());
+        return error_page::send(r, 500);
+    }
+    if !r.last_in.get() && !r.header_only.get() {
+        let text = "the handler ended the response without its last buf: the connection is reset";
+        log_line!(Level::Error, "*{} {text}{}", r.conn.number, r.log_tail());
+        return abort(r);
+    }
+    flush(r);
+}
+
+/// Completes the request as soon as nothing is held or queued.
+pub fn flush(r: &Rc<Request>) {
+    if r.failed.get() && !r.bare.get() {
+        return fail(r);
+    }
+    r.wait.set(Wait::Flush);
+    if r.holding.get() != 0 || !r.copy.borrow().is_empty() {
+        return;
+    }
+    if !r.last_out.get() && !r.header_only.get() {
+        let text = "a filter has swallowed the end of the response: the connection is reset";
+        log_line!(Level::Error, "*{} {text}{}", r.conn.number, r.log_tail());
+        return abort(r);
+    }
+    match r.conn.flush_request(r) {
+        Code::OK => complete(r),
+        Code::AGAIN => (),
+        _ => abort(r),
+    }
+}
+
+/// A module has failed the request: an answer without modules, or a reset.
+fn fail(r: &Rc<Request>) {
+    log_line!(
+        Level::Error,
+        "*{} the request failed because a module panicked (see above): {}{}",
+        r.conn.number,
+        if r.header_sent.get() { "the connection is reset" } else { "answered 500 without module filters" },
+        r.log_tail()
+    );
+    if r.header_sent.get() {
+        return abort(r);
+    }
+    r.bare.set(true);
+    r.copy.replace(output::Copy::default());
+    r.holding.set(0);
+    error_page::send_bare(r, 500);
+    // What the bare answer writes has passed no module.
+    r.wait.set(Wait::Flush);
+    match r.conn.flush_request(r) {
+        Code::OK => complete(r),
+        Code::AGAIN => (),
+        _ => abort(r),
+    }
+}
+
+/// Gives the request up, and its connection with it.
+pub fn abort(r: &Rc<Request>) {
+    if r.wait.get() == Wait::Ended {
+        return;
+    }
+    upstream::detach(r);
+    end(r);
+    r.conn.abort();
+}
+
+/// The client has gone.
+pub fn client_closed(r: &Rc<Request>) {
+    if r.wait.get() == Wait::Ended {
+        return;
+    }
+    if !r.last_out.get() {
+        r.status.set(CLIENT_CLOSED);
+    }
+    log_line!(Level::Info, "*{} client prematurely closed connection{}", r.conn.number, r.log_tail());
+    abort(r);
+}
+
+/// Everything has left.
+fn complete(r: &Rc<Request>) {
+    end(r);
+    r.conn.request_done(r);
+}
+
+/// The log phase, and the end of everything that belongs to the request.
+fn end(r: &Rc<Request>) {
+    r.wait.set(Wait::Ended);
+    if !r.logged.replace(true) {
+        let place = r.place();
+        for handler in place.handlers(Phase::Log) {
+            r.guarded(|| link::call_handler(r, handler, Phase::Log));
+        }
+        r.write_access_log(&place);
+    }
+    r.release();
+}

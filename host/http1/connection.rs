@@ -1,0 +1,961 @@
+//! A client's HTTP/1 connection: reads heads and bodies, makes requests, writes responses, and keeps itself alive.
+//!
+//! ```text
+//!           accept
+//!             |
+//!             v      first byte          head complete
+//!   +-----> Idle ----------------> Head ----------------> Busy (a request runs)
+//!   |         | timeout, EOF         | timeout, bad head     |
+//!   |         v                      v                       | response complete
+//!   |       closed               error page                  v
+//!   |                                                   body read? --no--> Discard (the rest of the body)
+//!   +------------------- keep alive --------------------------+---------------+
+//!                                                             | close
+//!                                                             v
+//!                                                           Linger (read on, so that no RST takes the response away)
+//! ```
+
+use std::{
+    cell::{Cell, RefCell},
+    io::{self, Read},
+    net::Shutdown,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use mio::{Token, net::TcpStream};
+use topnext_module_api::{Buf, Chain, Code, running::Hook};
+
+use super::{
+    BadRequest, ChunkedDecoder, Decoded, Framing, Head, HeadParser, Limits, Method, Normalized, Progress, Target,
+    body_framing, encode_chunk_head, host, normalize, persistent, response,
+};
+use crate::{
+    event::{Loop, Ready, RemoteId, Source, TimerId, remote},
+    finalize,
+    listen::Address,
+    log::error::Level,
+    log_line, phases,
+    request::{Parts, Request, Text, Wait, wake_code},
+    site::Site,
+    stats,
+    write::{Flushed, WriteQueue},
+};
+
+/// The input buffer at first; it grows to what large_client_header_buffers allows.
+const READ_SIZE: usize = 4096;
+/// Room for a read of a body.
+const BODY_READ_SIZE: usize = 32 * 1024;
+/// Output that waits for more before it is written (nginx: postpone_output).
+const POSTPONE: u64 = 1460;
+/// How long the rest of a body is read on after the response, in all and between two reads (nginx: lingering_time,
+/// lingering_timeout).
+const LINGERING_TIME: Duration = Duration::from_secs(30);
+const LINGERING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The kinds of the connection's timers.
+const READ_TIMER: u32 = 0;
+const SEND_TIMER: u32 = 1;
+/// Posted codes.
+const NEXT_REQUEST: u64 = 1;
+const DISK_DONE: u64 = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Idle,
+    Head,
+    Busy,
+    Discard,
+    Linger,
+    Closed,
+}
+
+/// The body that is being read.
+enum BodyReader {
+    Nothing,
+    Length(u64),
+    Chunked(ChunkedDecoder),
+}
+
+/// A connection.
+pub struct Http1 {
+    /// The loop that it lives on.
+    pub lp: Rc<Loop>,
+    site: Arc<Site>,
+    address: Arc<Address>,
+    socket: RefCell<TcpStream>,
+    token: Cell<Option<Token>>,
+    /// Its number in logs.
+    pub number: u64,
+    remote: String,
+    remote_ip: Option<std::net::IpAddr>,
+    remote_port: u16,
+
+    state: Cell<State>,
+    readable: Cell<bool>,
+    read_closed: Cell<bool>,
+    eof: Cell<bool>,
+    input: RefCell<BytesMut>,
+    parser: RefCell<HeadParser>,
+    reader: RefCell<BodyReader>,
+    queue: RefCell<WriteQueue>,
+    /// Another request may follow the one that runs.
+    pub keep: Cell<bool>,
+    request: RefCell<Option<Rc<Request>>>,
+    requests: Cell<u32>,
+    read_timer: Cell<Option<TimerId>>,
+    send_timer: Cell<Option<TimerId>>,
+    linger_until_ms: Cell<u64>,
+    /// The pool reads a part of a file into the page cache.
+    disk: Cell<bool>,
+    remote_id: Cell<Option<RemoteId>>,
+}
+
+thread_local! {
+    /// Memory of requests that have ended, for the next ones.
+    static SPARE: RefCell<Vec<Parts>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The most parts that a thread keeps.
+const MAX_SPARE: usize = 64;
+
+/// Takes a connection over.
+pub fn accept(lp: &Rc<Loop>, site: &Arc<Site>, address: &Arc<Address>, socket: TcpStream, peer: std::net::SocketAddr) {
+    let place = &address.names.default_server().place;
+    let core = &place.core;
+    let large = usize::try_from(core.large_client_header_buffers.size).unwrap_or(usize::MAX);
+    let number = core.large_client_header_buffers.number as usize;
+    let small = usize::try_from(core.client_header_buffer_size).unwrap_or(usize::MAX);
+    let line = large.max(small);
+    let limits = Limits { request_line: line, header_line: line, total: line.saturating_mul(number.max(1)) };
+    let connection = Rc::new(Http1 {
+        lp: lp.clone(),
+        site: site.clone(),
+        address: address.clone(),
+        socket: RefCell::new(socket),
+        token: Cell::new(None),
+        number: stats::get().accept(),
+        remote: peer.ip().to_string(),
+        remote_ip: Some(peer.ip()),
+        remote_port: peer.port(),
+        state: Cell::new(State::Idle),
+        readable: Cell::new(false),
+        read_closed: Cell::new(false),
+        eof: Cell::new(false),
+        input: RefCell::new(BytesMut::new()),
+        parser: RefCell::new(HeadParser::new(limits)),
+        reader: RefCell::new(BodyReader::Nothing),
+        queue: RefCell::default(),
+        keep: Cell::new(true),
+        request: RefCell::new(None),
+        requests: Cell::new(0),
+        read_timer: Cell::new(None),
+        send_timer: Cell::new(None),
+        linger_until_ms: Cell::new(0),
+        disk: Cell::new(false),
+        remote_id: Cell::new(None),
+    });
+    connection.start();
+}
+
+impl Http1 {
+    fn start(self: &Rc<Self>) {
+        let core = &self.address.names.default_server().place.core;
+        if core.tcp_nodelay {
+            // Only a delay is lost if it cannot be set.
+            let _ = self.socket.borrow().set_nodelay(true);
+        }
+        self.read_timer.set(Some(self.lp.add_timer(self.clone(), READ_TIMER)));
+        self.send_timer.set(Some(self.lp.add_timer(self.clone(), SEND_TIMER)));
+        match self.lp.register(&mut *self.socket.borrow_mut(), self.clone()) {
+            Ok(token) => self.token.set(Some(token)),
+            Err(error) => {
+                log_line!(Level::Alert, "*{} cannot be polled: {error}", self.number);
+                return self.close();
+            }
+        }
+        self.start_read_timer(core.client_header_timeout);
+    }
+
+    /// The client's address as text.
+    pub fn remote_addr(&self) -> &[u8] {
+        self.remote.as_bytes()
+    }
+
+    /// The client's address.
+    pub fn remote_ip(&self) -> Option<std::net::IpAddr> {
+        self.remote_ip
+    }
+
+    /// The client's port.
+    pub fn remote_port(&self) -> u16 {
+        self.remote_port
+    }
+
+    /// The port that the client came to.
+    pub fn server_port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Requests so far, the running one included.
+    pub fn requests(&self) -> u32 {
+        self.requests.get()
+    }
+
+    fn start_read_timer(&self, time: Duration) {
+        if let Some(timer) = self.read_timer.get() {
+            self.lp.start_timer(timer, time);
+        }
+    }
+
+    fn stop_timers(&self) {
+        for timer in [&self.read_timer, &self.send_timer] {
+            if let Some(timer) = timer.get() {
+                self.lp.stop_timer(timer);
+            }
+        }
+    }
+
+    // ---- reading
+
+    /// Reads once. `Ok(0)` without `eof`: nothing there.
+    fn read(&self, size: usize) -> io::Result<usize> {
+        if !self.readable.get() || self.eof.get() {
+            return Ok(0);
+        }
+        let input = &mut *self.input.borrow_mut();
+        let start = input.len();
+        input.resize(start + size, 0);
+        let result = loop {
+            match self.socket.borrow_mut().read(&mut input[start..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                result => break result,
+            }
+        };
+        let n = match result {
+            Ok(0) => {
+                self.eof.set(true);
+                0
+            }
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable.set(false);
+                0
+            }
+            Err(error) => {
+                input.truncate(start);
+                return Err(error);
+            }
+        };
+        input.truncate(start + n);
+        // Edge-triggered: a short read has drained the socket, unless the end is still to come.
+        if n > 0 && n < size && !self.read_closed.get() {
+            self.readable.set(false);
+        }
+        Ok(n)
+    }
+
+    fn on_readable(self: &Rc<Self>) {
+        match self.state.get() {
+            State::Idle | State::Head => self.read_head(),
+            State::Busy => self.read_while_busy(),
+            State::Discard => self.discard(),
+            State::Linger => self.linger(),
+            State::Closed => (),
+        }
+    }
+
+    /// Reads until a head is complete, and makes a request of it.
+    fn read_head(self: &Rc<Self>) {
+        loop {
+            if !self.input.borrow().is_empty() {
+                if self.state.replace(State::Head) == State::Idle {
+                    self.start_read_timer(self.address.names.default_server().place.core.client_header_timeout);
+                }
+                let progress = self.parser.borrow_mut().parse(&self.input.borrow());
+                match progress {
+                    Ok(Progress::Complete) => return self.begin(),
+                    Ok(Progress::Incomplete) => (),
+                    Err(bad) => return self.refuse(bad),
+                }
+            }
+            match self.read(READ_SIZE) {
+                Ok(0) if self.eof.get() => {
+                    if self.state.get() == State::Head {
+                        log_line!(
+                            Level::Info,
+                            "*{} client closed the connection while sending a request head, client: {}",
+                            self.number,
+                            self.remote
+                        );
+                    }
+                    return self.close();
+                }
+                Ok(0) => return,
+                Ok(_) => (),
+                Err(error) => {
+                    log_line!(Level::Info, "*{} recv() failed ({error}), client: {}", self.number, self.remote);
+                    return self.close();
+                }
+            }
+        }
+    }
+
+    /// Makes a request of a complete head, and runs it.
+    fn begin(self: &Rc<Self>) {
+        let mut parts = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        {
+            let parser = &mut *self.parser.borrow_mut();
+            let spare = std::mem::take(&mut parts.head);
+            parts.head = parser.take_head(spare);
+            parts.bytes = self.input.borrow_mut().split_to(parts.head.head_len()).freeze();
+            parser.reset();
+        }
+        if let Some(timer) = self.read_timer.get() {
+            self.lp.stop_timer(timer);
+        }
+        let facts = Facts::of(&parts.head, &parts.bytes);
+        let host = facts.as_ref().ok().and_then(|facts| facts.host.clone()).unwrap_or_default();
+        let server = self.address.names.find(&host).clone();
+        let core = &server.place.core;
+        self.requests.set(self.requests.get() + 1);
+        stats::get().request();
+        let keep = facts.is_ok()
+            && persistent(&parts.head)
+            && !core.keepalive_timeout.is_zero()
+            && self.requests.get() < core.keepalive_requests;
+        self.keep.set(keep);
+        let (framing, is_head) = match &facts {
+            Ok(facts) => (facts.framing, parts.head.method() == Method::Head),
+            Err(_) => (Framing::None, false),
+        };
+        self.reader.replace(match framing {
+            Framing::None => BodyReader::Nothing,
+            Framing::Length(length) => BodyReader::Length(length),
+            Framing::Chunked => BodyReader::Chunked(ChunkedDecoder::new()),
+        });
+        self.state.set(State::Busy);
+        let request = Rc::new(Request::new(self.clone(), self.site.clone(), server, parts, framing, is_head));
+        request.host.set(request.store(&[&host]));
+        if framing == Framing::None || framing == Framing::Length(0) {
+            request.body.borrow_mut().complete = true;
+        }
+        self.request.replace(Some(request.clone()));
+        match facts {
+            Ok(facts) => {
+                let uri = match facts.path {
+                    Normalized::Same => Text::Head(facts.raw_path),
+                    Normalized::Changed(path) => request.store(&[&path]),
+                };
+                request.uri.set(uri);
+                request.args.set(facts.args.map_or_else(Text::default, Text::Head));
+                phases::run(&request);
+            }
+            Err(bad) => {
+                log_line!(Level::Info, "*{} {bad}{}", self.number, request.log_tail());
+                finalize::finalize(&request, Code::status(bad.status));
+            }
+        }
+    }
+
+    /// Answers a head that cannot be parsed.
+    fn refuse(self: &Rc<Self>, bad: BadRequest) {
+        let mut parts = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        // What was parsed so far means nothing.
+        parts.head = Head::default();
+        let line = {
+            let input = self.input.borrow();
+            let line = input[..].split(|&byte| byte == b'\n').next().unwrap_or_default();
+            line[..line.len().min(256)].to_vec()
+        };
+        let server = self.address.names.default_server().clone();
+        self.keep.set(false);
+        self.requests.set(self.requests.get() + 1);
+        stats::get().request();
+        self.state.set(State::Busy);
+        let request = Rc::new(Request::new(self.clone(), self.site.clone(), server, parts, Framing::None, false));
+        request.bad_line.replace(line.trim_ascii_end().to_vec());
+        request.body.borrow_mut().complete = true;
+        log_line!(Level::Info, "*{} {bad}{}", self.number, request.log_tail());
+        self.request.replace(Some(request.clone()));
+        finalize::finalize(&request, Code::status(bad.status));
+    }
+
+    // ---- the request's body
+
+    /// Reads the whole body of the request into memory: Ok, Again, or a status.
+    pub fn read_body(self: &Rc<Self>, r: &Rc<Request>) -> Code {
+        if r.body.borrow().complete {
+            return Code::OK;
+        }
+        let first = !std::mem::replace(&mut r.body.borrow_mut().wanted, true);
+        if first && r.parts.borrow().head.facts().expect_continue && self.input.borrow().is_empty() {
+            self.queue.borrow_mut().add_bytes(|out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
+            if self.flush(r).is_err() {
+                return Code::ERROR;
+            }
+        }
+        let code = self.pull_body(r);
+        if code == Code::AGAIN {
+            self.start_read_timer(r.place().core.client_body_timeout);
+        } else if let Some(timer) = self.read_timer.get() {
+            self.lp.stop_timer(timer);
+        }
+        code
+    }
+
+    /// Takes what has come of the body: Ok when it is complete.
+    fn pull_body(&self, r: &Rc<Request>) -> Code {
+        let max = r.place().core.client_max_body_size;
+        loop {
+            match self.decode_body(&mut |piece| {
+                let body = &mut *r.body.borrow_mut();
+                body.received += piece.len() as u64;
+                body.chain.push(Buf::from(piece));
+            }) {
+                Ok(true) => {
+                    r.body.borrow_mut().complete = true;
+                    return Code::OK;
+                }
+                Ok(false) => (),
+                Err(bad) => {
+                    log_line!(Level::Info, "*{} {bad}{}", self.number, r.log_tail());
+                    self.keep.set(false);
+                    return Code::status(bad.status);
+                }
+            }
+            if max > 0 && r.body.borrow().received > max {
+                let received = r.body.borrow().received;
+                log_line!(
+                    Level::Error,
+                    "*{} client intended to send too large chunked body: {received} bytes so far{}",
+                    self.number,
+                    r.log_tail()
+                );
+                self.keep.set(false);
+                return Code::status(413);
+            }
+            match self.read(BODY_READ_SIZE) {
+                Ok(0) if self.eof.get() => {
+                    self.keep.set(false);
+                    return Code::status(finalize::CLIENT_CLOSED);
+                }
+                Ok(0) => return Code::AGAIN,
+                Ok(_) => (),
+                Err(error) => {
+                    log_line!(Level::Info, "*{} recv() failed ({error}){}", self.number, r.log_tail());
+                    self.keep.set(false);
+                    return Code::status(finalize::CLIENT_CLOSED);
+                }
+            }
+        }
+    }
+
+    /// Decodes what is in the input: true when the body is complete.
+    fn decode_body(&self, out: &mut impl FnMut(bytes::Bytes)) -> Result<bool, BadRequest> {
+        let input = &mut *self.input.borrow_mut();
+        match &mut *self.reader.borrow_mut() {
+            BodyReader::Nothing => Ok(true),
+            BodyReader::Length(left) => {
+                let take = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+                if take > 0 {
+                    *left -= take as u64;
+                    out(input.split_to(take).freeze());
+                }
+                Ok(*left == 0)
+            }
+            BodyReader::Chunked(decoder) => Ok(decoder.decode(input, out)? == Decoded::Done),
+        }
+    }
+
+    /// The client sends while its request runs: the body if it is wanted; else only its end is of interest.
+    fn read_while_busy(self: &Rc<Self>) {
+        let Some(r) = self.request.borrow().clone() else { return };
+        let (wanted, complete) = {
+            let body = r.body.borrow();
+            (body.wanted, body.complete)
+        };
+        if wanted && !complete {
+            match self.pull_body(&r) {
+                Code::AGAIN => self.start_read_timer(r.place().core.client_body_timeout),
+                Code::OK => {
+                    if let Some(timer) = self.read_timer.get() {
+                        self.lp.stop_timer(timer);
+                    }
+                    phases::wake(&r, wake_code(0, Hook::HANDLER));
+                }
+                code if code == Code::status(finalize::CLIENT_CLOSED) => finalize::client_closed(&r),
+                code => finalize::finalize(&r, code),
+            }
+        } else if self.read_closed.get() && r.wait.get() == Wait::Upstream {
+            // nginx (proxy_ignore_client_abort off): nobody waits for the answer any more.
+            finalize::client_closed(&r);
+        }
+    }
+
+    // ---- writing
+
+    /// Queues the header of the response.
+    pub fn write_header(&self, r: &Request) {
+        let known = r.content_length.get();
+        let http11 = r.parts.borrow().head.minor() >= 1 || r.parts.borrow().bytes.is_empty();
+        let bodyless = matches!(r.status.get(), 100..=199 | 204 | 304);
+        if known.is_none() && !bodyless {
+            r.chunked.set(http11 && !r.header_only.get());
+            if !http11 {
+                self.keep.set(false);
+            }
+        }
+        let head_chunked = known.is_none() && !bodyless && http11;
+        self.queue.borrow_mut().add_bytes(|out| {
+            let parts = r.parts.borrow();
+            response::write_head(
+                out,
+                &response::HeadOut {
+                    status: r.status.get(),
+                    tokens: r.place.borrow().core.server_tokens,
+                    fields: parts
+                        .headers_out
+                        .fields()
+                        .iter()
+                        .map(|f| (parts.pool.get(f.name), parts.pool.get(f.value))),
+                    length: if bodyless { None } else { known },
+                    chunked: head_chunked,
+                    keep: self.keep.get(),
+                    http11,
+                },
+            );
+        });
+        r.header_sent.set(true);
+    }
+
+    /// Queues a part of the body, and writes if it is time to.
+    pub fn write_body(self: &Rc<Self>, r: &Rc<Request>, chain: Chain) -> Code {
+        let mut push = chain.is_empty();
+        let mut bytes = 0;
+        for buf in &chain {
+            push |= buf.is_last() || buf.is_flush();
+            bytes += buf.len();
+        }
+        let last = chain.has_last();
+        if r.header_only.get() {
+            drop(chain);
+        } else if let Err(error) = self.queue_body(r, chain, bytes, last) {
+            log_line!(Level::Alert, "*{} {error}{}", self.number, r.log_tail());
+            return Code::ERROR;
+        }
+        if !push && self.queue.borrow().bytes() < POSTPONE {
+            return Code::OK;
+        }
+        self.flush_request(r)
+    }
+
+    fn queue_body(&self, r: &Request, chain: Chain, bytes: u64, last: bool) -> io::Result<()> {
+        let sent = r.body_sent.get() + bytes;
+        if let Some(length) = r.content_length.get()
+            && (sent > length || (last && sent < length))
+        {
+            return Err(io::Error::other(format!("a module announced {length} bytes of body and has sent {sent}")));
+        }
+        r.body_sent.set(sent);
+        let result = {
+            let queue = &mut *self.queue.borrow_mut();
+            let chunked = r.chunked.get();
+            if chunked && bytes > 0 {
+                queue.add_bytes(|out| out.extend_from_slice(encode_chunk_head(bytes, &mut [0; 18])));
+            }
+            let result = chain.into_iter().try_for_each(|buf| queue.add_buf(buf));
+            if chunked && bytes > 0 {
+                queue.add_bytes(|out| out.extend_from_slice(b"\r\n"));
+            }
+            if chunked && last {
+                queue.add_bytes(|out| out.extend_from_slice(b"0\r\n\r\n"));
+            }
+            result
+        };
+        let sent = self.queue.borrow_mut().take_sent();
+        if !sent.is_empty() {
+            r.guarded(|| drop(sent));
+        }
+        result
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn unsent(&self) -> u64 {
+        self.queue.borrow().bytes()
+    }
+
+    /// Writes what waits: Ok if all has left, Again, or Error.
+    pub fn flush_request(self: &Rc<Self>, r: &Rc<Request>) -> Code {
+        match self.flush(r) {
+            Ok(true) => Code::OK,
+            Ok(false) => Code::AGAIN,
+            Err(error) => {
+                let level = match error.kind() {
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Level::Info,
+                    _ => Level::Error,
+                };
+                log_line!(level, "*{} send() failed ({error}){}", self.number, r.log_tail());
+                Code::ERROR
+            }
+        }
+    }
+
+    /// True if all has left.
+    fn flush(self: &Rc<Self>, r: &Rc<Request>) -> io::Result<bool> {
+        if self.disk.get() {
+            return Ok(false);
+        }
+        let (result, sent, progress) = {
+            let queue = &mut *self.queue.borrow_mut();
+            let before = queue.bytes();
+            let result = queue.flush(&mut *self.socket.borrow_mut(), r.place.borrow().core.sendfile);
+            (result, queue.take_sent(), queue.bytes() < before)
+        };
+        if !sent.is_empty() {
+            // The memory goes back to whoever made it: code of modules.
+            r.guarded(|| drop(sent));
+        }
+        let timer = self.send_timer.get();
+        match result? {
+            Flushed::Done => {
+                if let Some(timer) = timer {
+                    self.lp.stop_timer(timer);
+                }
+                Ok(true)
+            }
+            Flushed::Blocked => {
+                if let Some(timer) = timer.filter(|timer| progress || !self.lp.timer_runs(*timer)) {
+                    self.lp.start_timer(timer, r.place.borrow().core.send_timeout);
+                }
+                Ok(false)
+            }
+            Flushed::Disk(file, pos, len) => self.read_ahead(r, file, pos, len).map(|()| false),
+        }
+    }
+
+    /// Has the pool read a part of a file into the page cache, so that sendfile does not wait for the disk.
+    fn read_ahead(
+        self: &Rc<Self>,
+        r: &Request,
+        file: Arc<crate::open_file::OpenFile>,
+        mut pos: u64,
+        len: u64,
+    ) -> io::Result<()> {
+        let id = self.remote_id.get().unwrap_or_else(|| {
+            let source: Rc<dyn Source> = self.clone();
+            remote::announce(&source)
+        });
+        self.remote_id.set(Some(id));
+        let remote = self.lp.remote().clone();
+        let job = Box::new(move || {
+            let end = pos + len;
+            let mut buffer = vec![0; 64 * 1024];
+            // An error shows again when the file is sent.
+            while pos < end
+                && let Ok(n @ 1..) = file.read_blocking(pos, &mut buffer)
+            {
+                pos += n as u64;
+            }
+            remote.call(id, DISK_DONE);
+        });
+        r.site.pool.run(job).map_err(|_| io::Error::other("the thread pool's queue is full"))?;
+        self.disk.set(true);
+        Ok(())
+    }
+
+    fn on_writable(self: &Rc<Self>) {
+        let Some(r) = self.request.borrow().clone() else { return };
+        if self.queue.borrow().is_empty() || !r.header_sent.get() {
+            return;
+        }
+        match self.flush_request(&r) {
+            Code::OK => phases::room(&r),
+            Code::AGAIN => (),
+            _ => finalize::client_closed(&r),
+        }
+    }
+
+    // ---- after the request
+
+    /// The response has left: what follows on this connection?
+    pub fn request_done(self: &Rc<Self>, r: &Rc<Request>) {
+        self.request.replace(None);
+        r.recycle();
+        if !self.keep.get() {
+            return self.begin_linger();
+        }
+        if !r.body_complete.get() && self.expects_more() {
+            self.state.set(State::Discard);
+            self.linger_until_ms.set(self.lp.now_ms() + LINGERING_TIME.as_millis() as u64);
+            return self.lp.post(self.clone(), NEXT_REQUEST);
+        }
+        self.next_request();
+    }
+
+    fn next_request(self: &Rc<Self>) {
+        self.state.set(State::Idle);
+        if self.input.borrow().is_empty() {
+            // An idle connection costs no buffer.
+            self.input.replace(BytesMut::new());
+            self.queue.borrow_mut().shrink();
+        }
+        if self.eof.get() && self.input.borrow().is_empty() {
+            return self.close();
+        }
+        self.start_read_timer(self.address.names.default_server().place.core.keepalive_timeout);
+        if self.readable.get() || !self.input.borrow().is_empty() {
+            // Posted, so that a client that pipelines does not make this recurse.
+            self.lp.post(self.clone(), NEXT_REQUEST);
+        }
+    }
+
+    /// Reads the rest of a body that no handler wanted.
+    fn discard(self: &Rc<Self>) {
+        loop {
+            match self.decode_body(&mut drop) {
+                Ok(true) => return self.next_request(),
+                Ok(false) => (),
+                Err(_) => return self.close(),
+            }
+            if self.lp.now_ms() > self.linger_until_ms.get() {
+                return self.close();
+            }
+            match self.read(BODY_READ_SIZE) {
+                Ok(0) if self.eof.get() => return self.close(),
+                Ok(0) => return self.start_read_timer(LINGERING_TIMEOUT),
+                Ok(_) => (),
+                Err(_) => return self.close(),
+            }
+        }
+    }
+
+    /// Closes our side, and reads on for a while: a client that still sends would else lose the response to a reset.
+    fn begin_linger(self: &Rc<Self>) {
+        let unread = self.readable.get() || !self.input.borrow().is_empty();
+        if self.eof.get() || (!unread && !self.expects_more()) {
+            return self.close();
+        }
+        let _ = self.socket.borrow().shutdown(Shutdown::Write);
+        self.state.set(State::Linger);
+        self.input.borrow_mut().clear();
+        self.linger_until_ms.set(self.lp.now_ms() + LINGERING_TIME.as_millis() as u64);
+        self.linger();
+    }
+
+    /// Whether the client may still be sending a body, or what it took for one.
+    fn expects_more(&self) -> bool {
+        !matches!(&*self.reader.borrow(), BodyReader::Nothing | BodyReader::Length(0))
+    }
+
+    fn linger(self: &Rc<Self>) {
+        loop {
+            self.input.borrow_mut().clear();
+            if self.lp.now_ms() > self.linger_until_ms.get() {
+                return self.close();
+            }
+            match self.read(BODY_READ_SIZE) {
+                Ok(0) if self.eof.get() => return self.close(),
+                Ok(0) => return self.start_read_timer(LINGERING_TIMEOUT),
+                Ok(_) => (),
+                Err(_) => return self.close(),
+            }
+        }
+    }
+
+    /// Closes with a reset, so that the client does not take what it has for the whole response.
+    pub fn abort(self: &Rc<Self>) {
+        let sent = self.queue.borrow_mut().clear();
+        drop(sent);
+        let _ = socket2::SockRef::from(&*self.socket.borrow()).set_linger(Some(Duration::ZERO));
+        self.close();
+    }
+
+    /// Closes.
+    fn close(self: &Rc<Self>) {
+        if self.state.replace(State::Closed) == State::Closed {
+            return;
+        }
+        if let Some(r) = self.request.take() {
+            r.recycle();
+        }
+        self.stop_timers();
+        for timer in [self.read_timer.take(), self.send_timer.take()].into_iter().flatten() {
+            self.lp.remove_timer(timer);
+        }
+        if let Some(id) = self.remote_id.take() {
+            remote::forget(id);
+        }
+        let socket = &mut *self.socket.borrow_mut();
+        if let Some(token) = self.token.take() {
+            self.lp.deregister(socket, token);
+        }
+        // Both directions end now, though the descriptor is closed with the last owner of this connection.
+        let _ = socket.shutdown(Shutdown::Both);
+        stats::get().close();
+    }
+}
+
+impl Source for Http1 {
+    fn ready(self: Rc<Self>, ready: Ready) {
+        if ready.readable {
+            self.readable.set(true);
+        }
+        if ready.read_closed {
+            self.read_closed.set(true);
+        }
+        if ready.writable {
+            self.on_writable();
+        }
+        if ready.readable {
+            self.on_readable();
+        }
+    }
+
+    fn expired(self: Rc<Self>, kind: u32) {
+        let request = self.request.borrow().clone();
+        match (kind, self.state.get(), request) {
+            (READ_TIMER, State::Head, _) => {
+                log_line!(
+                    Level::Info,
+                    "*{} client timed out while sending a request head, client: {}",
+                    self.number,
+                    self.remote
+                );
+                self.refuse(BadRequest { status: 408, reason: "no complete request head in time" });
+            }
+            (READ_TIMER, State::Busy, Some(r)) => {
+                log_line!(Level::Info, "*{} client timed out while sending its body{}", self.number, r.log_tail());
+                self.keep.set(false);
+                finalize::finalize(&r, Code::status(408));
+            }
+            (SEND_TIMER, _, Some(r)) => {
+                log_line!(Level::Info, "*{} client timed out while reading the response{}", self.number, r.log_tail());
+                finalize::abort(&r);
+            }
+            _ => self.close(),
+        }
+    }
+
+    fn posted(self: Rc<Self>, code: u64) {
+        match code {
+            NEXT_REQUEST => self.on_readable(),
+            DISK_DONE => {
+                self.disk.set(false);
+                self.on_writable();
+            }
+            _ => (),
+        }
+    }
+}
+
+/// What a head says beyond its syntax.
+struct Facts {
+    host: Option<Vec<u8>>,
+    raw_path: super::Span,
+    path: Normalized,
+    args: Option<super::Span>,
+    framing: Framing,
+}
+
+impl Facts {
+    fn of(head: &Head, bytes: &[u8]) -> Result<Facts, BadRequest> {
+        let target = Target::parse(head, bytes)?;
+        let host = host(head, bytes, &target)?;
+        let framing = body_framing(head, bytes)?;
+        let (path, args) = match target {
+            Target::Origin { path, args } | Target::Absolute { path, args, .. } => (path, args),
+            Target::Asterisk => (head.target(), None),
+            Target::Authority(_) => {
+                return Err(BadRequest { status: 405, reason: "CONNECT, which this server does not do" });
+            }
+        };
+        let normalized = normalize(path.of(bytes), true)?;
+        let host = host.map(|host| host.name.of(bytes).to_ascii_lowercase());
+        Ok(Facts { host, raw_path: path, path: normalized, args, framing })
+    }
+}
+
+impl Request {
+    fn new(
+        conn: Rc<Http1>,
+        site: Arc<Site>,
+        server: Arc<crate::site::Server>,
+        parts: Parts,
+        framing: Framing,
+        is_head: bool,
+    ) -> Request {
+        let started_ms = conn.lp.now_ms();
+        Request {
+            conn,
+            site,
+            place: RefCell::new(server.place.clone()),
+            server,
+            pinned: RefCell::default(),
+            parts: RefCell::new(parts),
+            bad_line: RefCell::default(),
+            uri: Cell::default(),
+            args: Cell::default(),
+            host: Cell::default(),
+            filename: Cell::default(),
+            is_head: Cell::new(is_head),
+            framing,
+            body: RefCell::default(),
+            body_complete: Cell::default(),
+            started_ms,
+            at: Cell::new((phases::Step::FIRST, 0)),
+            wait: Cell::new(Wait::Nothing),
+            depth: Cell::default(),
+            panics_before: Cell::default(),
+            failed: Cell::default(),
+            bare: Cell::default(),
+            redirect: Cell::default(),
+            redirects: Cell::default(),
+            error_page: Cell::default(),
+            logged: Cell::default(),
+            status: Cell::default(),
+            content_length: Cell::default(),
+            header_started: Cell::default(),
+            header_sent: Cell::default(),
+            header_only: Cell::default(),
+            chunked: Cell::default(),
+            need_memory: Cell::default(),
+            last_in: Cell::default(),
+            last_out: Cell::default(),
+            body_sent: Cell::default(),
+            holding: Cell::default(),
+            copy: RefCell::default(),
+            upstream: RefCell::default(),
+            opening: RefCell::default(),
+            timers: RefCell::default(),
+            remote_id: Cell::default(),
+            jobs: Cell::default(),
+            late_wakes: RefCell::default(),
+        }
+    }
+
+    /// Gives the request's memory to the next one.
+    fn recycle(&self) {
+        let mut parts = self.parts.take();
+        parts.bytes = bytes::Bytes::new();
+        parts.pool.clear();
+        parts.headers_out.clear();
+        parts.contexts.clear();
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < MAX_SPARE {
+                spare.push(parts);
+            }
+        });
+    }
+
+    /// The length of the body as announced; `None` if it is chunked.
+    pub fn body_length(&self) -> Option<u64> {
+        match self.framing {
+            Framing::None => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked => None,
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! topnext: a web server and reverse proxy whose filters, handlers, upstreams and balancers are shared libraries.
+//!
+//! This is the host. The path of a request, by file:
+//!
+//! ```text
+//! listen -> http1/connection -> request -> server_name -> phases (location) -> content handler or upstream
+//!        -> output (header filters, body filters) -> write -> finalize
+//! ```
+
+#![deny(unsafe_code)]
+
+// The path of a request.
+pub mod listen;
+
+pub mod http1;
+
+pub mod request;
+
+pub mod server_name;
+
+pub mod location;
+
+pub mod phases;
+
+pub mod upstream;
+
+pub mod output;
+
+pub mod write;
+
+pub mod error_page;
+
+pub mod finalize;
+
+// What it needs on the way.
+pub mod mime;
+
+pub mod open_file;
+
+pub mod template;
+
+pub mod variables;
+
+// From the configuration to what runs.
+pub mod config;
+
+pub mod plugins;
+
+pub mod site;
+
+// Without knowledge of HTTP.
+pub mod clock;
+
+pub mod event;
+
+pub mod log;
+
+pub mod process;
+
+pub mod stats;
+
+pub mod cli;

@@ -1,0 +1,144 @@
+//! Listening sockets: one for each address and thread, with SO_REUSEPORT, so that the kernel spreads connections.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use mio::net::TcpListener;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{
+    event::{Loop, Ready, Source, TimerId},
+    http1::connection,
+    log::error::Level,
+    log_line,
+    server_name::Names,
+    site::Site,
+    stats,
+};
+
+/// Connections that are accepted before other events get their turn.
+const BATCH: usize = 64;
+/// When accepting is tried again after it failed for want of descriptors or memory (nginx: accept_mutex_delay).
+const RETRY: Duration = Duration::from_millis(500);
+
+/// An address that servers listen on.
+#[derive(Debug)]
+pub struct Address {
+    /// The address.
+    pub address: SocketAddr,
+    /// Length of the queue of connections not yet accepted.
+    pub backlog: u32,
+    /// The servers, by name.
+    pub names: Names,
+}
+
+impl Address {
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+}
+
+/// Binds one socket.
+pub fn bind(address: SocketAddr, backlog: u32, reuse_port: bool) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// A listening socket of one loop.
+pub struct Listener {
+    lp: Rc<Loop>,
+    site: Arc<Site>,
+    address: Arc<Address>,
+    socket: RefCell<TcpListener>,
+    max_connections: u64,
+    retry: Cell<Option<TimerId>>,
+}
+
+impl Listener {
+    /// Has the loop accept connections.
+    pub fn start(
+        lp: &Rc<Loop>,
+        site: &Arc<Site>,
+        address: &Arc<Address>,
+        socket: std::net::TcpListener,
+    ) -> io::Result<()> {
+        let max_connections = u64::from(site.main.worker_connections) * site.threads as u64;
+        let socket = RefCell::new(TcpListener::from_std(socket));
+        let listener = Rc::new(Listener {
+            lp: lp.clone(),
+            site: site.clone(),
+            address: address.clone(),
+            socket,
+            max_connections,
+            retry: Cell::new(None),
+        });
+        listener.retry.set(Some(lp.add_timer(listener.clone(), 0)));
+        lp.register_listener(&mut *listener.socket.borrow_mut(), listener.clone())?;
+        Ok(())
+    }
+
+    fn accept(self: &Rc<Self>) {
+        for _ in 0..BATCH {
+            let accepted = self.socket.borrow().accept();
+            match accepted {
+                Ok((socket, peer)) => {
+                    if stats::get().active() >= self.max_connections {
+                        log_line!(Level::Alert, "{} worker_connections are not enough", self.max_connections);
+                        drop(socket);
+                        continue;
+                    }
+                    connection::accept(&self.lp, &self.site, &self.address, socket, peer);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_of_the_connection(&error) => (),
+                Err(error) => {
+                    // Out of descriptors or memory: the connections wait in the kernel's queue.
+                    log_line!(Level::Crit, "accept() on {} failed ({error})", self.address.address);
+                    if let Some(timer) = self.retry.get() {
+                        self.lp.start_timer(timer, RETRY);
+                    }
+                    return;
+                }
+            }
+        }
+        // Edge-triggered: there may be more.
+        self.lp.post_later(self.clone());
+    }
+}
+
+/// Errors that only say that a connection has gone before it was accepted.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+impl Source for Listener {
+    fn ready(self: Rc<Self>, _: Ready) {
+        self.accept();
+    }
+
+    fn expired(self: Rc<Self>, _: u32) {
+        self.accept();
+    }
+
+    fn posted(self: Rc<Self>, _: u64) {
+        self.accept();
+    }
+}

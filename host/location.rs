@@ -1,0 +1,38 @@
+//! Which location of a server a URI belongs to (nginx: location, the find-config phase).
+//!
+//! An exact location wins; else the longest prefix.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::site::Place;
+
+/// The locations of a server, nested ones among them.
+#[derive(Debug, Default)]
+pub struct Locations {
+    exact: HashMap<Vec<u8>, Arc<Place>>,
+    /// Longest first.
+    prefixes: Vec<(Vec<u8>, Arc<Place>)>,
+}
+
+impl Locations {
+    /// Adds `= /path`.
+    pub fn add_exact(&mut self, path: &str, place: Arc<Place>) {
+        self.exact.insert(path.as_bytes().to_vec(), place);
+    }
+
+    /// Adds `/path` or `^~ /path`.
+    pub fn add_prefix(&mut self, path: &str, place: Arc<Place>) {
+        let at = self.prefixes.partition_point(|(known, _)| known.len() >= path.len());
+        self.prefixes.insert(at, (path.as_bytes().to_vec(), place));
+    }
+
+    /// The location of a normalized path; `None`: the server's own place.
+    pub fn find(&self, uri: &[u8]) -> Option<&Arc<Place>> {
+        if !self.exact.is_empty()
+            && let Some(place) = self.exact.get(uri)
+        {
+            return Some(place);
+        }
+        self.prefixes.iter().find(|(prefix, _)| uri.starts_with(prefix)).map(|(_, place)| place)
+    }
+}

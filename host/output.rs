@@ -1,0 +1,289 @@
+//! Output: from a handler through the header filters, or the body filters, to what is behind the last of them.
+//!
+//! ```text
+//! send_header: header filters -> header_end
+//! output:      copy (a file becomes memory, if a filter needs it) -> body filters -> body_end -> the connection
+//! ```
+
+use std::{
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use topnext_module_api::{Buf, Bytes, Chain, Code};
+
+use crate::{
+    event::remote::RemoteId,
+    log::error::Level,
+    log_line,
+    open_file::{NoWait, OpenFile},
+    plugins::{link, services},
+    request::{COPY_DONE, JOB_DONE, Request, Wait},
+};
+
+/// Bytes that are read from a file at once (nginx: output_buffers 2 32k).
+const COPY_SIZE: usize = 32 * 1024;
+/// Memory that a response may have queued when its producer does not stop at Again.
+const MAX_QUEUED: u64 = 32 * 1024 * 1024;
+
+/// Runs the header filters.
+pub fn send_header(r: &Rc<Request>) -> Code {
+    if r.header_started.replace(true) {
+        log_line!(Level::Alert, "*{} the header was sent before{}", r.conn.number, r.log_tail());
+        return Code::ERROR;
+    }
+    if r.status.get() == 0 {
+        r.status.set(200);
+    }
+    let place = r.place();
+    r.pinned.replace(Some(place.clone()));
+    let code = r.guarded(|| link::call_header_filters(r, &place));
+    if r.has_panicked() {
+        return Code::ERROR;
+    }
+    if !r.header_sent.get() {
+        // A filter gave the response up: another may be made in its place.
+        r.header_started.set(false);
+        r.pinned.replace(None);
+    }
+    code
+}
+
+/// The end of the header filters.
+pub fn header_end(r: &Rc<Request>) -> Code {
+    if r.has_panicked() {
+        return Code::ERROR;
+    }
+    if r.header_sent.get() {
+        log_line!(Level::Alert, "*{} a filter has passed the header on twice{}", r.conn.number, r.log_tail());
+        return Code::ERROR;
+    }
+    let status = r.status.get();
+    let bodyless = status < 200 || status == 204 || status == 304;
+    r.header_only.set(bodyless || r.is_head.get());
+    if bodyless {
+        r.content_length.set(None);
+    }
+    r.conn.write_header(r);
+    r.header_sent.set(true);
+    Code::OK
+}
+
+/// Runs the body filters.
+pub fn output(r: &Rc<Request>, chain: Chain) -> Code {
+    if r.has_panicked() || !r.header_sent.get() {
+        if !r.header_sent.get() && !r.has_panicked() {
+            log_line!(Level::Alert, "*{} a body before its header{}", r.conn.number, r.log_tail());
+        }
+        return Code::ERROR;
+    }
+    if r.last_in.get() && !chain.is_empty() {
+        log_line!(Level::Alert, "*{} a body goes on behind its end{}", r.conn.number, r.log_tail());
+        return Code::ERROR;
+    }
+    if chain.has_last() {
+        r.last_in.set(true);
+    }
+    if r.header_only.get() {
+        // No body goes out (HEAD, 204, 304): the filters are spared it (nginx: header_only).
+        let last = chain.has_last();
+        r.guarded(|| drop(chain));
+        return if last { body_end(r, Chain::from(Buf::last())) } else { Code::OK };
+    }
+    if r.conn.unsent() > MAX_QUEUED {
+        log_line!(Level::Alert, "*{} its producer does not stop at Again{}", r.conn.number, r.log_tail());
+        return Code::ERROR;
+    }
+    if r.need_memory.get() && (!r.copy.borrow().is_empty() || chain.iter().any(Buf::in_file)) {
+        r.copy.borrow_mut().waiting.append(chain);
+        return copy(r);
+    }
+    filter(r, chain)
+}
+
+/// The body filters proper.
+fn filter(r: &Rc<Request>, chain: Chain) -> Code {
+    let Some(place) = r.pinned.borrow().clone() else { return Code::ERROR };
+    let code = r.guarded(|| link::call_body_filters(r, &place, chain));
+    if r.has_panicked() { Code::ERROR } else { code }
+}
+
+/// Files that wait to be read into memory for the filters.
+#[derive(Default)]
+pub struct Copy {
+    waiting: Chain,
+    /// The pool reads; it leaves its result here.
+    reading: Option<Arc<Mutex<Option<std::io::Result<Vec<u8>>>>>>,
+}
+
+impl Copy {
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.reading.is_none()
+    }
+}
+
+/// Passes on what waits, as memory, until the client is slower than the disk.
+fn copy(r: &Rc<Request>) -> Code {
+    loop {
+        if r.copy.borrow().reading.is_some() {
+            return Code::AGAIN;
+        }
+        let Some(mut buf) = r.copy.borrow_mut().waiting.pop() else { return Code::OK };
+        let Some((file, pos, len)) = buf.file() else {
+            match filter(r, Chain::from(buf)) {
+                Code::OK => continue,
+                Code::AGAIN => return Code::AGAIN,
+                code => return code,
+            }
+        };
+        let want = usize::try_from(len).unwrap_or(usize::MAX).min(COPY_SIZE);
+        let Some(file) = services::bufs::open_file(file) else { return Code::ERROR };
+        let mut data = vec![0; want];
+        match file.read_nowait(pos, &mut data) {
+            Ok(NoWait::Done(n)) => {
+                data.truncate(n);
+                match copied(r, &mut buf, data) {
+                    Ok(piece) => {
+                        if !buf.is_empty() {
+                            r.copy.borrow_mut().waiting.push_front(buf);
+                        }
+                        match filter(r, Chain::from(piece)) {
+                            Code::OK => continue,
+                            code => return code,
+                        }
+                    }
+                    Err(code) => return code,
+                }
+            }
+            Ok(NoWait::WouldBlock) => {
+                r.copy.borrow_mut().waiting.push_front(buf);
+                return read_on_pool(r, file, pos, want);
+            }
+            Err(error) => {
+                log_line!(Level::Crit, "*{} reading a file failed: {error}{}", r.conn.number, r.log_tail());
+                return Code::ERROR;
+            }
+        }
+    }
+}
+
+/// The piece of memory in place of the start of a file buf; the flags go with the last piece.
+fn copied(r: &Request, buf: &mut Buf, data: Vec<u8>) -> Result<Buf, Code> {
+    if data.is_empty() {
+        let left = buf.len();
+        log_line!(Level::Alert, "*{} a file was truncated: {left} bytes are missing{}", r.conn.number, r.log_tail());
+        return Err(Code::ERROR);
+    }
+    buf.advance(data.len() as u64);
+    let mut piece = Buf::from(Bytes::from(data));
+    if buf.is_empty() {
+        piece.set_last(buf.is_last());
+        piece.set_flush(buf.is_flush());
+        piece.set_last_in_chain(buf.is_last_in_chain());
+    }
+    Ok(piece)
+}
+
+fn read_on_pool(r: &Rc<Request>, file: Arc<OpenFile>, pos: u64, want: usize) -> Code {
+    let result = Arc::new(Mutex::new(None));
+    let slot = result.clone();
+    let (remote, id): (_, RemoteId) = (r.conn.lp.remote().clone(), r.announce());
+    let job = Box::new(move || {
+        let mut data = vec![0; want];
+        let read = file.read_blocking(pos, &mut data).map(|n| {
+            data.truncate(n);
+            data
+        });
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
+        remote.call(id, COPY_DONE | JOB_DONE);
+    });
+    r.copy.borrow_mut().reading = Some(result);
+    if r.site.pool.run(job).is_err() {
+        r.copy.borrow_mut().reading = None;
+        log_line!(Level::Error, "*{} the thread pool's queue is full{}", r.conn.number, r.log_tail());
+        return Code::ERROR;
+    }
+    r.jobs.set(r.jobs.get() + 1);
+    Code::AGAIN
+}
+
+/// The pool has read a piece.
+pub fn copy_done(r: &Rc<Request>) {
+    let Some(result) = r.copy.borrow_mut().reading.take() else { return };
+    if r.wait.get() == Wait::Ended {
+        return;
+    }
+    let read = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(mut buf) = r.copy.borrow_mut().waiting.pop() else { return };
+    let code = match read {
+        Some(Ok(data)) => match copied(r, &mut buf, data) {
+            Ok(piece) => {
+                if !buf.is_empty() {
+                    r.copy.borrow_mut().waiting.push_front(buf);
+                }
+                filter(r, Chain::from(piece))
+            }
+            Err(code) => code,
+        },
+        _ => {
+            log_line!(Level::Crit, "*{} reading a file failed{}", r.conn.number, r.log_tail());
+            Code::ERROR
+        }
+    };
+    let code = if code == Code::OK { copy(r) } else { code };
+    progress(r, code);
+}
+
+/// There is room: every stage that waits goes on.
+pub fn continue_all(r: &Rc<Request>) {
+    if r.wait.get() == Wait::Ended || !r.header_sent.get() {
+        return;
+    }
+    if r.holding.get() != 0 {
+        let code = filter(r, Chain::new());
+        if !matches!(code, Code::OK | Code::AGAIN) {
+            return crate::finalize::finalize(r, Code::ERROR);
+        }
+    }
+    if !r.copy.borrow().is_empty() && r.conn.unsent() == 0 {
+        let code = copy(r);
+        if !matches!(code, Code::OK | Code::AGAIN) {
+            crate::finalize::finalize(r, Code::ERROR);
+        }
+    }
+}
+
+/// A module's body filter was woken: it goes on with what it holds.
+pub fn continue_filter(r: &Rc<Request>, module: u32) {
+    if !r.header_sent.get() {
+        return;
+    }
+    let Some(place) = r.pinned.borrow().clone() else { return };
+    let code = r.guarded(|| link::call_one_body_filter(r, &place, module));
+    let code = if r.has_panicked() { Code::ERROR } else { code };
+    progress(r, code);
+}
+
+/// What comes after a stage has gone on by itself.
+fn progress(r: &Rc<Request>, code: Code) {
+    if !matches!(code, Code::OK | Code::AGAIN) {
+        return crate::finalize::finalize(r, Code::ERROR);
+    }
+    if r.conn.unsent() == 0 {
+        crate::phases::room(r);
+    } else if r.wait.get() == Wait::Flush {
+        crate::finalize::flush(r);
+    }
+}
+
+/// The end of the body filters: framing, and the connection's queue.
+pub fn body_end(r: &Rc<Request>, chain: Chain) -> Code {
+    if r.has_panicked() {
+        return Code::ERROR;
+    }
+    if chain.has_last() {
+        r.last_out.set(true);
+    }
+    r.conn.write_body(r, chain)
+}

@@ -1,0 +1,239 @@
+//! The phases of a request, in nginx's order, and how handlers are asked in them.
+//!
+//! ```text
+//! post-read -> server-rewrite -> FIND CONFIG -> rewrite -> preaccess -> access -> precontent -> content -> log
+//!                    ^                                                                 |
+//!                    +------------------------- internal redirect ----------------------+
+//! ```
+
+use std::rc::Rc;
+
+use topnext_module_api::{Code, Phase, handler::HandlerLink, running::Hook};
+
+use crate::{
+    finalize::{self, finalize},
+    log::error::Level,
+    log_line, output,
+    plugins::link,
+    request::{Request, Text, Wait},
+    upstream,
+};
+
+/// Where a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// In a phase with handlers.
+    Handlers(Phase),
+    /// The location is looked up; nothing but the host takes part.
+    FindConfig,
+}
+
+/// nginx's limit (NGX_HTTP_MAX_URI_CHANGES).
+const MAX_REDIRECTS: u32 = 10;
+
+impl Step {
+    /// The first step of a request.
+    pub const FIRST: Step = Step::Handlers(Phase::PostRead);
+
+    fn next(self) -> Step {
+        match self {
+            Step::Handlers(Phase::PostRead) => Step::Handlers(Phase::ServerRewrite),
+            Step::Handlers(Phase::ServerRewrite) => Step::FindConfig,
+            Step::FindConfig => Step::Handlers(Phase::Rewrite),
+            Step::Handlers(Phase::Rewrite) => Step::Handlers(Phase::Preaccess),
+            Step::Handlers(Phase::Preaccess) => Step::Handlers(Phase::Access),
+            Step::Handlers(Phase::Access) => Step::Handlers(Phase::Precontent),
+            Step::Handlers(Phase::Precontent | Phase::Content | Phase::Log) => Step::Handlers(Phase::Content),
+        }
+    }
+}
+
+/// Runs the phases from where the request is, until it waits or is finalized.
+pub fn run(r: &Rc<Request>) {
+    r.wait.set(Wait::Nothing);
+    loop {
+        let (step, index) = r.at.get();
+        let phase = match step {
+            Step::FindConfig => {
+                if let Err(code) = find_config(r) {
+                    return finalize(r, code);
+                }
+                r.at.set((step.next(), 0));
+                continue;
+            }
+            Step::Handlers(phase) => phase,
+        };
+        let place = r.place();
+        if phase == Phase::Content {
+            if place.upstream.is_some() {
+                return upstream::start(r);
+            }
+            if let Some(handler) = &place.content {
+                let code = ask(r, handler, Phase::Content);
+                return content_answer(r, code, index);
+            }
+        }
+        let Some(handler) = place.handlers(phase).get(index) else {
+            if phase == Phase::Content {
+                return finalize(r, nobody(r));
+            }
+            r.at.set((step.next(), 0));
+            continue;
+        };
+        let code = ask(r, handler, phase);
+        if r.failed.get() {
+            return finalize(r, Code::ERROR);
+        }
+        if r.redirect.take() {
+            if !start_over(r) {
+                return finalize(r, Code::status(500));
+            }
+            continue;
+        }
+        match code {
+            Code::DECLINED => r.at.set((step, index + 1)),
+            Code::OK if phase != Phase::Content && !r.header_started.get() => r.at.set((step.next(), 0)),
+            Code::AGAIN | Code::DONE if !r.last_in.get() => return wait(r, Wait::HandlerOrRoom),
+            code => return finalize(r, code),
+        }
+    }
+}
+
+fn ask(r: &Rc<Request>, handler: &HandlerLink, phase: Phase) -> Code {
+    r.guarded(|| link::call_handler(r, handler, phase))
+}
+
+fn content_answer(r: &Rc<Request>, code: Code, _: usize) {
+    if !r.failed.get() && r.redirect.take() {
+        return if start_over(r) { run(r) } else { finalize(r, Code::status(500)) };
+    }
+    match code {
+        Code::AGAIN | Code::DONE if !r.last_in.get() && !r.failed.get() => wait(r, Wait::HandlerOrRoom),
+        Code::DECLINED => finalize(r, nobody(r)),
+        code => finalize(r, code),
+    }
+}
+
+/// A handler answered Again. What woke it while it ran is not lost.
+fn wait(r: &Rc<Request>, wait: Wait) {
+    r.wait.set(wait);
+    while let Some(code) = r.late_wakes.borrow_mut().pop_front() {
+        r.conn.lp.post(r.clone(), code);
+    }
+}
+
+/// No handler has taken the request (nginx: the end of the content phase).
+fn nobody(r: &Request) -> Code {
+    let parts = r.parts.borrow();
+    if parts.text(r.uri.get()).last() == Some(&b'/') && r.place.borrow().core.root.is_some() {
+        drop(parts);
+        let name = r.text_owned(filename(r));
+        log_line!(
+            Level::Error,
+            "*{} directory index of \"{}\" is forbidden{}",
+            r.conn.number,
+            String::from_utf8_lossy(&name),
+            r.log_tail()
+        );
+        return Code::status(403);
+    }
+    Code::status(404)
+}
+
+/// The location of the URI, and what it bounds.
+fn find_config(r: &Rc<Request>) -> Result<(), Code> {
+    let place = {
+        let parts = r.parts.borrow();
+        let uri = parts.text(r.uri.get());
+        r.server.locations.find(uri).unwrap_or(&r.server.place).clone()
+    };
+    let max = place.core.client_max_body_size;
+    r.place.replace(place);
+    r.filename.set(None);
+    if let crate::http1::Framing::Length(length) = r.framing
+        && max > 0
+        && length > max
+        && !r.error_page.get()
+    {
+        log_line!(
+            Level::Error,
+            "*{} client intended to send too large body: {length} bytes{}",
+            r.conn.number,
+            r.log_tail()
+        );
+        return Err(Code::status(413));
+    }
+    Ok(())
+}
+
+/// The file that the URI maps to: root and URI (nginx: $request_filename).
+pub fn filename(r: &Request) -> Text {
+    if let Some(text) = r.filename.get() {
+        return text;
+    }
+    let place = r.place();
+    let text = match &place.root {
+        Some(root) => {
+            let uri = r.text_owned(r.uri.get());
+            r.store(&[root, &uri])
+        }
+        None => Text::default(),
+    };
+    r.filename.set(Some(text));
+    text
+}
+
+/// Begins an internal redirect to the URI that has been set. False if there were too many.
+fn start_over(r: &Rc<Request>) -> bool {
+    r.redirects.set(r.redirects.get() + 1);
+    if r.redirects.get() > MAX_REDIRECTS {
+        let uri = r.text_owned(r.uri.get());
+        log_line!(
+            Level::Error,
+            "*{} rewrite or internal redirection cycle while redirecting to \"{}\"{}",
+            r.conn.number,
+            String::from_utf8_lossy(&uri),
+            r.log_tail()
+        );
+        return false;
+    }
+    r.drop_contexts();
+    r.place.replace(r.server.place.clone());
+    r.filename.set(None);
+    r.at.set((Step::Handlers(Phase::ServerRewrite), 0));
+    true
+}
+
+/// Something that a hook has asked to be woken for has happened.
+pub fn wake(r: &Rc<Request>, code: u64) {
+    if r.wait.get() == Wait::Ended {
+        return;
+    }
+    if r.depth.get() > 0 {
+        r.late_wakes.borrow_mut().push_back(code);
+        return;
+    }
+    let (module, hook) = ((code >> 32) as u32, Hook(code as u32));
+    match hook {
+        Hook::BODY_FILTER | Hook::HEADER_FILTER => output::continue_filter(r, module),
+        Hook::HANDLER | Hook::CONTENT => {
+            if matches!(r.wait.get(), Wait::Handler | Wait::HandlerOrRoom) {
+                run(r);
+            } else if r.wait.get() == Wait::Nothing {
+                r.late_wakes.borrow_mut().push_back(code);
+            }
+        }
+        _ => (),
+    }
+}
+
+/// The connection has room again.
+pub fn room(r: &Rc<Request>) {
+    output::continue_all(r);
+    match r.wait.get() {
+        Wait::HandlerOrRoom => run(r),
+        Wait::Upstream => upstream::room(r),
+        Wait::Flush => finalize::flush(r),
+        _ => (),
+    }
+}

@@ -1,0 +1,79 @@
+//! Which module runs on this thread, and which modules have panicked.
+//!
+//! Every thread has a cell that modules set when they are entered (see module-api's `running`). Panics are counted per
+//! thread, which is how a request learns that a call into a module has panicked somewhere below, and per module and hook.
+
+use std::{
+    cell::{Cell, RefCell},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use topnext_module_api::running::{Hook, Running, RunningCell};
+
+/// The most modules that a configuration can load: their slots are bits of a word in each request.
+pub const MAX_MODULES: usize = 127;
+const HOOKS: usize = Hook::ALL.len();
+
+static PANICS: [[AtomicU64; HOOKS]; MAX_MODULES + 1] =
+    [const { [const { AtomicU64::new(0) }; HOOKS] }; MAX_MODULES + 1];
+static NAMES: OnceLock<Vec<String>> = OnceLock::new();
+
+thread_local! {
+    /// Leaked, so that modules may hold it as long as the process; threads are few.
+    static CELL: &'static RunningCell = Box::leak(Box::default());
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+    static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// This thread's cell.
+pub fn cell() -> &'static RunningCell {
+    CELL.with(|cell| *cell)
+}
+
+/// Runs host code that a module has called: meanwhile the cell says so.
+pub fn as_host<T>(run: impl FnOnce() -> T) -> T {
+    let cell = cell();
+    let before = cell.replace(Running::HOST);
+    let result = run();
+    cell.replace(before);
+    result
+}
+
+/// Panics that modules have had on this thread.
+pub fn panics() -> u64 {
+    COUNT.get()
+}
+
+/// Counts a panic of a module in a hook, and remembers what it said. Returns how many this module has had.
+pub fn count_panic(running: Running, text: String) -> u64 {
+    COUNT.set(COUNT.get() + 1);
+    LAST.replace(Some(text));
+    let module = (running.module as usize).min(MAX_MODULES);
+    let hook = (running.hook.0 as usize).min(HOOKS - 1);
+    PANICS[module][hook].fetch_add(1, Ordering::Relaxed);
+    PANICS[module].iter().map(|count| count.load(Ordering::Relaxed)).sum()
+}
+
+/// What the last panic on this thread said; taken once.
+pub fn last_panic() -> Option<String> {
+    LAST.take()
+}
+
+/// Panics of all modules since the start.
+pub fn panics_of_all() -> u64 {
+    PANICS.iter().flatten().map(|count| count.load(Ordering::Relaxed)).sum()
+}
+
+/// Names the slots, from 1 on, once all modules are known.
+pub fn name_modules(names: Vec<String>) {
+    let _ = NAMES.set(names);
+}
+
+/// The name of the module in a slot.
+pub fn module_name(slot: u32) -> &'static str {
+    let index = (slot as usize).wrapping_sub(1);
+    NAMES.get().and_then(|names| names.get(index)).map_or("unknown module", String::as_str)
+}

@@ -1,0 +1,128 @@
+//! Services that need no request: logging, panics, facts about modules, and what is asked for while configuring.
+
+use std::cell::RefCell;
+
+use abi_stable::{
+    prefix_type::WithMetadata,
+    std_types::{ROption, RResult, RStr, RString},
+};
+use topnext_module_api::{
+    host::{HostApi, HostApiRef},
+    panic::PanicReport,
+    running::{Running, RunningCell},
+    upstream::RawUpstream,
+};
+
+use super::{bufs, guarded, requests, selections};
+use crate::{
+    log::error::{self, Level},
+    log_line,
+    plugins::running,
+    template::Templates,
+    upstream::registry::{Registry, Wanted},
+};
+
+static API: WithMetadata<HostApi> = WithMetadata::new(HostApi {
+    cell,
+    log,
+    panicked,
+    module_info,
+    compile_template,
+    find_upstream,
+    bufs: bufs::api(),
+    requests: requests::api(),
+    selections: selections::api(),
+    #[cfg(feature = "next-minor")]
+    next_minor_answer,
+});
+
+/// The root table.
+pub fn api() -> HostApiRef {
+    HostApiRef(API.static_as_prefix())
+}
+
+/// What the configuration being read offers to modules.
+#[derive(Default)]
+pub struct Configuring {
+    /// Templates that have been compiled so far.
+    pub templates: Templates,
+    /// Upstreams, named and implied.
+    pub upstreams: Registry,
+}
+
+thread_local! {
+    static CONFIGURING: RefCell<Option<Configuring>> = const { RefCell::new(None) };
+}
+
+/// Offers it to modules on this thread, during [`done_configuring`].
+pub fn begin_configuring(configuring: Configuring) {
+    CONFIGURING.replace(Some(configuring));
+}
+
+/// Takes it back.
+pub fn done_configuring() -> Configuring {
+    CONFIGURING.take().unwrap_or_default()
+}
+
+unsafe extern "C" fn cell() -> &'static RunningCell {
+    running::cell()
+}
+
+unsafe extern "C" fn log(level: u32, module: u32, message: RStr<'_>) {
+    guarded((), || {
+        let level = Level::from_number(level);
+        if module == 0 {
+            log_line!(level, "{message}");
+        } else {
+            log_line!(level, "{}: {message}", running::module_name(module));
+        }
+    });
+}
+
+unsafe extern "C" fn panicked(report: &PanicReport<'_>) {
+    guarded((), || {
+        let running = Running { module: report.module, hook: report.hook };
+        let text = format!("panicked: {}, at {}:{}", report.message, report.file, report.line);
+        let count = running::count_panic(running, text);
+        error::write(
+            Level::Crit,
+            format_args!(
+                "module {} panicked in {}: {}, at {}:{} (its panic number {count})",
+                running::module_name(report.module),
+                report.hook.name(),
+                report.message,
+                report.file,
+                report.line
+            ),
+        );
+    });
+}
+
+unsafe extern "C" fn module_info(index: u32, fact: u32) -> ROption<RStr<'static>> {
+    guarded(ROption::RNone, || crate::site::module_fact(index, fact).map(RStr::from_str).into())
+}
+
+unsafe extern "C" fn compile_template(text: RStr<'_>) -> RResult<u32, RString> {
+    let outside = || RResult::RErr(RString::from("templates are compiled while the configuration is read"));
+    guarded(outside(), || {
+        CONFIGURING.with_borrow_mut(|configuring| match configuring {
+            Some(configuring) => configuring.templates.compile(text.as_str()).map_err(RString::from).into(),
+            None => outside(),
+        })
+    })
+}
+
+unsafe extern "C" fn find_upstream(wanted: &RawUpstream<'_>) -> RResult<u32, RString> {
+    let outside = || RResult::RErr(RString::from("upstreams are found while the configuration is read"));
+    guarded(outside(), || {
+        CONFIGURING.with_borrow_mut(|configuring| match configuring {
+            Some(configuring) => configuring.upstreams.find(&Wanted::of(wanted)).map_err(RString::from).into(),
+            None => outside(),
+        })
+    })
+}
+
+#[cfg(feature = "next-minor")]
+unsafe extern "C" fn next_minor_answer() -> u32 {
+    42
+}

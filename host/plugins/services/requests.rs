@@ -1,0 +1,528 @@
+//! A request's services.
+
+use std::{
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    time::Duration,
+};
+
+use abi_stable::{
+    prefix_type::WithMetadata,
+    std_types::{ROption, RSlice, RStr, Tuple2},
+};
+use topnext_module_api::{
+    Chain, Code, Opened,
+    context::RawContext,
+    file::RawOpened,
+    host::{HostData, OptionalBytes, RequestApi, RequestApiRef},
+    request::{number, text},
+    wake::{RawJob, RawWaker},
+};
+
+use super::{bufs, drop_context, guarded, lasting};
+use crate::{
+    event::{Remote, RemoteId},
+    log::error::{self, Level},
+    log_line, mime,
+    open_file::{self, NoWait},
+    output, phases,
+    plugins::{link::request, running},
+    request::{JOB_DONE, Opening, Request, Text, headers_out::Refused, wake_code},
+};
+
+static API: WithMetadata<RequestApi> = WithMetadata::new(RequestApi {
+    text: get_text,
+    number: get_number,
+    set_number,
+    header_in,
+    header_in_at,
+    header_out,
+    header_out_at,
+    set_header_out,
+    remove_header_out,
+    variable,
+    template,
+    take_context,
+    put_context,
+    send_header,
+    output: send_output,
+    hold,
+    need_memory,
+    wake_after,
+    waker,
+    offload,
+    read_body,
+    body,
+    open_file: open,
+    internal_redirect,
+    logs,
+    log,
+});
+
+/// The table.
+pub const fn api() -> RequestApiRef {
+    RequestApiRef(API.static_as_prefix())
+}
+
+/// Runs host code for a module with the request of its handle.
+///
+/// # Safety
+/// `data` is the pointer of a handle, within the call that it was made for.
+unsafe fn with<T>(data: HostData, default: T, run: impl FnOnce(Rc<Request>) -> T) -> T {
+    // SAFETY: the caller's promise, which is the contract of every function of the table.
+    let r = unsafe { request(data) };
+    guarded(default, || run(r))
+}
+
+/// Bytes of a request's text, as a module gets them.
+fn text_of(r: &Request, text: Text) -> RSlice<'static, u8> {
+    // SAFETY: both the head and the pool keep their bytes in place until the request ends.
+    unsafe { lasting(r.parts.borrow().text(text)) }
+}
+
+const EMPTY: RSlice<'static, u8> = RSlice::EMPTY;
+
+unsafe extern "C" fn get_text(data: HostData, which: u32) -> RSlice<'static, u8> {
+    // SAFETY: the contract of the table.
+    unsafe {
+        with(data, EMPTY, |r| match which {
+            text::METHOD => {
+                let span = r.parts.borrow().head.method_span();
+                text_of(&r, Text::Head(span))
+            }
+            text::URI => text_of(&r, r.uri.get()),
+            text::ARGS => text_of(&r, r.args.get()),
+            text::REQUEST_URI => {
+                let span = r.parts.borrow().head.target();
+                text_of(&r, Text::Head(span))
+            }
+            text::FILENAME => text_of(&r, phases::filename(&r)),
+            text::HOST => text_of(&r, r.host.get()),
+            // SAFETY: the connection keeps its address, and the request keeps the connection.
+            text::REMOTE_ADDR => lasting(r.conn.remote_addr()),
+            // SAFETY: the place is held by the request until the hook has returned.
+            text::LOCATION => lasting(r.place.borrow().path.as_bytes()),
+            text::MIME_TYPE => {
+                let place = r.place();
+                let parts = r.parts.borrow();
+                let mime = mime::of(parts.text(r.uri.get()), &place.core.default_type);
+                // SAFETY: a constant, or a string of the place.
+                lasting(mime.as_bytes())
+            }
+            _ => EMPTY,
+        })
+    }
+}
+
+unsafe extern "C" fn get_number(data: HostData, which: u32) -> i64 {
+    let length = |length: Option<u64>| length.and_then(|length| i64::try_from(length).ok()).unwrap_or(-1);
+    // SAFETY: the contract of the table.
+    unsafe {
+        with(data, -1, |r| match which {
+            number::STATUS => i64::from(r.status.get()),
+            number::CONTENT_LENGTH => length(r.content_length.get()),
+            number::HEADER_SENT => i64::from(r.header_sent.get()),
+            number::VERSION => 10 + i64::from(r.parts.borrow().head.minor()),
+            number::UNSENT => length(Some(r.conn.unsent())),
+            number::IS_MAIN => 1,
+            number::BODY_LENGTH => length(r.body_length()),
+            number::NOW_MS => length(Some(r.conn.lp.now_ms())),
+            _ => -1,
+        })
+    }
+}
+
+unsafe extern "C" fn set_number(data: HostData, which: u32, value: i64) -> bool {
+    // SAFETY: the contract of the table.
+    unsafe {
+        with(data, false, |r| match which {
+            number::STATUS if !r.header_sent.get() => match u16::try_from(value) {
+                Ok(status @ 100..=599) => {
+                    r.status.set(status);
+                    true
+                }
+                _ => false,
+            },
+            number::CONTENT_LENGTH if !r.header_sent.get() => {
+                r.content_length.set(u64::try_from(value).ok());
+                true
+            }
+            number::UPSTREAM_KEEPALIVE => {
+                crate::upstream::set_keepalive(&r, value != 0);
+                true
+            }
+            _ => false,
+        })
+    }
+}
+
+unsafe extern "C" fn header_in(data: HostData, name: RStr<'_>, nth: usize) -> OptionalBytes {
+    // SAFETY: the contract of the table.
+    unsafe {
+        with(data, ROption::RNone, |r| {
+            let span = r.header_in(name.as_str().as_bytes(), nth);
+            span.map(|span| text_of(&r, Text::Head(span))).into()
+        })
+    }
+}
+
+type FieldBytes = ROption<Tuple2<RSlice<'static, u8>, RSlice<'static, u8>>>;
+
+unsafe extern "C" fn header_in_at(data: HostData, index: usize) -> FieldBytes {
+    // SAFETY: the contract of the table.
+    unsafe {
+        with(data, ROption::RNone, |r| {
+            let field = r.parts.borrow().head.fields().get(index).copied();
+            field.map(|f| Tuple2(text_of(&r, Text::Head(f.name)), text_of(&r, Text::Head(f.value)))).into()
+        })
+    }
+}
+
+unsafe extern "C" fn header_out(data: HostData, name: RStr<'_>, nth: usize) -> OptionalBytes {
+    // SAFETY: the contract of the table; the pool keeps its bytes in place.
+    unsafe {
+        with(data, ROption::RNone, |r| {
+            let parts = r.parts.borrow();
+            parts.headers_out.get(&parts.pool, name.as_str().as_bytes(), nth).map(|value| lasting(value)).into()
+        })
+    }
+}
+
+unsafe extern "C" fn header_out_at(data: HostData, index: usize) -> FieldBytes {
+    // SAFETY: the contract of the table.
+    unsafe {
+        with(data, ROption::RNone, |r| {
+            let field = r.parts.borrow().headers_out.fields().get(index).copied();
+            field.map(|f| Tuple2(text_of(&r, Text::Pool(f.name)), text_of(&r, Text::Pool(f.value)))).into()
+        })
+    }
+}
+
+unsafe extern "C" fn set_header_out(data: HostData, name: RStr<'_>, value: RSlice<'_, u8>, append: bool) -> bool {
+    let module = running::cell().get().module;
+    // SAFETY: the contract of the table.
+    unsafe {
+        with(data, false, |r| {
+            if r.header_sent.get() {
+                return false;
+            }
+            let result = {
+                let parts = &mut *r.parts.borrow_mut();
+                parts.headers_out.set(&mut parts.pool, name.as_str().as_bytes(), value.as_slice(), append)
+            };
+            let Err(refused) = result else { return true };
+            let why = match refused {
+                Refused::Name => "its name is not a token",
+                Refused::Value => "its value has control characters in it",
+                Refused::Host => "the host writes it itself",
+                Refused::TooMuch => "the response has too many or too large fields",
+            };
+            let module = running::module_name(module);
+            let tail = r.log_tail();
+            log_line!(
+                Level::Error,
+                "*{} {module}: the response header field {name:?} was not set: {why}{tail}",
+                r.conn.number
+            );
+            false
+        })
+    }
+}
+
+unsafe extern "C" fn remove_header_out(data: HostData, name: RStr<'_>) {
+    // SAFETY: the contract of the table.
+    unsafe {
+        with(data, (), |r| {
+            if !r.header_sent.get() {
+                let parts = &mut *r.parts.borrow_mut();
+                parts.headers_out.remove(&parts.pool, name.as_str().as_bytes());
+            }
+        })
+    }
+}
+
+unsafe extern "C" fn variable(data: HostData, name: RStr<'_>) -> OptionalBytes {
+    // SAFETY: the contract of the table.
+    unsafe {
+        with(data, ROption::RNone, |r| {
+            let text = crate::variables::by_name(&r, name.as_str());
+            text.map(|text| text_of(&r, text)).into()
+        })
+    }
+}
+
+unsafe extern "C" fn template(data: HostData, template: u32) -> RSlice<'static, u8> {
+    // SAFETY: the contract of the table.
+    unsafe {
+        with(data, EMPTY, |r| {
+            let site = r.site.clone();
+            match site.templates.constant(template) {
+                // SAFETY: the request holds the configuration that has the template.
+                Some(text) => lasting(text),
+                None => text_of(&r, site.templates.eval(template, &r)),
+            }
+        })
+    }
+}
+
+unsafe extern "C" fn take_context(data: HostData, module: u32) -> RawContext {
+    // SAFETY: the contract of the table.
+    unsafe {
+        with(data, RawContext::NONE, |r| {
+            let contexts = &mut r.parts.borrow_mut().contexts;
+            match contexts.get_mut(module as usize) {
+                Some(context) => std::mem::replace(context, RawContext::NONE),
+                None => RawContext::NONE,
+            }
+        })
+    }
+}
+
+unsafe extern "C" fn put_context(data: HostData, module: u32, context: RawContext) {
+    // SAFETY: the contract of the table.
+    unsafe {
+        with(data, (), |r| {
+            let module = module as usize;
+            if module > running::MAX_MODULES {
+                return drop_context(context);
+            }
+            let before = {
+                let contexts = &mut r.parts.borrow_mut().contexts;
+                if contexts.len() <= module {
+                    contexts.resize(module + 1, RawContext::NONE);
+                }
+                std::mem::replace(&mut contexts[module], context)
+            };
+            // A module that sets a second context while the first one is checked out: the older one goes.
+            drop_context(before);
+        })
+    }
+}
+
+unsafe extern "C" fn send_header(data: HostData) -> Code {
+    // SAFETY: the contract of the table.
+    unsafe { with(data, Code::ERROR, |r| output::send_header(&r)) }
+}
+
+unsafe extern "C" fn send_output(data: HostData, chain: Chain) -> Code {
+    // SAFETY: the contract of the table.
+    unsafe { with(data, Code::ERROR, |r| output::output(&r, chain)) }
+}
+
+unsafe extern "C" fn hold(data: HostData, module: u32, holding: bool) {
+    // SAFETY: the contract of the table.
+    unsafe {
+        with(data, (), |r| {
+            let bit = 1_u128.checked_shl(module).unwrap_or(0);
+            let before = r.holding.get();
+            r.holding.set(if holding { before | bit } else { before & !bit });
+        })
+    }
+}
+
+unsafe extern "C" fn need_memory(data: HostData) {
+    // SAFETY: the contract of the table.
+    unsafe { with(data, (), |r| r.need_memory.set(true)) }
+}
+
+unsafe extern "C" fn wake_after(data: HostData, ms: u64) {
+    let code = caller_code();
+    // SAFETY: the contract of the table.
+    unsafe { with(data, (), |r| r.wake_after(code, Duration::from_millis(ms))) }
+}
+
+/// Whoever calls, as a wake names it. To be asked before the host takes over the cell.
+fn caller_code() -> u64 {
+    let caller = running::cell().get();
+    wake_code(caller.module, caller.hook)
+}
+
+/// What a waker of a module points to.
+struct WakerTarget {
+    remote: Arc<Remote>,
+    id: RemoteId,
+    code: u64,
+    /// Shared with the request's loop: a wake is on its way.
+    pending: Arc<AtomicBool>,
+}
+
+unsafe extern "C" fn waker(data: HostData) -> RawWaker {
+    let code = caller_code();
+    // SAFETY: the contract of the table.
+    let target = unsafe {
+        with(data, None, |r| {
+            let (remote, id) = (r.conn.lp.remote().clone(), r.announce());
+            Some(Arc::new(WakerTarget { remote, id, code, pending: Arc::default() }))
+        })
+    };
+    let ptr = target.map_or(std::ptr::null(), |target| Arc::into_raw(target).cast());
+    RawWaker { ptr, wake, clone: clone_waker, drop: drop_waker }
+}
+
+unsafe extern "C" fn wake(ptr: *const ()) {
+    guarded((), || {
+        // SAFETY: made by `waker`, and the caller owns a share.
+        if let Some(target) = unsafe { ptr.cast::<WakerTarget>().as_ref() } {
+            target.remote.call_once(target.id, target.code, &target.pending);
+        }
+    });
+}
+
+unsafe extern "C" fn clone_waker(ptr: *const ()) -> *const () {
+    if !ptr.is_null() {
+        // SAFETY: made by `waker`, and the caller owns a share.
+        unsafe { Arc::increment_strong_count(ptr.cast::<WakerTarget>()) };
+    }
+    ptr
+}
+
+unsafe extern "C" fn drop_waker(ptr: *const ()) {
+    if !ptr.is_null() {
+        // SAFETY: made by `waker`, and the caller gives its share up.
+        drop(unsafe { Arc::from_raw(ptr.cast::<WakerTarget>()) });
+    }
+}
+
+/// A module's job, which is run or dropped exactly once.
+struct Job(Option<RawJob>);
+
+impl Job {
+    fn run(mut self) {
+        if let Some(job) = self.0.take() {
+            // SAFETY: run once; the value says so by giving it up.
+            unsafe { (job.run)(job.ptr) }
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        if let Some(job) = self.0.take() {
+            // SAFETY: not run, and dropped once.
+            unsafe { (job.drop)(job.ptr) }
+        }
+    }
+}
+
+unsafe extern "C" fn offload(data: HostData, job: RawJob) -> bool {
+    let code = caller_code();
+    let job = Job(Some(job));
+    // SAFETY: the contract of the table.
+    unsafe {
+        with(data, false, |r| {
+            let (remote, id) = (r.conn.lp.remote().clone(), r.announce());
+            let run = Box::new(move || {
+                job.run();
+                remote.call(id, code | JOB_DONE);
+            });
+            let accepted = r.site.pool.run(run).is_ok();
+            if accepted {
+                r.jobs.set(r.jobs.get() + 1);
+            }
+            accepted
+        })
+    }
+}
+
+unsafe extern "C" fn read_body(data: HostData) -> Code {
+    // SAFETY: the contract of the table.
+    unsafe { with(data, Code::ERROR, |r| r.conn.read_body(&r)) }
+}
+
+unsafe extern "C" fn body(data: HostData) -> Chain {
+    // SAFETY: the contract of the table.
+    unsafe { with(data, Chain::new(), |r| r.body.borrow().chain.iter().cloned().collect()) }
+}
+
+unsafe extern "C" fn open(data: HostData, path: RSlice<'_, u8>) -> RawOpened {
+    let code = caller_code();
+    // SAFETY: the contract of the table.
+    unsafe { with(data, RawOpened::without_file(4), |r| open_for(&r, path.as_slice(), code).into()) }
+}
+
+fn open_for(r: &Rc<Request>, path: &[u8], code: u64) -> Opened {
+    let opening = r.opening.take();
+    if let Some(opening) = opening {
+        let result = opening.result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match result {
+            Some(result) if opening.path == path => return opened(r, path, result),
+            None if opening.path == path => {
+                r.opening.replace(Some(opening));
+                return Opened::Pending;
+            }
+            _ => (),
+        }
+    }
+    if path.contains(&0) {
+        return Opened::NotFound;
+    }
+    match open_file::open_nowait(path) {
+        Ok(NoWait::Done(file)) => opened(r, path, Ok(file)),
+        Err(error) => opened(r, path, Err(error)),
+        Ok(NoWait::WouldBlock) => {
+            let result = Arc::new(Mutex::new(None));
+            let (slot, owned) = (result.clone(), path.to_vec());
+            let (remote, id) = (r.conn.lp.remote().clone(), r.announce());
+            let job = Box::new(move || {
+                let opened = open_file::open_blocking(&owned);
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+                remote.call(id, code | JOB_DONE);
+            });
+            if r.site.pool.run(job).is_err() {
+                log_line!(Level::Error, "*{} the thread pool's queue is full{}", r.conn.number, r.log_tail());
+                return Opened::Failed;
+            }
+            r.jobs.set(r.jobs.get() + 1);
+            r.opening.replace(Some(Opening { path: path.to_vec(), result }));
+            Opened::Pending
+        }
+    }
+}
+
+fn opened(r: &Request, path: &[u8], result: std::io::Result<open_file::OpenFile>) -> Opened {
+    use std::io::ErrorKind;
+    let error = match result {
+        Ok(file) => return Opened::File(bufs::handle(Arc::new(file))),
+        Err(error) => error,
+    };
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => Opened::NotFound,
+        ErrorKind::PermissionDenied => Opened::Forbidden,
+        _ => {
+            let path = String::from_utf8_lossy(path);
+            log_line!(Level::Crit, "*{} open() \"{path}\" failed ({error}){}", r.conn.number, r.log_tail());
+            Opened::Failed
+        }
+    }
+}
+
+unsafe extern "C" fn internal_redirect(data: HostData, uri: RSlice<'_, u8>, args: RSlice<'_, u8>) -> Code {
+    // SAFETY: the contract of the table.
+    unsafe {
+        with(data, Code::ERROR, |r| {
+            if r.header_started.get() || !uri.as_slice().starts_with(b"/") {
+                return Code::status(500);
+            }
+            let (uri, args) = (r.store(&[uri.as_slice()]), r.store(&[args.as_slice()]));
+            r.uri.set(uri);
+            r.args.set(args);
+            r.redirect.set(true);
+            Code::DONE
+        })
+    }
+}
+
+unsafe extern "C" fn logs(_: HostData, level: Level) -> bool {
+    error::logs(level)
+}
+
+unsafe extern "C" fn log(data: HostData, level: Level, message: RStr<'_>) {
+    let module = running::cell().get().module;
+    // SAFETY: the contract of the table.
+    unsafe {
+        with(data, (), |r| {
+            let (name, tail) = (running::module_name(module), r.log_tail());
+            log_line!(level, "*{} {name}: {message}{tail}", r.conn.number);
+        })
+    }
+}

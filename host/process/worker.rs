@@ -1,0 +1,147 @@
+//! The worker: binds, starts one event loop per thread, and ends them on a signal.
+
+use std::{
+    io,
+    net::TcpListener,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use signal_hook::{consts::signal, iterator::Signals};
+
+use crate::{
+    event::{Loop, Ready, Remote, Source},
+    listen::{self, Address, Listener},
+    log::error::{self, Level},
+    log_line,
+    site::Site,
+    stats,
+};
+
+/// How often kept connections to upstreams are looked through.
+const PURGE: Duration = Duration::from_secs(5);
+
+/// Runs a configuration until SIGINT, SIGTERM or SIGQUIT. `ready` is called when connections are accepted.
+pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
+    let site = Arc::new(site);
+    stats::get();
+    let mut sockets = bind(&site)?;
+    let mut signals = Signals::new([signal::SIGINT, signal::SIGTERM, signal::SIGQUIT])
+        .map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let mut threads = Vec::new();
+    for number in 0..site.threads {
+        let sockets: Vec<_> =
+            sockets.iter_mut().filter_map(|(address, list)| Some((address.clone(), list.pop()?))).collect();
+        match start(number, site.clone(), sockets) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                stop(threads);
+                return Err(format!("cannot start event loop {number}: {error}"));
+            }
+        }
+    }
+    ready(&site);
+    if let Some(signal) = signals.forever().next() {
+        let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+        log_line!(Level::Notice, "{name} received, exiting");
+    }
+    stop(threads);
+    Ok(())
+}
+
+type Bound = Vec<(Arc<Address>, Vec<TcpListener>)>;
+
+/// One socket for each address and thread. All addresses that cannot be bound are named at once.
+fn bind(site: &Site) -> Result<Bound, String> {
+    let (mut bound, mut errors) = (Bound::new(), Vec::new());
+    for address in &site.addresses {
+        let sockets: io::Result<Vec<TcpListener>> =
+            (0..site.threads).map(|_| listen::bind(address.address, address.backlog, site.threads > 1)).collect();
+        match sockets {
+            Ok(sockets) => bound.push((address.clone(), sockets)),
+            Err(error) => errors.push(format!("cannot listen on {}: {error}", address.address)),
+        }
+    }
+    if errors.is_empty() { Ok(bound) } else { Err(errors.join("\n")) }
+}
+
+struct Thread {
+    remote: Arc<Remote>,
+    handle: JoinHandle<()>,
+}
+
+fn start(number: usize, site: Arc<Site>, sockets: Vec<(Arc<Address>, TcpListener)>) -> Result<Thread, String> {
+    let (sender, receiver) = mpsc::channel();
+    let run = move || {
+        error::number_thread(number as u32);
+        let started = Loop::new().map_err(|error| error.to_string()).and_then(|lp| {
+            for (address, socket) in sockets {
+                let listening = Listener::start(&lp, &site, &address, socket);
+                listening.map_err(|error| format!("{}: {error}", address.address))?;
+            }
+            if number == 0 {
+                Purge::start(&lp, &site);
+            }
+            Ok(lp)
+        });
+        let lp = match started {
+            Ok(lp) => lp,
+            Err(error) => return drop(sender.send(Err(error))),
+        };
+        // The receiver waits for exactly this.
+        let _ = sender.send(Ok(lp.remote().clone()));
+        if let Err(error) = lp.run() {
+            log_line!(Level::Emerg, "event loop {number} failed: {error}");
+        }
+    };
+    let name = format!("topnext-{number}");
+    let handle = thread::Builder::new().name(name).spawn(run).map_err(|error| error.to_string())?;
+    match receiver.recv() {
+        Ok(Ok(remote)) => Ok(Thread { remote, handle }),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err("its thread ended".to_string()),
+    }
+}
+
+fn stop(threads: Vec<Thread>) {
+    for thread in &threads {
+        thread.remote.stop();
+    }
+    for thread in threads {
+        // A loop that panicked has said so.
+        let _ = thread.handle.join();
+    }
+}
+
+/// Closes kept connections that are too old.
+struct Purge {
+    lp: std::rc::Rc<Loop>,
+    site: Arc<Site>,
+    timer: std::cell::Cell<Option<crate::event::TimerId>>,
+}
+
+impl Purge {
+    fn start(lp: &std::rc::Rc<Loop>, site: &Arc<Site>) {
+        if site.upstreams.is_empty() {
+            return;
+        }
+        let purge = std::rc::Rc::new(Purge { lp: lp.clone(), site: site.clone(), timer: Default::default() });
+        let timer = lp.add_timer(purge.clone(), 0);
+        purge.timer.set(Some(timer));
+        lp.start_timer(timer, PURGE);
+    }
+}
+
+impl Source for Purge {
+    fn ready(self: std::rc::Rc<Self>, _: Ready) {}
+
+    fn expired(self: std::rc::Rc<Self>, _: u32) {
+        for upstream in &self.site.upstreams {
+            upstream.keepalive.purge(stats::get().now_ms());
+        }
+        if let Some(timer) = self.timer.get() {
+            self.lp.start_timer(timer, PURGE);
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! A request, from its head to its end: what is known of it, and how far it has come. It is the host's private half of
+//! the handle that modules get.
+//!
+//! Everything here is behind `Cell` or `RefCell`, and no borrow is held across a call into a module: a module's call
+//! comes back through the handle while the host is still in the middle of its own function.
+//!
+//! How a request goes, by file:
+//!
+//! ```text
+//! http1/connection.rs  reads the head, makes the Request
+//! server_name.rs       which server
+//! phases.rs            the phases, location.rs among them, up to content
+//! output.rs            header filters, body filters, and what is behind the last filter
+//! http1/connection.rs  framing and writing
+//! finalize.rs          the one way out
+//! ```
+
+pub mod headers_out;
+
+pub mod pool;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use topnext_module_api::{Chain, context::RawContext, running::Hook};
+
+use crate::{
+    event::{Ready, RemoteId, Source, TimerId, remote},
+    http1::{Framing, Head, Span, connection::Http1},
+    log::access,
+    open_file::OpenFile,
+    output::Copy,
+    phases::Step,
+    site::{Place, Server, Site},
+    upstream,
+};
+use headers_out::HeadersOut;
+use pool::{Pool, PoolStr};
+
+/// A text of a request: in the head as received, or made and stored in the pool.
+#[derive(Clone, Copy, Debug)]
+pub enum Text {
+    /// A part of the head.
+    Head(Span),
+    /// A string in the pool.
+    Pool(PoolStr),
+}
+
+impl Default for Text {
+    fn default() -> Text {
+        Text::Pool(PoolStr::default())
+    }
+}
+
+/// The parts with memory of their own, which goes from request to request.
+#[derive(Default)]
+pub struct Parts {
+    /// The bytes of the head.
+    pub bytes: Bytes,
+    /// What they say.
+    pub head: Head,
+    /// Strings that were made for this request.
+    pub pool: Pool,
+    /// The response's header fields.
+    pub headers_out: HeadersOut,
+    /// The modules' contexts, by slot.
+    pub contexts: Vec<RawContext>,
+}
+
+impl Parts {
+    /// The bytes of a text.
+    pub fn text(&self, text: Text) -> &[u8] {
+        match text {
+            Text::Head(span) => span.of(&self.bytes),
+            Text::Pool(text) => self.pool.get(text),
+        }
+    }
+}
+
+/// What a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Nothing: it is running, or being made.
+    Nothing,
+    /// The handler at the current step answered Again; it is asked again when it is woken.
+    Handler,
+    /// The same, and it is woken by room to write as well.
+    HandlerOrRoom,
+    /// The upstream's answer.
+    Upstream,
+    /// The response is complete, and what is held or queued has to leave.
+    Flush,
+    /// It has ended.
+    Ended,
+}
+
+/// The body of the request.
+#[derive(Default)]
+pub struct Body {
+    /// What has been read.
+    pub chain: Chain,
+    /// Bytes in `chain`.
+    pub received: u64,
+    /// A handler waits for all of it.
+    pub wanted: bool,
+    /// All of it has been read.
+    pub complete: bool,
+}
+
+/// A file that a handler has asked for, and that the thread pool opens.
+pub struct Opening {
+    /// The path.
+    pub path: Vec<u8>,
+    /// What came of it; `None` while the pool works.
+    pub result: Arc<std::sync::Mutex<Option<std::io::Result<OpenFile>>>>,
+}
+
+/// A request of a client.
+pub struct Request {
+    /// The connection that it came on.
+    pub conn: Rc<Http1>,
+    /// The configuration that it lives in.
+    pub site: Arc<Site>,
+    /// The server that its Host names.
+    pub server: Arc<Server>,
+    /// The location that it is in; before that the server's own place.
+    pub place: RefCell<Arc<Place>>,
+    /// The place whose filters the response passes: set when the header is sent, and then fixed.
+    pub pinned: RefCell<Option<Arc<Place>>>,
+    /// Memory.
+    pub parts: RefCell<Parts>,
+    /// What came in place of a request line that could not be parsed.
+    pub bad_line: RefCell<Vec<u8>>,
+
+    /// The normalized path.
+    pub uri: Cell<Text>,
+    /// What follows the `?`.
+    pub args: Cell<Text>,
+    /// The name in Host, without port.
+    pub host: Cell<Text>,
+    /// The file that the URI maps to, once it was asked for.
+    pub filename: Cell<Option<Text>>,
+    /// The method as the server sees it; an error page is made as for GET.
+    pub is_head: Cell<bool>,
+    /// How the body is framed.
+    pub framing: Framing,
+    /// The body.
+    pub body: RefCell<Body>,
+    /// The body had been read to its end when the request ended.
+    pub body_complete: Cell<bool>,
+    /// When the head was complete, on the loop's clock.
+    pub started_ms: u64,
+
+    /// The step it is at, and which handler of it.
+    pub at: Cell<(Step, usize)>,
+    /// What it waits for.
+    pub wait: Cell<Wait>,
+    /// Calls into modules that have not returned.
+    pub depth: Cell<u32>,
+    /// The thread's count of panics when the outermost call began.
+    pub panics_before: Cell<u64>,
+    /// A module failed it: nothing can turn it into a success.
+    pub failed: Cell<bool>,
+    /// It was answered without modules.
+    pub bare: Cell<bool>,
+    /// An internal redirect that waits for the outermost hook to return.
+    pub redirect: Cell<bool>,
+    /// Internal redirects so far.
+    pub redirects: Cell<u32>,
+    /// An error page is being made, so that another error does not make another.
+    pub error_page: Cell<bool>,
+    /// A log phase has run.
+    pub logged: Cell<bool>,
+
+    /// The status of the response; 0 before it is known.
+    pub status: Cell<u16>,
+    /// The length of the response's body, if it is known.
+    pub content_length: Cell<Option<u64>>,
+    /// The header filters have been called.
+    pub header_started: Cell<bool>,
+    /// The header is behind the last filter.
+    pub header_sent: Cell<bool>,
+    /// No body follows the header: HEAD, 204, 304.
+    pub header_only: Cell<bool>,
+    /// The body is chunked.
+    pub chunked: Cell<bool>,
+    /// A file must be read into memory before body filters see it.
+    pub need_memory: Cell<bool>,
+    /// The handler has given the end of the body.
+    pub last_in: Cell<bool>,
+    /// The end of the body is behind the last filter.
+    pub last_out: Cell<bool>,
+    /// Bytes of the body behind the last filter.
+    pub body_sent: Cell<u64>,
+    /// Modules that hold data, by slot.
+    pub holding: Cell<u128>,
+    /// Files that are being read for the filters.
+    pub copy: RefCell<Copy>,
+
+    /// The upstream that makes the response.
+    pub upstream: RefCell<Option<Rc<upstream::Exchange>>>,
+    /// A file that the pool opens for a handler.
+    pub opening: RefCell<Option<Opening>>,
+    /// Timers of hooks: which one, and the module and hook to wake.
+    pub timers: RefCell<Vec<(TimerId, u64)>>,
+    /// As other threads know it.
+    pub remote_id: Cell<Option<RemoteId>>,
+    /// Jobs of the pool that have not come back.
+    pub jobs: Cell<u32>,
+    /// Wakes that came while a hook was running.
+    pub late_wakes: RefCell<VecDeque<u64>>,
+}
+
+impl Request {
+    /// The bytes of a text, copied out.
+    pub fn text_owned(&self, text: Text) -> Vec<u8> {
+        self.parts.borrow().text(text).to_vec()
+    }
+
+    /// Stores a string; an empty one if the pool is full, which fails the request.
+    pub fn store(&self, parts: &[&[u8]]) -> Text {
+        match self.parts.borrow_mut().pool.store(parts) {
+            Some(text) => Text::Pool(text),
+            None => {
+                self.failed.set(true);
+                Text::default()
+            }
+        }
+    }
+
+    /// The location that it is in.
+    pub fn place(&self) -> Arc<Place> {
+        self.place.borrow().clone()
+    }
+
+    /// The method is GET or HEAD.
+    pub fn method(&self) -> crate::http1::Method {
+        self.parts.borrow().head.method()
+    }
+
+    /// The request line as received.
+    pub fn request_line(&self) -> Vec<u8> {
+        let parts = self.parts.borrow();
+        if parts.bytes.is_empty() {
+            return self.bad_line.borrow().clone();
+        }
+        let start = parts.head.method_span().start as usize;
+        parts.bytes.get(start..start + parts.head.line_len()).unwrap_or_default().trim_ascii_end().to_vec()
+    }
+
+    /// The end of a line of the error log that is about this request.
+    pub fn log_tail(&self) -> String {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut tail = format!(
+            ", client: {}, server: {}, request: \"{}\"",
+            text(self.conn.remote_addr()),
+            self.server.name(),
+            text(&self.request_line())
+        );
+        if let Some(upstream) = &*self.upstream.borrow() {
+            tail.push_str(&format!(", upstream: \"{}\"", upstream.peer_name()));
+        }
+        if let Some(host) = self.header_in(b"host", 0) {
+            tail.push_str(&format!(", host: \"{}\"", text(host.of(&self.parts.borrow().bytes))));
+        }
+        tail
+    }
+
+    /// Writes the request into the access log of its place.
+    pub fn write_access_log(&self, place: &Place) {
+        let Some(log) = &place.access_log else { return };
+        let parts = self.parts.borrow();
+        let facts = parts.head.facts();
+        let mut line = Vec::with_capacity(256);
+        let entry = access::Entry {
+            remote_addr: self.conn.remote_addr(),
+            request: &self.request_line(),
+            status: self.status.get(),
+            body_bytes_sent: self.body_sent.get(),
+            referer: parts.head.value(facts.referer, &parts.bytes),
+            user_agent: parts.head.value(facts.user_agent, &parts.bytes),
+        };
+        access::write(&mut line, &entry);
+        log.write(&line);
+    }
+
+    /// The value of a request header field that the parser knows.
+    pub fn header_in(&self, name: &[u8], nth: usize) -> Option<Span> {
+        let parts = self.parts.borrow();
+        let same = |field: &&crate::http1::Field| field.name.of(&parts.bytes).eq_ignore_ascii_case(name);
+        parts.head.fields().iter().filter(same).nth(nth).map(|field| field.value)
+    }
+
+    /// Whether a module has panicked in the running call.
+    pub fn has_panicked(&self) -> bool {
+        self.failed.get() || (self.depth.get() > 0 && self.panics_before.get() != crate::plugins::running::panics())
+    }
+
+    /// Runs `call`, which calls a module, and notes whether it panicked.
+    pub fn guarded<T>(&self, call: impl FnOnce() -> T) -> T {
+        if self.depth.get() == 0 {
+            self.panics_before.set(crate::plugins::running::panics());
+        }
+        self.depth.set(self.depth.get() + 1);
+        let result = call();
+        self.depth.set(self.depth.get() - 1);
+        if self.depth.get() == 0 && self.panics_before.get() != crate::plugins::running::panics() {
+            self.failed.set(true);
+        }
+        result
+    }
+
+    /// As other threads know it, announced when first asked for.
+    pub fn announce(self: &Rc<Self>) -> RemoteId {
+        if let Some(id) = self.remote_id.get() {
+            return id;
+        }
+        let source: Rc<dyn Source> = self.clone();
+        let id = remote::announce(&source);
+        self.remote_id.set(Some(id));
+        id
+    }
+
+    /// Has `hook` of `module` called again after `time`. One timer per module and hook.
+    pub fn wake_after(self: &Rc<Self>, code: u64, time: Duration) {
+        let lp = &self.conn.lp;
+        let known = self.timers.borrow().iter().find(|(_, of)| *of == code).map(|(timer, _)| *timer);
+        let timer = known.unwrap_or_else(|| {
+            let kind = self.timers.borrow().len() as u32;
+            let timer = lp.add_timer(self.clone(), kind);
+            self.timers.borrow_mut().push((timer, code));
+            timer
+        });
+        lp.start_timer(timer, time);
+    }
+
+    /// Drops all contexts, each under its module's guard.
+    pub fn drop_contexts(&self) {
+        loop {
+            let context = {
+                let contexts = &mut self.parts.borrow_mut().contexts;
+                let Some(at) = contexts.iter().position(|context| !context.ptr.is_null()) else { break };
+                std::mem::replace(&mut contexts[at], RawContext::NONE)
+            };
+            crate::plugins::services::drop_context(context);
+        }
+    }
+
+    /// Lets go of everything that refers back to the request, when it has ended.
+    pub fn release(&self) {
+        self.drop_contexts();
+        for (timer, _) in self.timers.borrow_mut().drain(..) {
+            self.conn.lp.remove_timer(timer);
+        }
+        if let Some(id) = self.remote_id.take() {
+            remote::forget(id);
+        }
+        let body = self.body.replace(Body::default());
+        self.body_complete.set(body.complete);
+        self.copy.replace(Copy::default());
+        self.upstream.replace(None);
+        self.opening.replace(None);
+    }
+}
+
+/// What a wake is about: a module's hook.
+pub fn wake_code(module: u32, hook: Hook) -> u64 {
+    (u64::from(module) << 32) | u64::from(hook.0)
+}
+
+/// The code of the end of a job; added to a wake code.
+pub const JOB_DONE: u64 = 1 << 63;
+/// A file for the copy filter has been read.
+pub const COPY_DONE: u64 = 1 << 62;
+
+impl Source for Request {
+    fn ready(self: Rc<Self>, _: Ready) {}
+
+    fn expired(self: Rc<Self>, kind: u32) {
+        let code = self.timers.borrow().get(kind as usize).map(|(_, code)| *code);
+        if let Some(code) = code {
+            crate::phases::wake(&self, code);
+        }
+    }
+
+    fn posted(self: Rc<Self>, code: u64) {
+        if code & JOB_DONE != 0 {
+            self.jobs.set(self.jobs.get().saturating_sub(1));
+        }
+        if code & COPY_DONE != 0 {
+            crate::output::copy_done(&self);
+            return;
+        }
+        crate::phases::wake(&self, code & !JOB_DONE);
+    }
+}

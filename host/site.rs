@@ -1,0 +1,113 @@
+//! The configuration as it runs: servers, places with their chains, upstreams. Made once, shared by all threads.
+//!
+//! A *place* is a location, or a server outside of its locations: what holds for a request, with the modules that are
+//! active there, prepared and linked.
+
+mod build;
+
+pub mod facts;
+
+use std::{fmt, sync::Arc};
+
+use topnext_module_api::{Phase, handler::HandlerLink};
+
+use crate::{
+    config::{HttpCore, Main},
+    event::thread_pool::ThreadPool,
+    listen::Address,
+    location::Locations,
+    log::Sink,
+    plugins::{
+        LoadedModule,
+        link::{Chains, Protocol},
+        prepare::Prepared,
+    },
+    template::Templates,
+    upstream::{Upstream, registry::Target},
+};
+
+pub use build::{Loaded, Report, load};
+pub use facts::module_fact;
+
+/// The server's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Everything that a configuration says, ready to run.
+pub struct Site {
+    /// The directives at top level.
+    pub main: Main,
+    /// The addresses to listen on, with their servers.
+    pub addresses: Vec<Arc<Address>>,
+    /// Compiled strings with variables.
+    pub templates: Templates,
+    /// Upstreams: those that are named, then those that an address implies.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// How locations use them, by the number that their modules got.
+    pub targets: Vec<Target>,
+    /// The threads for what blocks.
+    pub pool: Arc<ThreadPool>,
+    /// Event loops.
+    pub threads: usize,
+    /// The modules in declared order; the one in slot n is number n - 1 unless an earlier one was refused.
+    pub modules: Vec<Arc<LoadedModule>>,
+}
+
+/// A server: names, and the places in it.
+pub struct Server {
+    /// In lower case; `""` for requests without a name.
+    pub names: Vec<String>,
+    /// What holds outside of its locations.
+    pub place: Arc<Place>,
+    /// Its locations.
+    pub locations: Locations,
+}
+
+impl Server {
+    /// Its first name, for logs and `$server_name`.
+    pub fn name(&self) -> &str {
+        self.names.first().map_or("", String::as_str)
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// What holds for a request.
+pub struct Place {
+    /// The path of the location, without its modifier; of a server: empty.
+    pub path: String,
+    /// How it is shown: `location = /health of "example.org"`.
+    pub title: String,
+    /// The host's directives.
+    pub core: HttpCore,
+    /// The folder of files, absolute, without a slash at its end.
+    pub root: Option<Vec<u8>>,
+    /// The access log.
+    pub access_log: Option<Arc<Sink>>,
+    /// The filters.
+    pub chains: Chains,
+    /// The handlers of each phase, in declared order.
+    handlers: [Vec<HandlerLink>; 8],
+    /// The content handler, if the place has one of its own.
+    pub content: Option<HandlerLink>,
+    /// The upstream protocol, if requests go to an upstream.
+    pub upstream: Option<Protocol>,
+    /// What the links point to.
+    pub prepared: Vec<Arc<Prepared>>,
+}
+
+impl Place {
+    /// The handlers of a phase.
+    pub fn handlers(&self, phase: Phase) -> &[HandlerLink] {
+        &self.handlers[phase as usize]
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("title", &self.title).finish_non_exhaustive()
+    }
+}

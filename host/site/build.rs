@@ -1,0 +1,490 @@
+//! From a configuration file to a [`Site`]: reads, loads modules, prepares and links them. Every error of every step is
+//! reported, as far as the steps before allow to find it.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use topnext_module_api::{
+    Phase,
+    handler::{HandlerHooksRef, HandlerLink},
+};
+
+use super::{Place, Server, Site, facts};
+use crate::{
+    config::{
+        AccessLog, Config, Contexts, Diagnostics, Document, Files, Listen, Location, LocationKind, ModuleDecl,
+        ModuleSchema, Origin, PeerAddress, Scope,
+    },
+    event::thread_pool::ThreadPool,
+    listen::Address,
+    location::Locations,
+    log::Sink,
+    open_file,
+    plugins::{
+        self, Candidate, Declared, LoadedModule, Refusal,
+        link::{self, Balancers, Chains, Protocol},
+        prepare::{Prepared, Preparer},
+        running,
+        services::main::{self, Configuring},
+    },
+    server_name::Names,
+    template::Templates,
+    upstream::{
+        Upstream,
+        peers::{Keepalive, Peer, Peers},
+        registry::{self, Registry},
+    },
+    variables::ModuleVariable,
+};
+
+/// A configuration that is ready to run, and where it came from.
+pub struct Loaded {
+    /// What runs.
+    pub site: Site,
+    /// The files that were read, the main one first.
+    pub files: Arc<Files>,
+    /// All places, in the order of the configuration.
+    pub places: Vec<Arc<Place>>,
+    /// The modules as the configuration declares them.
+    pub declared: Vec<Declared>,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Modules that were refused.
+    pub refusals: Vec<Refusal>,
+    /// Errors with file, line and column.
+    pub errors: Option<Diagnostics>,
+}
+
+impl Report {
+    fn of(errors: Diagnostics) -> Report {
+        Report { refusals: Vec::new(), errors: Some(errors) }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for refusal in &self.refusals {
+            writeln!(f, "{}", refusal.to_string().trim_end())?;
+        }
+        match &self.errors {
+            Some(errors) if !errors.is_empty() => writeln!(f, "{}", errors.to_string().trim_end()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads a configuration, loads its modules, and makes it ready to run. Relative paths start from `prefix`.
+pub fn load(path: &Path, prefix: &Path) -> Result<Loaded, Report> {
+    let document = Document::read(path).map_err(Report::of)?;
+    let head = document.head().map_err(Report::of)?;
+    let declared: Vec<Declared> = head.modules.iter().map(|module| declare(module, document.files(), prefix)).collect();
+    let (candidates, mut refusals) = plugins::candidates(&declared, &module_dirs(&head.module_path, prefix));
+    if let Err(order) = plugins::order::check(&candidates, &declared) {
+        refusals.extend(order);
+    }
+    let (modules, schemas, refused) = load_modules(candidates);
+    refusals.extend(refused);
+    let (config, mut errors) = document.check_partial(&schemas);
+    if modules.len() > running::MAX_MODULES {
+        let text = format!("found {} modules, at most {} can be loaded", modules.len(), running::MAX_MODULES);
+        errors.push(head.modules[running::MAX_MODULES].origin, "module", text);
+    }
+    let Some(config) = config else { return Err(Report { refusals, errors: Some(errors) }) };
+    let built = Builder::new(&modules, &schemas, prefix, &mut errors).build(&config);
+    errors.sort();
+    if !refusals.is_empty() || !errors.is_empty() {
+        return Err(Report { refusals, errors: Some(errors) });
+    }
+    let (site, places) = built;
+    Ok(Loaded { site, files: document.files().clone(), places, declared })
+}
+
+fn declare(module: &ModuleDecl, files: &Files, prefix: &Path) -> Declared {
+    Declared {
+        name: module.name.clone(),
+        alias: module.alias.clone(),
+        path: module.path.as_ref().map(|path| prefix.join(path)),
+        version: module.version.clone(),
+        sha256: module.sha256,
+        ignore_order: module.ignore_order.clone(),
+        place: files.place(module.origin).to_string(),
+    }
+}
+
+/// Where modules are looked for: module_path, or the folder of the binary and the system's.
+fn module_dirs(configured: &[PathBuf], prefix: &Path) -> Vec<PathBuf> {
+    if !configured.is_empty() {
+        return configured.iter().map(|dir| prefix.join(dir)).collect();
+    }
+    let binary = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
+    binary.into_iter().chain([PathBuf::from("/usr/lib/topnext/modules")]).collect()
+}
+
+type Modules = (Vec<Arc<LoadedModule>>, Vec<ModuleSchema>, Vec<Refusal>);
+
+/// Loads what can be loaded. Schemas and modules have the same order.
+fn load_modules(candidates: Vec<Candidate>) -> Modules {
+    topnext_module_api::host::set(main::api());
+    let mut names: Vec<String> = Vec::new();
+    for candidate in &candidates {
+        names.resize(names.len().max(candidate.slot as usize), "refused module".to_string());
+        names[candidate.slot as usize - 1] = candidate.name.clone();
+    }
+    running::name_modules(names);
+    let (modules, mut refusals) = plugins::load_all(candidates, main::api(), running::last_panic);
+    let (mut kept, mut schemas) = (Vec::new(), Vec::new());
+    for module in modules {
+        match ModuleSchema::parse(&module.description.text, &module.name, contexts(&module)) {
+            Ok(schema) => {
+                schemas.push(schema);
+                kept.push(Arc::new(module));
+            }
+            Err(message) => refusals.push(
+                plugins::description::refusal(&module.file, plugins::RefusalKind::BadDescription)
+                    .line("found", message)
+                    .line("fix", "rebuild the module with a current module-api"),
+            ),
+        }
+    }
+    facts::set(kept.iter().map(Arc::as_ref));
+    (kept, schemas, refusals)
+}
+
+fn contexts(module: &LoadedModule) -> Contexts {
+    let provides = |kind| module.description.provides(kind);
+    let http = ["filter", "phases", "content", "upstream", "variables"].into_iter().any(provides);
+    let http = if http { Contexts::HTTP.or(Contexts::SERVER).or(Contexts::LOCATION) } else { Contexts::NONE };
+    if provides("balancer") { http.or(Contexts::UPSTREAM) } else { http }
+}
+
+struct Builder<'a> {
+    modules: &'a [Arc<LoadedModule>],
+    preparer: Preparer<'a>,
+    prefix: &'a Path,
+    errors: &'a mut Diagnostics,
+    places: Vec<Arc<Place>>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(
+        modules: &'a [Arc<LoadedModule>],
+        schemas: &'a [ModuleSchema],
+        prefix: &'a Path,
+        errors: &'a mut Diagnostics,
+    ) -> Builder<'a> {
+        Builder { modules, preparer: Preparer::new(modules, schemas), prefix, errors, places: Vec::new() }
+    }
+
+    fn build(mut self, config: &Config) -> (Site, Vec<Arc<Place>>) {
+        let named = config.http.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+        main::begin_configuring(Configuring {
+            templates: Templates::new(self.variables()),
+            upstreams: Registry::new(named),
+        });
+        let servers: Vec<Arc<Server>> = config.http.servers.iter().map(|server| self.server(server)).collect();
+        let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
+        for upstream in &config.http.upstreams {
+            upstreams.push(Arc::new(self.upstream(upstream)));
+        }
+        let Configuring { templates, upstreams: mut registry } = main::done_configuring();
+        for (name, peers) in std::mem::take(&mut registry.implied) {
+            upstreams.push(Arc::new(self.implied(name, peers)));
+        }
+        let addresses = self.addresses(config, &servers);
+        let pool = &config.main.thread_pool;
+        let threads = match config.main.worker_threads {
+            Some(threads) => threads as usize,
+            None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        };
+        let site = Site {
+            main: config.main.clone(),
+            addresses,
+            templates,
+            upstreams,
+            targets: registry.targets,
+            pool: ThreadPool::new(pool.threads as usize, pool.max_queue as usize),
+            threads,
+            modules: self.modules.to_vec(),
+        };
+        (site, self.places)
+    }
+
+    /// The variables that modules provide.
+    fn variables(&self) -> Vec<ModuleVariable> {
+        let of = |module: &Arc<LoadedModule>| {
+            let slot = module.slot;
+            let names = link::variable_names(module);
+            names.into_iter().enumerate().map(move |(index, name)| ModuleVariable {
+                name,
+                module: slot,
+                index: index as u32,
+            })
+        };
+        self.modules.iter().flat_map(of).collect()
+    }
+
+    // ---- servers and places
+
+    fn server(&mut self, server: &crate::config::Server) -> Arc<Server> {
+        let name = server.server_name.first().cloned().unwrap_or_default();
+        let title = if name.is_empty() { "server".to_string() } else { format!("server {name}") };
+        let place = self.place(String::new(), title.clone(), &server.scope);
+        let mut locations = Locations::default();
+        self.locations(&server.locations, &title, &mut locations);
+        Arc::new(Server { names: server.server_name.clone(), place, locations })
+    }
+
+    fn locations(&mut self, list: &[Location], server: &str, into: &mut Locations) {
+        for location in list {
+            let path = location.path.text.as_str();
+            let modifier = match location.path.kind {
+                LocationKind::Exact => "= ",
+                LocationKind::PrefixNoRegex => "^~ ",
+                LocationKind::Prefix => "",
+            };
+            let place = self.place(path.to_string(), format!("{server}, location {modifier}{path}"), &location.scope);
+            match location.path.kind {
+                LocationKind::Exact => into.add_exact(path, place),
+                LocationKind::Prefix | LocationKind::PrefixNoRegex => into.add_prefix(path, place),
+            }
+            self.locations(&location.locations, server, into);
+        }
+    }
+
+    fn place(&mut self, path: String, title: String, scope: &Scope) -> Arc<Place> {
+        let mut prepared: Vec<Arc<Prepared>> = Vec::new();
+        let mut filters = Vec::new();
+        let mut handlers: [Vec<HandlerLink>; 8] = Default::default();
+        let mut content: Vec<(Origin, &LoadedModule, Option<HandlerLink>, Option<Protocol>)> = Vec::new();
+        for table in &scope.modules {
+            let module = &self.modules[table.module];
+            if !contexts(module).meets(Contexts::LOCATION) {
+                continue;
+            }
+            let Some(active) = self.preparer.prepare(table, self.errors) else { continue };
+            let (data, slot, root) = (active.data(), module.slot, &module.root);
+            if let Some(hooks) = root.filter().into_option() {
+                filters.push((hooks, data, slot));
+            }
+            if let Some(hooks) = root.phases().into_option() {
+                for phase in phases_of(hooks) {
+                    handlers[phase as usize].push(HandlerLink { call: hooks.call(), data, module: slot });
+                }
+            }
+            if let Some(hooks) = root.content().into_option() {
+                let link = HandlerLink { call: hooks.call(), data, module: slot };
+                content.push((table.origin, module, Some(link), None));
+            }
+            if let Some(hooks) = root.upstream().into_option() {
+                content.push((table.origin, module, None, Some(Protocol::new(hooks, data, slot))));
+            }
+            prepared.push(active);
+        }
+        if let [(_, first, ..), rest @ ..] = content.as_slice() {
+            for (origin, other, ..) in rest {
+                let text = format!(
+                    "{title} has two content handlers, {:?} and {:?}; a place can have one: switch one of them off there",
+                    first.name, other.name
+                );
+                self.errors.push(*origin, other.name.clone(), text);
+            }
+        }
+        let (content, upstream) = match content.into_iter().next() {
+            Some((_, _, content, upstream)) => (content, upstream),
+            None => (None, None),
+        };
+        let place = Arc::new(Place {
+            path,
+            title,
+            root: self.root(scope),
+            access_log: self.access_log(scope),
+            core: scope.core.clone(),
+            chains: Chains::new(&filters),
+            handlers,
+            content,
+            upstream,
+            prepared,
+        });
+        self.places.push(place.clone());
+        place
+    }
+
+    fn root(&mut self, scope: &Scope) -> Option<Vec<u8>> {
+        let root = self.prefix.join(scope.core.root.as_ref()?);
+        if !open_file::is_directory(&root) {
+            let text = format!("found {:?}, which is not a folder", root.display());
+            self.errors.push(scope.origin_of("root"), "root", text);
+        }
+        let mut bytes = root.into_os_string().into_encoded_bytes();
+        while bytes.last() == Some(&b'/') {
+            bytes.pop();
+        }
+        Some(bytes)
+    }
+
+    fn access_log(&mut self, scope: &Scope) -> Option<Arc<Sink>> {
+        match &scope.core.access_log {
+            AccessLog::Off => None,
+            AccessLog::Stdout => Some(Sink::stdout()),
+            AccessLog::File(path) => {
+                let path = self.prefix.join(path);
+                match Sink::file(&path) {
+                    Ok(sink) => Some(sink),
+                    Err(error) => {
+                        let text = format!("found {:?}, which cannot be opened for writing ({error})", path.display());
+                        self.errors.push(scope.origin_of("access_log"), "access_log", text);
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    // ---- upstreams
+
+    fn upstream(&mut self, upstream: &crate::config::Upstream) -> Upstream {
+        let mut list = Vec::new();
+        for server in &upstream.server {
+            let addresses = match &server.address {
+                PeerAddress::Ip(address) => Ok(vec![*address]),
+                PeerAddress::Name { host, port } => registry::resolve(host, *port),
+                PeerAddress::Unix(_) => Err("unix sockets of peers are not supported yet".to_string()),
+            };
+            let addresses = addresses.unwrap_or_else(|text| {
+                self.errors.push(server.origin, format!("http.upstream.{}.server", upstream.name), text);
+                Vec::new()
+            });
+            list.extend(addresses.into_iter().map(|address| {
+                let mut peer = Peer::new(address.to_string(), address);
+                (peer.weight, peer.max_fails, peer.fail_timeout) =
+                    (server.weight, server.max_fails, server.fail_timeout);
+                (peer.max_conns, peer.backup, peer.down) = (server.max_conns, server.backup, server.down);
+                peer
+            }));
+        }
+        let peers = Arc::new(Peers { list });
+        let key = format!("http.upstream.{}.balancer", upstream.name);
+        let mut links = Vec::new();
+        for name in &upstream.balancer {
+            let Some(at) = self.balancer(name) else {
+                let known: Vec<&str> = self.balancers().map(|module| module.name.as_str()).collect();
+                let text = format!(
+                    "found {name:?}, expected the name of a loaded balancer: {}; add [[module]] name = {name:?}",
+                    if known.is_empty() { "there is none".to_string() } else { known.join(", ") }
+                );
+                self.errors.push(upstream.origin, key.clone(), text);
+                continue;
+            };
+            self.check_parameters(upstream, at);
+            links.extend(self.link_balancer(at, upstream.modules.get(at), &peers, upstream.origin, &key));
+        }
+        let keepalive =
+            Keepalive::new(upstream.keepalive as usize, upstream.keepalive_timeout, upstream.keepalive_requests);
+        Upstream { name: upstream.name.clone(), peers, balancers: Balancers::new(links), keepalive }
+    }
+
+    /// An upstream of one address: round robin, with nginx's defaults.
+    fn implied(&mut self, name: String, list: Vec<Peer>) -> Upstream {
+        let peers = Arc::new(Peers { list });
+        let here = Origin::BUILT_IN;
+        let links = match self.balancer("round_robin") {
+            Some(at) => self.link_balancer(at, None, &peers, here, "balancer"),
+            None => {
+                let text = format!(
+                    "the upstream {name:?} needs the balancer \"round_robin\", which is not loaded; add [[module]] name = \
+                     \"round_robin\""
+                );
+                self.errors.push(Origin::whole_file(0), "module", text);
+                None
+            }
+        };
+        let keepalive = Keepalive::new(32, std::time::Duration::from_secs(60), 1000);
+        Upstream { name, peers, balancers: Balancers::new(links.into_iter().collect()), keepalive }
+    }
+
+    fn balancers(&self) -> impl Iterator<Item = &'a Arc<LoadedModule>> + use<'a> {
+        let modules = self.modules;
+        modules.iter().filter(|module| module.description.provides("balancer"))
+    }
+
+    fn balancer(&self, name: &str) -> Option<usize> {
+        self.modules.iter().position(|module| module.name == name && module.description.provides("balancer"))
+    }
+
+    fn check_parameters(&mut self, upstream: &crate::config::Upstream, balancer: usize) {
+        let module = &self.modules[balancer];
+        let known = &module.description.server_parameters;
+        for server in &upstream.server {
+            for (parameter, origin) in &server.set {
+                if !known.iter().any(|known| known == parameter) {
+                    let key = format!("http.upstream.{}.server.{parameter}", upstream.name);
+                    let text = format!(
+                        "the balancer {:?} does not support this parameter; it supports {}",
+                        module.name,
+                        known.join(", ")
+                    );
+                    self.errors.push(*origin, key, text);
+                }
+            }
+        }
+    }
+
+    fn link_balancer(
+        &mut self,
+        at: usize,
+        table: Option<&Arc<crate::config::ModuleTable>>,
+        peers: &Arc<Peers>,
+        origin: Origin,
+        key: &str,
+    ) -> Option<link::Balancer> {
+        let module = self.modules[at].clone();
+        let prepared = self.preparer.prepare_own(at, table, self.errors)?;
+        match link::init_balancer(&module, prepared, peers) {
+            Ok(balancer) => Some(balancer),
+            Err(errors) => {
+                for error in errors {
+                    self.errors.push(origin, key, format!("{}: {}", module.name, error.message));
+                }
+                None
+            }
+        }
+    }
+
+    // ---- addresses
+
+    fn addresses(&mut self, config: &Config, servers: &[Arc<Server>]) -> Vec<Arc<Address>> {
+        let mut order: Vec<SocketAddr> = Vec::new();
+        let mut found: HashMap<SocketAddr, (u32, Vec<(Arc<Server>, bool)>)> = HashMap::new();
+        for (server, conf) in servers.iter().zip(&config.http.servers) {
+            for listen in &conf.listen {
+                let Listen::Tcp(address) = &listen.address else {
+                    let text = "unix sockets are not supported yet; expected an address such as \"127.0.0.1:8080\"";
+                    self.errors.push(listen.origin, "http.server.listen", text);
+                    continue;
+                };
+                let entry = found.entry(*address).or_insert_with(|| {
+                    order.push(*address);
+                    (listen.backlog, Vec::new())
+                });
+                entry.1.push((server.clone(), listen.default_server));
+            }
+        }
+        let make = |address: SocketAddr| {
+            let (backlog, servers) = found.remove(&address)?;
+            Some(Arc::new(Address { address, backlog, names: Names::new(servers)? }))
+        };
+        order.into_iter().filter_map(make).collect()
+    }
+}
+
+fn phases_of(hooks: HandlerHooksRef) -> Vec<Phase> {
+    hooks.phases().iter().filter_map(|number| Phase::ALL.get(*number as usize).copied()).collect()
+}

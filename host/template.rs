@@ -1,0 +1,122 @@
+//! Strings with `$variables`, compiled when the configuration is read (nginx: complex values).
+
+use std::rc::Rc;
+
+use crate::{
+    request::{Request, Text},
+    variables::{self, ModuleVariable, Variable},
+};
+
+/// The templates of a configuration.
+#[derive(Debug, Default)]
+pub struct Templates {
+    list: Vec<Template>,
+    modules: Vec<ModuleVariable>,
+}
+
+#[derive(Debug)]
+struct Template {
+    parts: Vec<Part>,
+    /// The text, if there is no variable in it.
+    constant: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+enum Part {
+    Literal(Vec<u8>),
+    Variable(Variable),
+}
+
+impl Templates {
+    /// No templates; these variables of modules are known beside the host's.
+    pub fn new(modules: Vec<ModuleVariable>) -> Templates {
+        Templates { list: Vec::new(), modules }
+    }
+
+    /// Compiles a template, and numbers it.
+    pub fn compile(&mut self, text: &str) -> Result<u32, String> {
+        let mut parts = Vec::new();
+        let mut literal = Vec::new();
+        let mut rest = text;
+        while let Some(dollar) = rest.find('$') {
+            literal.extend_from_slice(&rest.as_bytes()[..dollar]);
+            let behind = &rest[dollar + 1..];
+            let (name, after) = match behind.strip_prefix('{') {
+                Some(braced) => braced.split_once('}').ok_or_else(|| {
+                    format!("found {text:?}, in which the brace of \"${{\" at byte {dollar} is not closed")
+                })?,
+                None => {
+                    let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+                    behind.split_at(behind.find(word).unwrap_or(behind.len()))
+                }
+            };
+            if name.is_empty() {
+                return Err(format!("found {text:?}, in which a \"$\" is not followed by the name of a variable"));
+            }
+            let variable = variables::find(name, &self.modules).ok_or_else(|| variables::unknown(name))?;
+            if !literal.is_empty() {
+                parts.push(Part::Literal(std::mem::take(&mut literal)));
+            }
+            parts.push(Part::Variable(variable));
+            rest = after;
+        }
+        literal.extend_from_slice(rest.as_bytes());
+        let constant = parts.is_empty().then(|| literal.clone());
+        if !literal.is_empty() {
+            parts.push(Part::Literal(literal));
+        }
+        self.list.push(Template { parts, constant });
+        u32::try_from(self.list.len() - 1).map_err(|_| "too many templates".to_string())
+    }
+
+    /// The text of a template that has no variables.
+    pub fn constant(&self, template: u32) -> Option<&[u8]> {
+        self.list.get(template as usize)?.constant.as_deref()
+    }
+
+    /// The text of a template for this request.
+    pub fn eval(&self, template: u32, r: &Rc<Request>) -> Text {
+        let Some(template) = self.list.get(template as usize) else { return Text::default() };
+        let mut text = Vec::new();
+        for part in &template.parts {
+            match part {
+                Part::Literal(literal) => text.extend_from_slice(literal),
+                Part::Variable(variable) => {
+                    if let Some(value) = variables::value(r, variable) {
+                        text.extend_from_slice(r.parts.borrow().text(value));
+                    }
+                }
+            }
+        }
+        r.store(&[&text])
+    }
+
+    /// The variables of modules.
+    pub fn modules(&self) -> &[ModuleVariable] {
+        &self.modules
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compiles_text_and_variables() {
+        let mut templates = Templates::default();
+        let plain = templates.compile("plain text").expect("valid");
+        assert_eq!(templates.constant(plain), Some(&b"plain text"[..]));
+        let mixed = templates.compile("a $uri ${args}b $http_x_y").expect("valid");
+        assert_eq!(templates.constant(mixed), None);
+        assert_eq!(templates.list[mixed as usize].parts.len(), 7);
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        let mut templates = Templates::default();
+        let error = templates.compile("x $urj").expect_err("unknown");
+        assert_eq!(error, "unknown variable \"$urj\"; did you mean \"$uri\"?");
+        assert!(templates.compile("${uri").expect_err("open brace").contains("not closed"));
+        assert!(templates.compile("5$").expect_err("no name").contains("name of a variable"));
+    }
+}

@@ -1,0 +1,668 @@
+//! Upstreams: a location hands its requests to a peer, by a protocol of a module, chosen by balancers.
+//!
+//! The order of calls for one request, as nginx has it:
+//!
+//! ```text
+//! start:    the client's body is read; create_request
+//! connect:  balancers get a peer; a kept connection or a new one        <-----------------+
+//! send:     the request                                                                   |
+//! read:     process_header until it is complete                         -- failed: next --+  reinit_request
+//! body:     input_filter_init, then input_filter -> the filters; a slow client stops the reading
+//! end:      finalize_request; the connection is kept or closed; balancers free the peer
+//! ```
+
+pub mod peers;
+
+pub mod registry;
+
+mod socket;
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use topnext_module_api::{Buf, Chain, Code, Outcome};
+
+use crate::{
+    event::{Ready, Source, TimerId},
+    finalize,
+    log::error::Level,
+    log_line, output,
+    plugins::{link::Balancers, services::selections::Choice},
+    request::{Request, Wait},
+    site::Place,
+    stats,
+    write::{Flushed, WriteQueue},
+};
+use peers::{Keepalive, Peers};
+use registry::Target;
+use socket::Socket;
+
+/// Bytes that one read of a body takes.
+const READ_SIZE: usize = 32 * 1024;
+/// Reads after which other events get their turn.
+const MAX_READS: usize = 16;
+/// Bytes that may wait for the client before the peer is not read any more.
+const MAX_UNSENT: u64 = 256 * 1024;
+
+/// An upstream of the configuration.
+pub struct Upstream {
+    /// Its name, or the address that implied it.
+    pub name: String,
+    /// Its peers.
+    pub peers: Arc<Peers>,
+    /// Who chooses among them.
+    pub balancers: Balancers,
+    /// Kept connections.
+    pub keepalive: Keepalive,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Connecting,
+    Sending,
+    Header,
+    Body,
+    Done,
+}
+
+/// The exchange of one request with its upstream.
+pub struct Exchange {
+    r: Rc<Request>,
+    place: Arc<Place>,
+    upstream: Arc<Upstream>,
+    target: Target,
+    choice: Choice,
+    peer: Cell<Option<usize>>,
+    socket: RefCell<Option<Socket>>,
+    state: Cell<State>,
+    /// The request as the protocol made it, to be sent again if need be.
+    request: RefCell<Chain>,
+    queue: RefCell<WriteQueue>,
+    request_sent: Cell<bool>,
+    input: RefCell<BytesMut>,
+    /// The peer has closed.
+    eof: Cell<bool>,
+    keep: Cell<bool>,
+    /// The client is slower than the peer.
+    paused: Cell<bool>,
+    tries: Cell<usize>,
+    timer: Cell<Option<TimerId>>,
+}
+
+/// Why an exchange with a peer ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    Error,
+    Timeout,
+    InvalidHeader,
+}
+
+/// Hands a request to its upstream. Called again when the client's body has been read.
+pub fn start(r: &Rc<Request>) {
+    match r.conn.read_body(r) {
+        Code::OK => (),
+        Code::AGAIN => return r.wait.set(Wait::Handler),
+        code if code == Code::status(finalize::CLIENT_CLOSED) => return finalize::client_closed(r),
+        code => return finalize::finalize(r, code),
+    }
+    let place = r.place();
+    let Some(protocol) = &place.upstream else { return finalize::finalize(r, Code::ERROR) };
+    let target = r.site.targets.get(protocol.upstream() as usize).cloned();
+    let upstream = target.as_ref().and_then(|target| r.site.upstreams.get(target.upstream)).cloned();
+    let (Some(target), Some(upstream)) = (target, upstream) else {
+        log_line!(Level::Alert, "*{} its module names no upstream{}", r.conn.number, r.log_tail());
+        return finalize::finalize(r, Code::ERROR);
+    };
+    let (code, request) = protocol.create_request(r);
+    if code != Code::OK || r.failed.get() {
+        return finalize::finalize(r, if code == Code::OK { Code::ERROR } else { code });
+    }
+    let choice = Choice::new(upstream.peers.clone(), r.conn.remote_ip(), stats::get().now_ms());
+    let exchange = Rc::new(Exchange {
+        r: r.clone(),
+        place: place.clone(),
+        target,
+        choice,
+        peer: Cell::new(None),
+        socket: RefCell::new(None),
+        state: Cell::new(State::Connecting),
+        request: RefCell::new(request),
+        queue: RefCell::default(),
+        request_sent: Cell::new(false),
+        input: RefCell::new(BytesMut::new()),
+        eof: Cell::new(false),
+        keep: Cell::new(false),
+        paused: Cell::new(false),
+        tries: Cell::new(upstream.peers.list.len()),
+        timer: Cell::new(None),
+        upstream,
+    });
+    exchange.timer.set(Some(r.conn.lp.add_timer(exchange.clone(), 0)));
+    r.upstream.replace(Some(exchange.clone()));
+    r.wait.set(Wait::Upstream);
+    if r.guarded(|| exchange.upstream.balancers.init_peer(&exchange.choice)) != Code::OK {
+        return exchange.give_up(500);
+    }
+    exchange.connect();
+}
+
+/// The protocol says whether the connection may be kept.
+pub fn set_keepalive(r: &Request, keep: bool) {
+    if let Some(exchange) = &*r.upstream.borrow() {
+        exchange.keep.set(keep);
+    }
+}
+
+/// The client has room again.
+pub fn room(r: &Rc<Request>) {
+    let exchange = r.upstream.borrow().clone();
+    if let Some(exchange) = exchange
+        && exchange.paused.get()
+        && exchange.state.get() == State::Body
+        && r.conn.unsent() == 0
+        && r.holding.get() == 0
+    {
+        exchange.paused.set(false);
+        exchange.start_timer(exchange.target.wanted.read_timeout);
+        exchange.read_body();
+    }
+}
+
+/// The request ends before its upstream is done.
+pub fn detach(r: &Rc<Request>) {
+    let exchange = r.upstream.borrow().clone();
+    if let Some(exchange) = exchange
+        && exchange.state.get() != State::Done
+    {
+        if let Some(protocol) = &exchange.place.upstream {
+            protocol.abort_request(r);
+        }
+        exchange.end(Code::status(finalize::CLIENT_CLOSED), Outcome::Unknown);
+    }
+}
+
+impl Exchange {
+    /// The address of the peer, for logs.
+    pub fn peer_name(&self) -> &str {
+        self.peer.get().and_then(|peer| self.upstream.peers.list.get(peer)).map_or("", |peer| peer.name.as_str())
+    }
+
+    fn start_timer(&self, time: Duration) {
+        if let Some(timer) = self.timer.get() {
+            self.r.conn.lp.start_timer(timer, time);
+        }
+    }
+
+    fn stop_timer(&self) {
+        if let Some(timer) = self.timer.get() {
+            self.r.conn.lp.stop_timer(timer);
+        }
+    }
+
+    // ---- connect
+
+    fn connect(self: &Rc<Self>) {
+        let now = stats::get().now_ms();
+        self.choice.now_ms.set(now);
+        let chosen = self.r.guarded(|| self.upstream.balancers.get(&self.choice));
+        if self.r.failed.get() {
+            return self.give_up(500);
+        }
+        let Some(peer) = chosen.filter(|peer| *peer < self.upstream.peers.list.len()) else {
+            log_line!(
+                Level::Error,
+                "*{} no live upstreams while connecting to upstream \"{}\"{}",
+                self.r.conn.number,
+                self.upstream.name,
+                self.r.log_tail()
+            );
+            return self.give_up(502);
+        };
+        self.choice.tried.borrow_mut()[peer] = true;
+        self.upstream.peers.list[peer].begin(now);
+        self.peer.set(Some(peer));
+        self.keep.set(false);
+        self.eof.set(false);
+        self.request_sent.set(false);
+        self.input.borrow_mut().clear();
+        self.state.set(State::Connecting);
+        let socket = match self.upstream.keepalive.take(peer, now) {
+            Some(idle) => Socket::kept(idle, self),
+            None => Socket::connect(self.upstream.peers.list[peer].address, self),
+        };
+        match socket {
+            Ok(socket) => {
+                let kept = socket.requests > 0;
+                self.socket.replace(Some(socket));
+                self.queue_request();
+                if kept {
+                    self.state.set(State::Sending);
+                    self.start_timer(self.target.wanted.send_timeout);
+                    self.send();
+                } else {
+                    self.start_timer(self.target.wanted.connect_timeout);
+                }
+            }
+            Err(error) => self.connect_failed(&error),
+        }
+    }
+
+    fn connect_failed(self: &Rc<Self>, error: &io::Error) {
+        log_line!(
+            Level::Error,
+            "*{} connect() failed ({error}) while connecting to upstream{}",
+            self.r.conn.number,
+            self.r.log_tail()
+        );
+        self.next(Failure::Error);
+    }
+
+    // ---- send
+
+    fn queue_request(&self) {
+        let copy: Chain = self.request.borrow().iter().cloned().collect();
+        let queue = &mut *self.queue.borrow_mut();
+        drop(queue.clear());
+        for buf in copy {
+            // Only files can fail, and a request has none.
+            let _ = queue.add_buf(buf);
+        }
+    }
+
+    fn send(self: &Rc<Self>) {
+        self.request_sent.set(true);
+        let (result, sent) = {
+            let socket = self.socket.borrow();
+            let Some(socket) = &*socket else { return };
+            let queue = &mut *self.queue.borrow_mut();
+            (queue.flush(&mut *socket.stream(), false), queue.take_sent())
+        };
+        self.r.guarded(|| drop(sent));
+        match result {
+            Ok(Flushed::Done) => {
+                if self.state.get() == State::Sending {
+                    self.state.set(State::Header);
+                    self.start_timer(self.target.wanted.read_timeout);
+                }
+            }
+            Ok(_) => self.start_timer(self.target.wanted.send_timeout),
+            Err(error) => {
+                log_line!(
+                    Level::Error,
+                    "*{} send() failed ({error}) while sending request to upstream{}",
+                    self.r.conn.number,
+                    self.r.log_tail()
+                );
+                self.next(Failure::Error);
+            }
+        }
+    }
+
+    // ---- read
+
+    /// Reads once: the number of bytes; 0 if there are none, or the end (`eof`).
+    fn read(&self, size: usize) -> io::Result<usize> {
+        let mut socket = self.socket.borrow_mut();
+        let Some(socket) = &mut *socket else { return Ok(0) };
+        if self.eof.get() {
+            return Ok(0);
+        }
+        let n = socket.read(&mut self.input.borrow_mut(), size)?;
+        if n == 0 && socket.at_end() {
+            self.eof.set(true);
+        }
+        Ok(n)
+    }
+
+    fn read_header(self: &Rc<Self>) {
+        let Some(protocol) = &self.place.upstream else { return };
+        loop {
+            let bound = self.target.wanted.buffer_size;
+            let room = bound.saturating_sub(self.input.borrow().len());
+            if room == 0 {
+                log_line!(
+                    Level::Error,
+                    "*{} upstream sent too big header: it exceeds {bound} bytes{}",
+                    self.r.conn.number,
+                    self.r.log_tail()
+                );
+                return self.next(Failure::InvalidHeader);
+            }
+            match self.read(room) {
+                Ok(0) if self.eof.get() => {
+                    log_line!(
+                        Level::Error,
+                        "*{} upstream prematurely closed connection while reading response header{}",
+                        self.r.conn.number,
+                        self.r.log_tail()
+                    );
+                    return self.next(Failure::Error);
+                }
+                Ok(0) => return,
+                Ok(_) => self.start_timer(self.target.wanted.read_timeout),
+                Err(error) => {
+                    log_line!(
+                        Level::Error,
+                        "*{} recv() failed ({error}) while reading response header from upstream{}",
+                        self.r.conn.number,
+                        self.r.log_tail()
+                    );
+                    return self.next(Failure::Error);
+                }
+            }
+            let head = self.input.borrow_mut().split().freeze();
+            let (code, length) = protocol.process_header(&self.r, &head);
+            if self.r.failed.get() {
+                return self.give_up(500);
+            }
+            match code {
+                Code::AGAIN => {
+                    let mut input = BytesMut::from(head);
+                    input.reserve(bound - input.len());
+                    self.input.replace(input);
+                }
+                Code::OK if length <= head.len() => return self.header_done(head.slice(length..)),
+                _ => return self.next(Failure::InvalidHeader),
+            }
+        }
+    }
+
+    fn header_done(self: &Rc<Self>, rest: bytes::Bytes) {
+        let Some(protocol) = &self.place.upstream else { return };
+        self.upstream_succeeded();
+        self.state.set(State::Body);
+        match output::send_header(&self.r) {
+            Code::OK | Code::AGAIN => (),
+            code => return self.finish(code),
+        }
+        let code = protocol.input_filter_init(&self.r);
+        if self.r.failed.get() || !matches!(code, Code::OK | Code::DONE) {
+            return self.give_up(502);
+        }
+        if code == Code::DONE {
+            if !rest.is_empty() {
+                self.keep.set(false);
+            }
+            return self.complete();
+        }
+        if !rest.is_empty() && !self.filter(Chain::from(Buf::from(rest))) {
+            return;
+        }
+        self.read_body();
+    }
+
+    fn upstream_succeeded(&self) {
+        if let Some(peer) = self.peer.get() {
+            self.upstream.peers.list[peer].succeed();
+        }
+    }
+
+    fn read_body(self: &Rc<Self>) {
+        for _ in 0..MAX_READS {
+            if self.paused.get() || self.state.get() != State::Body {
+                return;
+            }
+            match self.read(READ_SIZE) {
+                Ok(0) if self.eof.get() => {
+                    let mut end = Chain::from(Buf::last());
+                    if let Some(last) = end.first_mut() {
+                        last.set_last(true);
+                    }
+                    if self.filter(end) {
+                        self.truncated("upstream prematurely closed connection while reading its body");
+                    }
+                    return;
+                }
+                Ok(0) => return,
+                Ok(_) => {
+                    self.start_timer(self.target.wanted.read_timeout);
+                    let piece = self.input.borrow_mut().split().freeze();
+                    if !self.filter(Chain::from(Buf::from(piece))) {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    return self.truncated(&format!("recv() failed ({error}) while reading upstream's body"));
+                }
+            }
+        }
+        // Others get their turn; what is left is read in the next one.
+        self.r.conn.lp.post_later(self.clone());
+    }
+
+    /// Passes a part of the body through the protocol and the filters. False if the exchange is over, or pauses.
+    fn filter(self: &Rc<Self>, input: Chain) -> bool {
+        let Some(protocol) = &self.place.upstream else { return false };
+        let (code, out) = protocol.input_filter(&self.r, input);
+        if self.r.failed.get() || !matches!(code, Code::OK | Code::DONE) {
+            self.truncated("the upstream's body is not valid");
+            return false;
+        }
+        if code == Code::DONE {
+            self.complete_with(out);
+            return false;
+        }
+        if out.is_empty() {
+            return true;
+        }
+        let mut out = out;
+        if let Some(last) = out.last_mut() {
+            // The client sees what the peer has sent, as soon as it is there.
+            last.set_flush(true);
+        }
+        match output::output(&self.r, out) {
+            Code::OK => true,
+            Code::AGAIN => {
+                if self.r.conn.unsent() > MAX_UNSENT || self.r.holding.get() != 0 || !self.r.copy.borrow().is_empty() {
+                    self.paused.set(true);
+                    self.stop_timer();
+                    return false;
+                }
+                true
+            }
+            _ => {
+                self.finish(Code::ERROR);
+                false
+            }
+        }
+    }
+
+    // ---- end
+
+    fn complete(self: &Rc<Self>) {
+        self.complete_with(Chain::new());
+    }
+
+    /// The response is complete: the peer is free, and the client gets the end.
+    fn complete_with(self: &Rc<Self>, mut out: Chain) {
+        self.end(Code::OK, Outcome::Ok);
+        out.push(Buf::last());
+        let code = output::output(&self.r, out);
+        finalize::finalize(&self.r, code);
+    }
+
+    fn finish(self: &Rc<Self>, code: Code) {
+        self.end(code, Outcome::Unknown);
+        finalize::finalize(&self.r, code);
+    }
+
+    /// The body ends before its end: the client must learn it.
+    fn truncated(self: &Rc<Self>, what: &str) {
+        log_line!(Level::Error, "*{} {what}{}", self.r.conn.number, self.r.log_tail());
+        self.end(Code::status(502), Outcome::Failed);
+        finalize::finalize(&self.r, Code::status(502));
+    }
+
+    fn give_up(self: &Rc<Self>, status: u16) {
+        self.end(Code::status(status), Outcome::Unknown);
+        finalize::finalize(&self.r, Code::status(status));
+    }
+
+    /// A peer has failed before anything of its answer went to the client: the next one, if there is one.
+    fn next(self: &Rc<Self>, failure: Failure) {
+        let kept = self.socket.borrow().as_ref().is_some_and(|socket| socket.requests > 0);
+        // A kept connection that the peer closed meanwhile says nothing about the peer (nginx: u->peer.cached).
+        let stale = kept && failure == Failure::Error && self.input.borrow().is_empty();
+        self.drop_socket();
+        if let Some(peer) = self.peer.take() {
+            if stale {
+                self.choice.tried.borrow_mut()[peer] = false;
+            } else {
+                self.tries.set(self.tries.get().saturating_sub(1));
+                self.count_failure(peer);
+            }
+            self.free(peer, if stale { Outcome::Unknown } else { Outcome::Failed });
+        }
+        if self.r.failed.get() {
+            return self.give_up(500);
+        }
+        let status = if failure == Failure::Timeout { 504 } else { 502 };
+        // nginx's default, "error timeout": and what is not idempotent is not sent twice.
+        let resend = !self.request_sent.get() || is_idempotent(self.r.method());
+        let another = self.tries.get() > 0 && failure != Failure::InvalidHeader && resend;
+        let Some(protocol) = self.place.upstream.as_ref().filter(|_| another) else {
+            return self.give_up(status);
+        };
+        {
+            let parts = &mut *self.r.parts.borrow_mut();
+            parts.headers_out.clear();
+        }
+        self.r.content_length.set(None);
+        self.r.status.set(0);
+        if protocol.reinit_request(&self.r) != Code::OK {
+            return self.give_up(500);
+        }
+        self.connect();
+    }
+
+    fn count_failure(&self, peer: usize) {
+        let list = &self.upstream.peers.list;
+        // nginx: the only peer of an upstream is never taken out.
+        if list.len() > 1 && list[peer].fail(stats::get().now_ms()) {
+            log_line!(
+                Level::Warn,
+                "upstream server {} of \"{}\" temporarily disabled",
+                list[peer].name,
+                self.upstream.name
+            );
+        }
+    }
+
+    fn free(&self, peer: usize, outcome: Outcome) {
+        self.upstream.peers.list[peer].end();
+        self.r.guarded(|| self.upstream.balancers.free(&self.choice, peer, outcome));
+    }
+
+    /// Lets go of peer, socket and timer, and tells the protocol. Once.
+    fn end(self: &Rc<Self>, code: Code, outcome: Outcome) {
+        if self.state.replace(State::Done) == State::Done {
+            return;
+        }
+        if let Some(timer) = self.timer.take() {
+            self.r.conn.lp.remove_timer(timer);
+        }
+        if let Some(peer) = self.peer.get() {
+            if outcome == Outcome::Failed {
+                self.count_failure(peer);
+            }
+            let socket = self.socket.take();
+            let clean = outcome == Outcome::Ok && self.keep.get() && !self.eof.get() && self.input.borrow().is_empty();
+            if let Some(socket) = socket {
+                if clean && self.queue.borrow().is_empty() {
+                    socket.keep(&self.r.conn.lp, &self.upstream.keepalive, peer);
+                } else {
+                    socket.close(&self.r.conn.lp);
+                }
+            }
+            self.free(peer, outcome);
+        }
+        self.drop_socket();
+        let unsent = self.queue.borrow_mut().clear();
+        let request = self.request.take();
+        self.r.guarded(|| {
+            drop(unsent);
+            drop(request);
+        });
+        if let Some(protocol) = &self.place.upstream {
+            protocol.finalize_request(&self.r, code);
+        }
+    }
+
+    fn drop_socket(&self) {
+        if let Some(socket) = self.socket.take() {
+            socket.close(&self.r.conn.lp);
+        }
+    }
+
+    fn go_on(self: &Rc<Self>) {
+        match self.state.get() {
+            State::Header => self.read_header(),
+            State::Body => self.read_body(),
+            _ => (),
+        }
+    }
+}
+
+/// Methods that may be sent again (nginx: all but POST, LOCK and PATCH; other methods are taken for safe by it too).
+fn is_idempotent(method: crate::http1::Method) -> bool {
+    !matches!(method, crate::http1::Method::Post | crate::http1::Method::Patch)
+}
+
+impl Source for Exchange {
+    fn ready(self: Rc<Self>, ready: Ready) {
+        if self.state.get() == State::Done {
+            return;
+        }
+        if let Some(socket) = &mut *self.socket.borrow_mut() {
+            socket.note(ready);
+        }
+        if self.state.get() == State::Connecting && (ready.writable || ready.readable) {
+            let result = match &*self.socket.borrow() {
+                Some(socket) => socket.connected(),
+                None => return,
+            };
+            match result {
+                Ok(true) => {
+                    self.state.set(State::Sending);
+                    self.start_timer(self.target.wanted.send_timeout);
+                    self.send();
+                }
+                Ok(false) => return,
+                Err(error) => return self.connect_failed(&error),
+            }
+        } else if ready.writable && !self.queue.borrow().is_empty() {
+            self.send();
+        }
+        if self.state.get() == State::Sending && ready.readable {
+            // A peer may answer before it has read the whole request.
+            self.state.set(State::Header);
+        }
+        self.go_on();
+    }
+
+    fn expired(self: Rc<Self>, _: u32) {
+        let doing = match self.state.get() {
+            State::Connecting => "connecting to upstream",
+            State::Sending => "sending request to upstream",
+            State::Header => "reading response header from upstream",
+            State::Body => "reading response body from upstream",
+            State::Done => return,
+        };
+        log_line!(Level::Error, "*{} upstream timed out while {doing}{}", self.r.conn.number, self.r.log_tail());
+        if self.state.get() == State::Body {
+            self.end(Code::status(504), Outcome::Failed);
+            return finalize::finalize(&self.r, Code::status(504));
+        }
+        self.next(Failure::Timeout);
+    }
+
+    fn posted(self: Rc<Self>, _: u64) {
+        self.go_on();
+    }
+}

@@ -1,0 +1,210 @@
+//! Variables: the host's (nginx's core set, as far as it goes) and those of modules.
+
+use std::{rc::Rc, time::SystemTime};
+
+use crate::{
+    phases,
+    plugins::{link, running},
+    request::{Request, Text},
+    site, stats,
+};
+
+/// A variable, found by name when the configuration is read.
+#[derive(Clone, Debug)]
+pub enum Variable {
+    /// One of the host's.
+    Core(fn(&Rc<Request>) -> Option<Text>),
+    /// `$http_NAME`: a request header field.
+    Http(String),
+    /// `$sent_http_NAME`: a response header field.
+    SentHttp(String),
+    /// `$arg_NAME`: an argument of the query.
+    Arg(String),
+    /// `$cookie_NAME`
+    Cookie(String),
+    /// One that a module provides.
+    Module(ModuleVariable),
+}
+
+/// A variable of a module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleVariable {
+    /// Its name, without `$`.
+    pub name: String,
+    /// The slot of the module.
+    pub module: u32,
+    /// Its number among those of the module.
+    pub index: u32,
+}
+
+type Core = (&'static str, fn(&Rc<Request>) -> Option<Text>);
+
+/// The host's variables. nginx's names, where nginx has them.
+const CORE: &[Core] = &[
+    ("args", |r| some(r, r.args.get())),
+    ("query_string", |r| some(r, r.args.get())),
+    ("is_args", |r| Some(r.store(&[if some(r, r.args.get()).is_some() { b"?" } else { b"" }]))),
+    ("uri", |r| Some(r.uri.get())),
+    ("document_uri", |r| Some(r.uri.get())),
+    ("request_uri", |r| Some(Text::Head(r.parts.borrow().head.target()))),
+    ("request_method", |r| Some(Text::Head(r.parts.borrow().head.method_span()))),
+    ("request", |r| {
+        let line = r.request_line();
+        Some(r.store(&[&line]))
+    }),
+    ("request_filename", |r| some(r, phases::filename(r))),
+    ("document_root", |r| {
+        let root = r.place().root.clone();
+        root.map(|root| r.store(&[&root]))
+    }),
+    ("host", |r| Some(r.host.get())),
+    ("server_name", |r| Some(r.store(&[r.server.name().as_bytes()]))),
+    ("server_port", |r| Some(r.store(&[r.conn.server_port().to_string().as_bytes()]))),
+    ("server_protocol", |r| {
+        let minor = r.parts.borrow().head.minor();
+        Some(r.store(&[if minor == 0 { b"HTTP/1.0" } else { b"HTTP/1.1" }]))
+    }),
+    ("scheme", |r| Some(r.store(&[b"http"]))),
+    ("remote_addr", |r| Some(r.store(&[r.conn.remote_addr()]))),
+    ("remote_port", |r| Some(r.store(&[r.conn.remote_port().to_string().as_bytes()]))),
+    ("content_length", |r| r.header_in(b"content-length", 0).map(Text::Head)),
+    ("content_type", |r| r.header_in(b"content-type", 0).map(Text::Head)),
+    ("status", |r| Some(number(r, u64::from(r.status.get())))),
+    ("body_bytes_sent", |r| Some(number(r, r.body_sent.get()))),
+    ("request_time", |r| {
+        let ms = r.conn.lp.now_ms().saturating_sub(r.started_ms);
+        Some(r.store(&[format!("{}.{:03}", ms / 1000, ms % 1000).as_bytes()]))
+    }),
+    ("msec", |r| {
+        let ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis());
+        Some(r.store(&[format!("{}.{:03}", ms / 1000, ms % 1000).as_bytes()]))
+    }),
+    ("time_local", |r| {
+        let mut text = Vec::new();
+        crate::clock::write_access_log_time(&mut text);
+        Some(r.store(&[&text]))
+    }),
+    ("connection", |r| Some(number(r, r.conn.number))),
+    ("connection_requests", |r| Some(number(r, u64::from(r.conn.requests())))),
+    ("connections_active", |r| Some(number(r, stats::get().active()))),
+    ("requests", |r| Some(number(r, stats::get().requests()))),
+    ("pid", |r| Some(number(r, u64::from(std::process::id())))),
+    ("hostname", |r| {
+        let name = rustix::system::uname();
+        Some(r.store(&[name.nodename().to_bytes()]))
+    }),
+    ("uptime", |r| Some(number(r, stats::get().uptime().as_secs()))),
+    ("worker_threads", |r| Some(number(r, r.site.threads as u64))),
+    ("module_panics", |r| Some(number(r, running::panics_of_all()))),
+    ("topnext_version", |r| Some(r.store(&[site::VERSION.as_bytes()]))),
+];
+
+fn number(r: &Request, number: u64) -> Text {
+    r.store(&[itoa::Buffer::new().format(number).as_bytes()])
+}
+
+/// The text, unless it is empty.
+fn some(r: &Request, text: Text) -> Option<Text> {
+    (!r.parts.borrow().text(text).is_empty()).then_some(text)
+}
+
+/// Finds a variable.
+pub fn find(name: &str, modules: &[ModuleVariable]) -> Option<Variable> {
+    if let Some((_, value)) = CORE.iter().find(|(known, _)| *known == name) {
+        return Some(Variable::Core(*value));
+    }
+    if let Some(variable) = modules.iter().find(|variable| variable.name == name) {
+        return Some(Variable::Module(variable.clone()));
+    }
+    let field = |name: &str| name.replace('_', "-");
+    if let Some(name) = name.strip_prefix("http_") {
+        return Some(Variable::Http(field(name)));
+    }
+    if let Some(name) = name.strip_prefix("sent_http_") {
+        return Some(Variable::SentHttp(field(name)));
+    }
+    if let Some(name) = name.strip_prefix("arg_") {
+        return Some(Variable::Arg(name.to_string()));
+    }
+    name.strip_prefix("cookie_").map(|name| Variable::Cookie(name.to_string()))
+}
+
+/// What is said of a variable that nobody has.
+pub fn unknown(name: &str) -> String {
+    let near = CORE.iter().map(|(known, _)| (strsim::damerau_levenshtein(known, name), *known)).min();
+    match near {
+        Some((distance, known)) if distance <= 2 => {
+            format!("unknown variable \"${name}\"; did you mean \"${known}\"?")
+        }
+        _ => format!("unknown variable \"${name}\""),
+    }
+}
+
+/// The value of a variable for a request; `None` if it has none.
+pub fn value(r: &Rc<Request>, variable: &Variable) -> Option<Text> {
+    match variable {
+        Variable::Core(value) => value(r),
+        Variable::Http(name) => r.header_in(name.as_bytes(), 0).map(Text::Head),
+        Variable::SentHttp(name) => {
+            let value = {
+                let parts = r.parts.borrow();
+                parts.headers_out.get(&parts.pool, name.as_bytes(), 0).map(<[u8]>::to_vec)
+            };
+            value.map(|value| r.store(&[&value]))
+        }
+        Variable::Arg(name) => {
+            let args = r.text_owned(r.args.get());
+            argument(&args, name.as_bytes()).map(|value| r.store(&[value]))
+        }
+        Variable::Cookie(name) => {
+            let cookies = r.text_owned(Text::Head(r.header_in(b"cookie", 0)?));
+            cookie(&cookies, name.as_bytes()).map(|value| r.store(&[value]))
+        }
+        Variable::Module(variable) => {
+            let value = r.guarded(|| link::call_variable(r, variable.module, variable.index))?;
+            Some(r.store(&[&value]))
+        }
+    }
+}
+
+/// The value of a variable by its name, as modules ask for it.
+pub fn by_name(r: &Rc<Request>, name: &str) -> Option<Text> {
+    let site = r.site.clone();
+    value(r, &find(name, site.templates.modules())?)
+}
+
+/// The first argument of this name (any case, as nginx).
+fn argument<'a>(args: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    args.split(|&byte| byte == b'&').find_map(|pair| {
+        let at = pair.iter().position(|&byte| byte == b'=')?;
+        pair[..at].eq_ignore_ascii_case(name).then(|| &pair[at + 1..])
+    })
+}
+
+fn cookie<'a>(cookies: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    cookies.split(|&byte| byte == b';').map(<[u8]>::trim_ascii).find_map(|pair| {
+        let at = pair.iter().position(|&byte| byte == b'=')?;
+        pair[..at].eq_ignore_ascii_case(name).then(|| &pair[at + 1..])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_and_cookies() {
+        assert_eq!(argument(b"a=1&b=2&a=3", b"A"), Some(&b"1"[..]));
+        assert_eq!(argument(b"ab&b=", b"b"), Some(&b""[..]));
+        assert_eq!(argument(b"xa=1", b"a"), None);
+        assert_eq!(cookie(b"x=1; sid=abc;y", b"sid"), Some(&b"abc"[..]));
+        assert_eq!(cookie(b"x=1", b"sid"), None);
+    }
+
+    #[test]
+    fn every_name_is_known_once() {
+        for (at, (name, _)) in CORE.iter().enumerate() {
+            assert!(CORE[..at].iter().all(|(other, _)| other != name), "{name}");
+        }
+    }
+}

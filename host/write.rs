@@ -1,0 +1,280 @@
+//! The queue of what a socket has to send: bytes of the host, and bufs in memory or files.
+//!
+//! What is small is put together, so that a header and a small file leave in one write; what is large is never copied.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice, Write},
+    os::fd::AsFd,
+    sync::Arc,
+};
+
+use rustix::io::Errno;
+use topnext_module_api::{Buf, Chain};
+
+use crate::{
+    open_file::{NoWait, OpenFile},
+    plugins::services::bufs,
+};
+
+/// A file of at most this many bytes is read into the bytes before it, if it is in the page cache.
+const SMALL_FILE: u64 = 16 * 1024;
+/// A buf of at most this many bytes is copied behind the bytes before it.
+const SMALL_BUF: u64 = 1024;
+/// Pieces that one write takes.
+const MAX_PIECES: usize = 64;
+/// The part of a file that one sendfile takes, and that is known to be in memory before.
+const FILE_STEP: u64 = 512 * 1024;
+
+enum Item {
+    /// The host's own bytes, from `start` on.
+    Bytes { bytes: Vec<u8>, start: usize },
+    /// A buf with data.
+    Buf(Buf),
+}
+
+/// The queue.
+#[derive(Default)]
+pub struct WriteQueue {
+    items: VecDeque<Item>,
+    bytes: u64,
+    /// Empty, with capacity: for the next header.
+    spare: Vec<u8>,
+    /// Sent bufs. They go back when no borrow is held, since that may run code of modules.
+    sent: Chain,
+}
+
+/// How far a flush came.
+#[derive(Debug)]
+pub enum Flushed {
+    /// All has been sent.
+    Done,
+    /// The socket takes no more.
+    Blocked,
+    /// This part of a file has to be read from the disk first.
+    Disk(Arc<OpenFile>, u64, u64),
+}
+
+impl WriteQueue {
+    /// Bytes that wait.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Adds bytes by having them written at the end of a vector.
+    pub fn add_bytes(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if !matches!(self.items.back(), Some(Item::Bytes { .. })) {
+            let bytes = std::mem::take(&mut self.spare);
+            self.items.push_back(Item::Bytes { bytes, start: 0 });
+        }
+        if let Some(Item::Bytes { bytes, .. }) = self.items.back_mut() {
+            let before = bytes.len();
+            write(bytes);
+            self.bytes += (bytes.len() - before) as u64;
+        }
+    }
+
+    /// Adds the data of a buf. An error if its file cannot be read, or is shorter than it was.
+    pub fn add_buf(&mut self, buf: Buf) -> io::Result<()> {
+        let len = buf.len();
+        if len == 0 {
+            self.sent.push(buf);
+            return Ok(());
+        }
+        if let Some((file, pos, len)) = buf.file() {
+            if len <= SMALL_FILE && self.add_small_file(file, pos, len)? {
+                self.sent.push(buf);
+                return Ok(());
+            }
+        } else if len <= SMALL_BUF && matches!(self.items.back(), Some(Item::Bytes { .. })) {
+            self.add_bytes(|bytes| bytes.extend_from_slice(buf.bytes()));
+            self.sent.push(buf);
+            return Ok(());
+        }
+        self.bytes += len;
+        self.items.push_back(Item::Buf(buf));
+        Ok(())
+    }
+
+    /// Reads a small file into the bytes before it; false if the disk is needed.
+    fn add_small_file(&mut self, file: &topnext_module_api::File, pos: u64, len: u64) -> io::Result<bool> {
+        let Some(Item::Bytes { bytes, .. }) = self.items.back_mut() else { return Ok(false) };
+        let Some(file) = bufs::open_file(file) else { return Ok(false) };
+        let start = bytes.len();
+        bytes.resize(start + len as usize, 0);
+        match file.read_nowait(pos, &mut bytes[start..]) {
+            Ok(NoWait::Done(n)) if n as u64 == len => {
+                self.bytes += len;
+                Ok(true)
+            }
+            Ok(NoWait::Done(0)) => {
+                bytes.truncate(start);
+                Err(truncated(len))
+            }
+            Ok(_) => {
+                bytes.truncate(start);
+                Ok(false)
+            }
+            Err(error) => {
+                bytes.truncate(start);
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends until all is gone or the socket takes no more.
+    pub fn flush<S>(&mut self, socket: &mut S, use_sendfile: bool) -> io::Result<Flushed>
+    where
+        S: Write + AsFd,
+    {
+        loop {
+            let sent = match self.items.front() {
+                None => return Ok(Flushed::Done),
+                Some(Item::Buf(buf)) if buf.in_file() => {
+                    let Some((file, pos, len)) = buf.file() else { return Ok(Flushed::Done) };
+                    let Some(file) = bufs::open_file(file) else { return Err(io::ErrorKind::InvalidInput.into()) };
+                    let step = len.min(FILE_STEP);
+                    if !in_memory(&file, pos, step)? {
+                        return Ok(Flushed::Disk(file, pos, step));
+                    }
+                    if use_sendfile {
+                        send_file(socket, &file, pos, step, len)?
+                    } else {
+                        copy_file(socket, &file, pos, step)?
+                    }
+                }
+                Some(_) => self.send_memory(socket)?,
+            };
+            match sent {
+                0 => return Ok(Flushed::Blocked),
+                sent => self.advance(sent as u64),
+            }
+        }
+    }
+
+    /// Writes pieces in memory, as many as one call takes. 0: the socket takes no more.
+    fn send_memory(&self, socket: &mut impl Write) -> io::Result<usize> {
+        let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
+        let mut count = 0;
+        for item in self.items.iter().take(MAX_PIECES) {
+            pieces[count] = match item {
+                Item::Bytes { bytes, start } => IoSlice::new(&bytes[*start..]),
+                Item::Buf(buf) if !buf.in_file() => IoSlice::new(buf.bytes()),
+                Item::Buf(_) => break,
+            };
+            count += 1;
+        }
+        loop {
+            let result = match count {
+                1 => socket.write(&pieces[0]),
+                _ => socket.write_vectored(&pieces[..count]),
+            };
+            match result {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                result => return result,
+            }
+        }
+    }
+
+    fn advance(&mut self, mut sent: u64) {
+        self.bytes = self.bytes.saturating_sub(sent);
+        while let Some(item) = self.items.front_mut() {
+            let left = match item {
+                Item::Bytes { bytes, start } => (bytes.len() - *start) as u64,
+                Item::Buf(buf) => buf.len(),
+            };
+            if sent < left {
+                match item {
+                    Item::Bytes { start, .. } => *start += sent as usize,
+                    Item::Buf(buf) => buf.advance(sent),
+                }
+                return;
+            }
+            sent -= left;
+            match self.items.pop_front() {
+                Some(Item::Bytes { mut bytes, .. }) => {
+                    bytes.clear();
+                    if bytes.capacity() <= 2 * SMALL_FILE as usize {
+                        self.spare = bytes;
+                    }
+                }
+                Some(Item::Buf(buf)) => self.sent.push(buf),
+                None => return,
+            }
+        }
+    }
+
+    /// Bufs that are no longer needed. To be dropped when no borrow of the queue is held.
+    pub fn take_sent(&mut self) -> Chain {
+        std::mem::take(&mut self.sent)
+    }
+
+    /// Drops the memory kept for the next header.
+    pub fn shrink(&mut self) {
+        self.spare = Vec::new();
+    }
+
+    /// Forgets what waits; what is returned is to be dropped when no borrow is held.
+    pub fn clear(&mut self) -> Chain {
+        self.bytes = 0;
+        for item in std::mem::take(&mut self.items) {
+            if let Item::Buf(buf) = item {
+                self.sent.push(buf);
+            }
+        }
+        self.take_sent()
+    }
+}
+
+/// Whether a part of a file is in the page cache, as far as its first and last bytes tell.
+fn in_memory(file: &OpenFile, pos: u64, len: u64) -> io::Result<bool> {
+    let mut byte = [0];
+    for at in [pos + len - 1, pos] {
+        match file.read_nowait(at, &mut byte)? {
+            NoWait::Done(0) => return Err(truncated(len)),
+            NoWait::Done(_) => (),
+            NoWait::WouldBlock => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+/// Sends a part of a file by sendfile(2). 0: the socket takes no more.
+fn send_file(socket: &impl AsFd, file: &OpenFile, pos: u64, len: u64, left: u64) -> io::Result<usize> {
+    let mut at = pos;
+    loop {
+        return match rustix::fs::sendfile(socket, file.as_fd(), Some(&mut at), len as usize) {
+            Ok(0) => Err(truncated(left)),
+            Ok(n) => Ok(n),
+            Err(Errno::AGAIN) => Ok(0),
+            Err(Errno::INTR) => continue,
+            Err(error) => Err(error.into()),
+        };
+    }
+}
+
+/// Sends a part of a file through memory (sendfile = false).
+fn copy_file(socket: &mut impl Write, file: &OpenFile, pos: u64, len: u64) -> io::Result<usize> {
+    let mut buffer = [0; 32 * 1024];
+    let want = buffer.len().min(len as usize);
+    let read = match file.read_nowait(pos, &mut buffer[..want])? {
+        NoWait::Done(0) => return Err(truncated(len)),
+        NoWait::Done(n) => n,
+        NoWait::WouldBlock => return Ok(0),
+    };
+    match socket.write(&buffer[..read]) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        result => result,
+    }
+}
+
+fn truncated(missing: u64) -> io::Error {
+    io::Error::other(format!("the file was truncated while it was sent: {missing} bytes are missing"))
+}

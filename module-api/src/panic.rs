@@ -1,0 +1,142 @@
+//! A panic costs one request: every entry into a module goes through [`enter`], which catches it and reports it.
+//!
+//! The host learns module, hook, message, file and line; it marks the request as failed, so that no module in between
+//! can turn the answer into success. File and line come from a panic hook, of which each image (`.so`) has its own.
+
+use std::{
+    any::Any,
+    cell::RefCell,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Once,
+};
+
+use abi_stable::{StableAbi, std_types::RStr};
+
+use crate::{
+    host,
+    running::{Hook, Running, RunningCell},
+};
+
+/// What the host is told about a panic. The strings live during the call.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct PanicReport<'a> {
+    /// The module's slot.
+    pub module: u32,
+    /// The hook it was in.
+    pub hook: Hook,
+    /// The panic's message.
+    pub message: RStr<'a>,
+    /// The source file, as the compiler was given it.
+    pub file: RStr<'a>,
+    /// The line in it; 0 if unknown.
+    pub line: u32,
+}
+
+/// The hook panicked. It has been reported; nothing is left to do but to give up the request.
+#[derive(Debug)]
+pub struct Panicked;
+
+/// Runs a hook of a module: notes who runs, catches a panic, restores who ran before.
+#[inline(always)]
+pub fn enter<T>(cell: &RunningCell, module: u32, hook: Hook, run: impl FnOnce() -> T) -> Result<T, Panicked> {
+    let before = cell.replace(Running { module, hook });
+    let result = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(value) => Ok(value),
+        Err(payload) => Err(report(module, hook, payload)),
+    };
+    cell.replace(before);
+    result
+}
+
+#[cold]
+#[inline(never)]
+fn report(module: u32, hook: Hook, payload: Box<dyn Any + Send>) -> Panicked {
+    let (file, line) = LOCATION.try_with(|last| last.take()).ok().flatten().unwrap_or_default();
+    let message = if let Some(text) = payload.downcast_ref::<&str>() {
+        text
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.as_str()
+    } else {
+        "(the panic's payload is not a string)"
+    };
+    if let Some(host) = host::get() {
+        let report = PanicReport { module, hook, message: message.into(), file: file.as_str().into(), line };
+        // SAFETY: the report lives during the call, which is all that `panicked` asks for.
+        unsafe { host.panicked()(&report) }
+    }
+    // The payload's own drop might panic again, here outside of any guard. A leak of a few bytes is the lesser harm.
+    std::mem::forget(payload);
+    Panicked
+}
+
+thread_local! {
+    /// Where this thread panicked last, noted by the panic hook.
+    static LOCATION: RefCell<Option<(String, u32)>> = const { RefCell::new(None) };
+}
+
+/// Sets this image's panic hook, once: it notes file and line and prints nothing, since the host logs the panic.
+///
+/// A panic outside of any hook (on a thread that the module started itself) is logged by the hook.
+pub(crate) fn install_hook(cell: fn() -> Option<&'static RunningCell>) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::panic::set_hook(Box::new(move |info| {
+            let place = info.location().map(|at| (at.file().to_string(), at.line())).unwrap_or_default();
+            let inside = cell().is_some_and(|cell| cell.get() != Running::HOST);
+            if inside {
+                // While the thread ends there may be no such cell any more; a panic in here would end the process.
+                let _ = LOCATION.try_with(|last| {
+                    if let Ok(mut last) = last.try_borrow_mut() {
+                        *last = Some(place);
+                    }
+                });
+            } else {
+                let text =
+                    format!("a thread of a module panicked outside of any hook, at {}:{}: {info}", place.0, place.1);
+                host::log(crate::log::Level::Crit, 0, &text);
+            }
+        }));
+    });
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::host_tests;
+
+    #[test]
+    fn a_panic_is_reported_and_the_cell_restored() {
+        let cell = RunningCell::new();
+        let outer = Running { module: 3, hook: Hook::CONTENT };
+        let mut line = 0;
+        let panics = host_tests::counted(|| {
+            // The panic hook asks for the thread's own cell.
+            let this = host::cell().expect("the kit is the host");
+            let entered = enter(this, 3, Hook::CONTENT, || {
+                let inner = enter(&cell, 4, Hook::BODY_FILTER, || {
+                    assert_eq!(cell.get(), Running { module: 4, hook: Hook::BODY_FILTER });
+                    line = line!() + 1;
+                    panic!("number {}", 5);
+                });
+                assert!(inner.is_err() && cell.get() == Running::HOST && this.get() == outer);
+                6
+            });
+            assert_eq!(entered.ok(), Some(6));
+            assert_eq!(this.get(), Running::HOST);
+        });
+        let [panic] = &panics[..] else { panic!("{panics:?}") };
+        assert_eq!((panic.module, panic.hook.as_str(), panic.message.as_str()), (4, "body_filter", "number 5"));
+        assert!(panic.file.ends_with("panic.rs") && panic.line == line, "{panic}");
+    }
+
+    #[test]
+    fn a_payload_that_is_not_text_is_reported_too() {
+        let panics = host_tests::counted(|| {
+            let cell = host::cell().expect("the kit is the host");
+            let entered = enter(cell, 1, Hook::INIT, || std::panic::panic_any(7));
+            assert!(entered.is_err());
+        });
+        assert_eq!(panics[0].message, "(the panic's payload is not a string)");
+    }
+}

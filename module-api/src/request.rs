@@ -1,0 +1,414 @@
+//! The handle of a request: what a hook sees and does through it.
+
+use std::{fmt, marker::PhantomData, time::Duration};
+
+use abi_stable::{StableAbi, std_types::Tuple2};
+
+use crate::{
+    chain::Chain,
+    code::Code,
+    context::Context,
+    file::Opened,
+    host::{HostData, RequestApiRef},
+    log::Level,
+    running::RunningCell,
+    wake::{Job, Waker},
+};
+
+/// Which text [`RequestApi::text`](crate::host::RequestApi) is asked for.
+pub mod text {
+    /// The method as received.
+    pub const METHOD: u32 = 0;
+    /// The normalized, decoded path.
+    pub const URI: u32 = 1;
+    /// What follows `?`.
+    pub const ARGS: u32 = 2;
+    /// The request target as received.
+    pub const REQUEST_URI: u32 = 3;
+    /// The path of the file that the URI maps to; empty without a root.
+    pub const FILENAME: u32 = 4;
+    /// The host the client asked for, in lower case.
+    pub const HOST: u32 = 5;
+    /// The client's address, as text.
+    pub const REMOTE_ADDR: u32 = 6;
+    /// The path of the location that the request is in.
+    pub const LOCATION: u32 = 7;
+    /// The `Content-Type` for the URI's extension (types, default_type).
+    pub const MIME_TYPE: u32 = 8;
+}
+
+/// Which number [`RequestApi::number`](crate::host::RequestApi) is asked for.
+pub mod number {
+    /// The status of the response.
+    pub const STATUS: u32 = 0;
+    /// The length of the response's body; -1 if it is not known.
+    pub const CONTENT_LENGTH: u32 = 1;
+    /// 1 once the header has been sent.
+    pub const HEADER_SENT: u32 = 2;
+    /// HTTP version: 10, 11.
+    pub const VERSION: u32 = 3;
+    /// Bytes that were accepted for sending but have not left.
+    pub const UNSENT: u32 = 4;
+    /// 1 for a request of a client, 0 for a subrequest.
+    pub const IS_MAIN: u32 = 5;
+    /// The length of the request's body as announced; -1 if it is chunked, 0 if there is none.
+    pub const BODY_LENGTH: u32 = 6;
+    /// Milliseconds of a clock that never goes back.
+    pub const NOW_MS: u32 = 7;
+    /// Whether the upstream connection may be kept (only set).
+    pub const UPSTREAM_KEEPALIVE: u32 = 8;
+}
+
+/// A request, during a hook. Never leaves the thread, nor the hook.
+///
+/// Strings that it hands out (`&'h`) live until the hook returns, even if what they came from is replaced meanwhile.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct Request<'h> {
+    data: HostData,
+    api: RequestApiRef,
+    cell: &'h RunningCell,
+    not_send: PhantomData<*mut ()>,
+}
+
+impl<'h> Request<'h> {
+    /// Made by the host for one call into a module.
+    ///
+    /// # Safety
+    /// `data` is what the functions of `api` expect, and stays valid during `'h`; `cell` is this thread's.
+    pub unsafe fn new(data: HostData, api: RequestApiRef, cell: &'h RunningCell) -> Request<'h> {
+        Request { data, api, cell, not_send: PhantomData }
+    }
+
+    /// The host's pointer.
+    pub fn data(&self) -> HostData {
+        self.data
+    }
+
+    /// This thread's cell.
+    pub fn cell(&self) -> &'h RunningCell {
+        self.cell
+    }
+
+    fn module(&self) -> u32 {
+        self.cell.get().module
+    }
+
+    fn text(&self, which: u32) -> &'h [u8] {
+        // SAFETY: `data` is valid during 'h, as is what it hands out. So in all methods below.
+        unsafe { self.api.text()(self.data, which) }.as_slice()
+    }
+
+    fn number(&self, which: u32) -> i64 {
+        // SAFETY: see `text`.
+        unsafe { self.api.number()(self.data, which) }
+    }
+
+    fn set_number(&mut self, which: u32, value: i64) -> bool {
+        // SAFETY: see `text`.
+        unsafe { self.api.set_number()(self.data, which, value) }
+    }
+
+    // ---- the request
+
+    /// The method as received, `GET`.
+    pub fn method(&self) -> &'h [u8] {
+        self.text(text::METHOD)
+    }
+
+    /// The path: decoded, dot segments resolved, slashes merged ($uri).
+    pub fn uri(&self) -> &'h [u8] {
+        self.text(text::URI)
+    }
+
+    /// What follows the `?`, as received ($args).
+    pub fn args(&self) -> &'h [u8] {
+        self.text(text::ARGS)
+    }
+
+    /// The request target as received ($request_uri).
+    pub fn request_uri(&self) -> &'h [u8] {
+        self.text(text::REQUEST_URI)
+    }
+
+    /// The path of the file that the URI maps to: root and URI. Empty where no `root` is set.
+    pub fn filename(&self) -> &'h [u8] {
+        self.text(text::FILENAME)
+    }
+
+    /// The host that the client asked for, in lower case, without a port ($host).
+    pub fn host(&self) -> &'h [u8] {
+        self.text(text::HOST)
+    }
+
+    /// The client's address as text ($remote_addr).
+    pub fn remote_addr(&self) -> &'h [u8] {
+        self.text(text::REMOTE_ADDR)
+    }
+
+    /// The path of the location that the request is in, without its modifier.
+    pub fn location(&self) -> &'h [u8] {
+        self.text(text::LOCATION)
+    }
+
+    /// The media type for the URI's extension (types, default_type).
+    pub fn mime_type(&self) -> &'h [u8] {
+        self.text(text::MIME_TYPE)
+    }
+
+    /// The HTTP version: 10 for 1.0, 11 for 1.1.
+    pub fn version(&self) -> u32 {
+        self.number(number::VERSION) as u32
+    }
+
+    /// Whether this is the request of a client, rather than a subrequest.
+    pub fn is_main(&self) -> bool {
+        self.number(number::IS_MAIN) == 1
+    }
+
+    /// A request header field, by name in any case; the first if there are several.
+    pub fn header_in(&self, name: &str) -> Option<&'h [u8]> {
+        self.header_in_nth(name, 0)
+    }
+
+    /// The n-th (from 0) request header field of this name.
+    pub fn header_in_nth(&self, name: &str, nth: usize) -> Option<&'h [u8]> {
+        // SAFETY: see `text`.
+        unsafe { self.api.header_in()(self.data, name.into(), nth) }.into_option().map(|value| value.as_slice())
+    }
+
+    /// The request header fields, in the order received.
+    pub fn headers_in(&self) -> impl Iterator<Item = (&'h [u8], &'h [u8])> + use<'h> {
+        let (data, api) = (self.data, self.api);
+        (0..).map_while(move |index| {
+            // SAFETY: see `text`.
+            let field = unsafe { api.header_in_at()(data, index) };
+            field.into_option().map(|Tuple2(name, value)| (name.as_slice(), value.as_slice()))
+        })
+    }
+
+    // ---- the response's header
+
+    /// The status of the response.
+    pub fn status(&self) -> u16 {
+        self.number(number::STATUS) as u16
+    }
+
+    /// Sets the status (100 to 599). Ignored once the header is out.
+    pub fn set_status(&mut self, status: u16) {
+        self.set_number(number::STATUS, i64::from(status));
+    }
+
+    /// The length of the response's body in bytes, if it is known.
+    pub fn content_length(&self) -> Option<u64> {
+        u64::try_from(self.number(number::CONTENT_LENGTH)).ok()
+    }
+
+    /// Sets the length of the body; `None` if it is not known (a filter that changes the body says so).
+    pub fn set_content_length(&mut self, length: Option<u64>) {
+        self.set_number(number::CONTENT_LENGTH, length.and_then(|length| i64::try_from(length).ok()).unwrap_or(-1));
+    }
+
+    /// A response header field, by name in any case; the first if there are several.
+    pub fn header_out(&self, name: &str) -> Option<&'h [u8]> {
+        // SAFETY: see `text`.
+        unsafe { self.api.header_out()(self.data, name.into(), 0) }.into_option().map(|value| value.as_slice())
+    }
+
+    /// The response header fields (without those that the host writes itself: Server, Date, Content-Length, Connection).
+    pub fn headers_out(&self) -> impl Iterator<Item = (&'h [u8], &'h [u8])> + use<'h> {
+        let (data, api) = (self.data, self.api);
+        (0..).map_while(move |index| {
+            // SAFETY: see `text`.
+            let field = unsafe { api.header_out_at()(data, index) };
+            field.into_option().map(|Tuple2(name, value)| (name.as_slice(), value.as_slice()))
+        })
+    }
+
+    /// Sets a response header field, replacing all of this name. The value is copied.
+    ///
+    /// False, and nothing changes, if name or value are malformed, the header is out, or the fields exceed the host's
+    /// bound. The host logs which.
+    pub fn set_header_out(&mut self, name: &str, value: impl AsRef<[u8]>) -> bool {
+        // SAFETY: see `text`.
+        unsafe { self.api.set_header_out()(self.data, name.into(), value.as_ref().into(), false) }
+    }
+
+    /// Adds a response header field, keeping others of this name. Otherwise like [`Request::set_header_out`].
+    pub fn add_header_out(&mut self, name: &str, value: impl AsRef<[u8]>) -> bool {
+        // SAFETY: see `text`.
+        unsafe { self.api.set_header_out()(self.data, name.into(), value.as_ref().into(), true) }
+    }
+
+    /// Removes the response header fields of this name.
+    pub fn remove_header_out(&mut self, name: &str) {
+        // SAFETY: see `text`.
+        unsafe { self.api.remove_header_out()(self.data, name.into()) }
+    }
+
+    /// Whether the header has been sent.
+    pub fn header_sent(&self) -> bool {
+        self.number(number::HEADER_SENT) == 1
+    }
+
+    // ---- output
+
+    /// Sends the header through the header filters. Answers Ok, Again or Error, as the filters do.
+    pub fn send_header(&mut self) -> Code {
+        // SAFETY: see `text`.
+        unsafe { self.api.send_header()(self.data) }
+    }
+
+    /// Sends a part of the body through the body filters, which own it from here on.
+    ///
+    /// Again: accepted, but not all of it has left. A handler that has more to send answers Again itself and is called
+    /// again when there is room.
+    pub fn output(&mut self, chain: impl Into<Chain>) -> Code {
+        // SAFETY: see `text`.
+        unsafe { self.api.output()(self.data, chain.into()) }
+    }
+
+    /// Sends header and a whole body at once: sets the length, and marks the end.
+    pub fn send(&mut self, status: u16, content_type: &str, body: impl Into<crate::Buf>) -> Code {
+        let mut body = body.into();
+        self.set_status(status);
+        self.set_header_out("Content-Type", content_type);
+        self.set_content_length(Some(body.len()));
+        body.set_last(true);
+        match self.send_header() {
+            Code::OK | Code::AGAIN => self.output(Chain::from(body)),
+            other => other,
+        }
+    }
+
+    /// Bytes that were accepted for sending but have not left: bound what you produce by it.
+    pub fn unsent(&self) -> u64 {
+        self.number(number::UNSENT).unsigned_abs()
+    }
+
+    /// Says whether this module's body filter holds data back. Finalize waits until none does.
+    pub fn hold(&mut self, holding: bool) {
+        // SAFETY: see `text`.
+        unsafe { self.api.hold()(self.data, self.module(), holding) }
+    }
+
+    /// In a header filter: this module's body filter needs memory. Files are read before the chain meets it.
+    pub fn need_memory(&mut self) {
+        // SAFETY: see `text`.
+        unsafe { self.api.need_memory()(self.data) }
+    }
+
+    // ---- the request's body
+
+    /// Reads the whole body into memory: Ok, or Again (the hook is called again), or a status such as 413 to answer.
+    pub fn read_body(&mut self) -> Code {
+        // SAFETY: see `text`.
+        unsafe { self.api.read_body()(self.data) }
+    }
+
+    /// The body that was read. The memory is shared, so that it can be asked for again.
+    pub fn body(&self) -> Chain {
+        // SAFETY: see `text`.
+        unsafe { self.api.body()(self.data) }
+    }
+
+    /// The announced length of the body: 0 if there is none, `None` if it is chunked.
+    pub fn body_length(&self) -> Option<u64> {
+        u64::try_from(self.number(number::BODY_LENGTH)).ok()
+    }
+
+    // ---- contexts, variables, files
+
+    /// This module's context, if one was set and is not checked out already.
+    ///
+    /// # Panics
+    /// If it is of another type, which is a fault of the module.
+    pub fn context<T: 'static>(&self) -> Option<Context<'h, T>> {
+        Context::take(self.data, self.api, self.module())
+    }
+
+    /// Sets this module's context, dropping the one before.
+    pub fn set_context<T: 'static>(&mut self, value: T) -> Context<'h, T> {
+        Context::new(self.data, self.api, self.module(), value)
+    }
+
+    /// The value of a variable, without `$`; `None` if it is unknown or has no value.
+    pub fn variable(&self, name: &str) -> Option<&'h [u8]> {
+        // SAFETY: see `text`.
+        unsafe { self.api.variable()(self.data, name.into()) }.into_option().map(|value| value.as_slice())
+    }
+
+    pub(crate) fn template(&self, id: u32) -> &'h [u8] {
+        // SAFETY: see `text`.
+        unsafe { self.api.template()(self.data, id) }.as_slice()
+    }
+
+    /// Opens a file without blocking the loop. `Pending`: answer Again; when called again the file is there.
+    pub fn open_file(&mut self, path: &[u8]) -> Opened {
+        // SAFETY: see `text`.
+        unsafe { self.api.open_file()(self.data, path.into()) }.into()
+    }
+
+    /// Starts over at another URI, when the hook has returned (nginx: internal redirect). Answer what this answers.
+    pub fn internal_redirect(&mut self, uri: &[u8], args: &[u8]) -> Code {
+        // SAFETY: see `text`.
+        unsafe { self.api.internal_redirect()(self.data, uri.into(), args.into()) }
+    }
+
+    // ---- time and threads
+
+    /// Has this hook called again after `time`: a body filter with an empty chain, a handler as the first time.
+    ///
+    /// One per request and hook; a later call replaces an earlier one.
+    pub fn wake_after(&mut self, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        // SAFETY: see `text`.
+        unsafe { self.api.wake_after()(self.data, ms) }
+    }
+
+    /// A waker for this hook, for use on any thread.
+    pub fn waker(&mut self) -> Waker {
+        // SAFETY: see `text`.
+        Waker::from_raw(unsafe { self.api.waker()(self.data) })
+    }
+
+    /// Runs `work` on the thread pool. Answer Again: the hook is called again when the job is done.
+    ///
+    /// The request stays alive until then. `None` if the pool's queue is full.
+    pub fn offload<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> Option<Job<T>> {
+        let (job, raw) = Job::new(work);
+        // SAFETY: see `text`; the job is run or dropped by the host.
+        unsafe { self.api.offload()(self.data, raw) }.then_some(job)
+    }
+
+    /// A clock that never goes back, in milliseconds; it stands still during a hook.
+    pub fn now_ms(&self) -> u64 {
+        self.number(number::NOW_MS).unsigned_abs()
+    }
+
+    /// In an upstream hook: whether the connection may be kept for another request when this one is done.
+    pub fn set_upstream_keepalive(&mut self, keep: bool) {
+        self.set_number(number::UPSTREAM_KEEPALIVE, i64::from(keep));
+    }
+
+    // ---- logging
+
+    /// Whether a line of this level would be logged.
+    pub fn logs(&self, level: Level) -> bool {
+        // SAFETY: see `text`.
+        unsafe { self.api.logs()(self.data, level) }
+    }
+
+    /// Logs a line about this request. Use [`crate::log!`].
+    pub fn log(&self, level: Level, text: fmt::Arguments<'_>) {
+        let text = text.to_string();
+        // SAFETY: see `text`.
+        unsafe { self.api.log()(self.data, level, text.as_str().into()) }
+    }
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request").field("uri", &String::from_utf8_lossy(self.uri())).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,297 @@
+//! The kit's host: the tables that are needed without a request, and what it counts.
+//!
+//! Tests run in parallel threads of one process, so everything is counted by a [`Kit`], of which each thread has its own
+//! while it runs a test. A node or file remembers the kit that it was made for, wherever it is given back.
+
+use std::{
+    cell::RefCell,
+    mem::MaybeUninit,
+    panic::{set_hook, take_hook},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicIsize, Ordering},
+    },
+};
+
+use abi_stable::{
+    prefix_type::PrefixTypeTrait,
+    std_types::{ROption, RResult, RStr, RString},
+};
+use bytes::Bytes;
+
+use super::{Line, Panic};
+use crate::{
+    buf::RawBuf,
+    file::{File, FileKind},
+    host::{BufApi, HostApi, HostApiRef, RequestApiRef, SelectionApiRef},
+    log::Level,
+    module,
+    panic::PanicReport,
+    running::{Running, RunningCell},
+    upstream::RawUpstream,
+};
+
+/// The slot of the module under test.
+pub(crate) const MODULE: u32 = 1;
+
+/// What one test has made, and what was reported during it.
+#[derive(Debug, Default)]
+pub(crate) struct Kit {
+    bufs: AtomicIsize,
+    files: AtomicIsize,
+    log: Mutex<Vec<Line>>,
+    panics: Mutex<Vec<Panic>>,
+}
+
+thread_local! {
+    static CELL: &'static RunningCell = Box::leak(Box::new(RunningCell::new()));
+    static KIT: RefCell<Option<Arc<Kit>>> = const { RefCell::new(None) };
+}
+
+impl Kit {
+    /// Makes a kit for this thread, until the guard is dropped.
+    pub(crate) fn start() -> (Arc<Kit>, KitGuard) {
+        set_up();
+        let kit = Arc::new(Kit::default());
+        let guard = kit.clone().enter();
+        (kit, guard)
+    }
+
+    /// Makes this the kit of this thread, until the guard is dropped.
+    pub(crate) fn enter(self: Arc<Kit>) -> KitGuard {
+        KitGuard(KIT.with(|kit| kit.borrow_mut().replace(self)))
+    }
+
+    fn current() -> Option<Arc<Kit>> {
+        KIT.try_with(|kit| kit.borrow().clone()).ok().flatten()
+    }
+
+    /// What is alive that should not be, one line each.
+    pub(crate) fn leaks(&self) -> Vec<String> {
+        let counts = [("bufs", &self.bufs), ("file handles", &self.files)];
+        let alive = counts.map(|(what, count)| (what, count.load(Ordering::SeqCst)));
+        alive.iter().filter(|(_, n)| *n != 0).map(|(what, n)| format!("{n} {what} are still alive")).collect()
+    }
+
+    pub(crate) fn note(&self, level: Level, text: &str) {
+        lock(&self.log).push(Line { level, text: text.to_string() });
+    }
+
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        lock(&self.log).clone()
+    }
+
+    /// Whether a panic was reported: the request has failed.
+    pub(crate) fn panicked(&self) -> bool {
+        !lock(&self.panics).is_empty()
+    }
+
+    pub(crate) fn panics(&self) -> Vec<Panic> {
+        lock(&self.panics).clone()
+    }
+}
+
+/// Gives the thread back the kit it had before.
+pub(crate) struct KitGuard(Option<Arc<Kit>>);
+
+impl Drop for KitGuard {
+    fn drop(&mut self) {
+        let before = self.0.take();
+        let _ = KIT.try_with(|kit| kit.replace(before));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes this process a host, once.
+pub(crate) fn set_up() -> HostApiRef {
+    static HOST: OnceLock<HostApiRef> = OnceLock::new();
+    *HOST.get_or_init(|| {
+        let host = table();
+        // The module's panic hook keeps panics quiet that happen in hooks. A test's own assertions must be seen.
+        let outside = take_hook();
+        let state = module::init::<()>(host, MODULE);
+        let inside = take_hook();
+        set_hook(Box::new(move |info| if cell().get() == Running::HOST { outside(info) } else { inside(info) }));
+        if let RResult::ROk(state) = state {
+            // SAFETY: made by `init`, and used by nobody.
+            unsafe { module::fini(MODULE, state) }
+        }
+        host
+    })
+}
+
+/// This thread's cell.
+pub(crate) fn cell() -> &'static RunningCell {
+    CELL.with(|cell| *cell)
+}
+
+pub(crate) fn requests() -> RequestApiRef {
+    set_up().requests()
+}
+
+pub(crate) fn selections() -> SelectionApiRef {
+    set_up().selections()
+}
+
+fn table() -> HostApiRef {
+    let bufs = BufApi { alloc, free, file_clone, file_drop }.leak_into_prefix();
+    HostApi {
+        cell: this_cell,
+        log,
+        panicked,
+        module_info,
+        compile_template,
+        find_upstream,
+        bufs,
+        requests: super::services::table(),
+        selections: super::balancer::table(),
+        #[cfg(feature = "next-minor")]
+        next_minor_answer,
+    }
+    .leak_into_prefix()
+}
+
+#[cfg(feature = "next-minor")]
+unsafe extern "C" fn next_minor_answer() -> u32 {
+    42
+}
+
+unsafe extern "C" fn this_cell() -> &'static RunningCell {
+    cell()
+}
+
+unsafe extern "C" fn log(level: u32, _: u32, message: RStr<'_>) {
+    match Kit::current() {
+        Some(kit) => kit.note(Level::from_number(level), message.as_str()),
+        None => eprintln!("[{}] {message}", Level::from_number(level).name()),
+    }
+}
+
+unsafe extern "C" fn panicked(report: &PanicReport<'_>) {
+    let panic = Panic {
+        module: report.module,
+        hook: report.hook.name().to_string(),
+        message: report.message.to_string(),
+        file: report.file.to_string(),
+        line: report.line,
+    };
+    match Kit::current() {
+        Some(kit) => lock(&kit.panics).push(panic),
+        None => eprintln!("{panic}"),
+    }
+}
+
+/// The kit tells of one loaded module, the one under test.
+unsafe extern "C" fn module_info(index: u32, fact: u32) -> ROption<RStr<'static>> {
+    const FACTS: [&str; 5] = ["under_test", "1.0.0", "filter", "libtopnext_under_test.so", "The module under test"];
+    let fact = FACTS.get(fact as usize).filter(|_| index == 0);
+    fact.map(|text| RStr::from_str(text)).into()
+}
+
+// ---- what configuring needs
+
+static TEMPLATES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static UPSTREAMS: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
+unsafe extern "C" fn compile_template(text: RStr<'_>) -> RResult<u32, RString> {
+    if let Err(message) = super::variables::check(text.as_str()) {
+        return RResult::RErr(message.into());
+    }
+    let mut templates = lock(&TEMPLATES);
+    templates.push(text.to_string());
+    RResult::ROk(templates.len() as u32 - 1)
+}
+
+/// The text of a compiled template.
+pub(crate) fn template_text(id: u32) -> Option<String> {
+    lock(&TEMPLATES).get(id as usize).cloned()
+}
+
+unsafe extern "C" fn find_upstream(options: &RawUpstream<'_>) -> RResult<u32, RString> {
+    if options.name.is_empty() {
+        return RResult::RErr("the name of an upstream is empty".into());
+    }
+    let mut upstreams = lock(&UPSTREAMS);
+    upstreams.push(options.buffer_size);
+    RResult::ROk(upstreams.len() as u32 - 1)
+}
+
+/// The bound of a response header from this upstream; `None` if `find_upstream` did not give this number.
+pub(crate) fn upstream_buffer_size(id: u32) -> Option<u64> {
+    lock(&UPSTREAMS).get(id as usize).copied()
+}
+
+// ---- bufs and files
+
+/// A node of a chain, and who counts it.
+#[repr(C)]
+struct Node {
+    /// First, so that a pointer to it is one to the node.
+    raw: MaybeUninit<RawBuf>,
+    kit: Option<Arc<Kit>>,
+}
+
+unsafe extern "C" fn alloc() -> *mut RawBuf {
+    let kit = Kit::current();
+    if let Some(kit) = &kit {
+        kit.bufs.fetch_add(1, Ordering::SeqCst);
+    }
+    Box::into_raw(Box::new(Node { raw: MaybeUninit::uninit(), kit })).cast()
+}
+
+unsafe extern "C" fn free(buf: *mut RawBuf) {
+    // SAFETY: made by `alloc`, whose pointer covers the whole Node, and given back once.
+    let node = unsafe { Box::from_raw(buf.cast::<Node>()) };
+    if let Some(kit) = &node.kit {
+        kit.bufs.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// An open file of the kit: its bytes.
+struct OpenFile {
+    bytes: Bytes,
+    kit: Option<Arc<Kit>>,
+}
+
+impl OpenFile {
+    fn count(&self, change: isize) {
+        if let Some(kit) = &self.kit {
+            kit.files.fetch_add(change, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Opens a file that has these bytes.
+pub(crate) fn open(bytes: Bytes, mtime: i64, kind: FileKind) -> File {
+    let size = bytes.len() as u64;
+    let file = Arc::new(OpenFile { bytes, kit: Kit::current() });
+    file.count(1);
+    // SAFETY: the handle is a counted pointer, as `file_clone` and `file_drop` expect; this share goes to the File.
+    unsafe { File::from_raw(Arc::into_raw(file).cast(), size, mtime, 0, kind) }
+}
+
+/// `len` bytes from `pos` on; `None` if the file is shorter.
+pub(crate) fn read(file: &File, pos: u64, len: u64) -> Option<Bytes> {
+    // SAFETY: all files in a test are made by `open`, and this one is alive.
+    let open = unsafe { &*file.as_raw().cast::<OpenFile>() };
+    let (start, end) = (usize::try_from(pos).ok()?, usize::try_from(pos.checked_add(len)?).ok()?);
+    (end <= open.bytes.len()).then(|| open.bytes.slice(start..end))
+}
+
+unsafe extern "C" fn file_clone(file: *const ()) -> *const () {
+    // SAFETY: a handle made by `open`, of which the caller owns a share.
+    unsafe {
+        Arc::increment_strong_count(file.cast::<OpenFile>());
+        (*file.cast::<OpenFile>()).count(1);
+    }
+    file
+}
+
+unsafe extern "C" fn file_drop(file: *const ()) {
+    // SAFETY: a handle made by `open`; the caller gives its share up.
+    let file = unsafe { Arc::from_raw(file.cast::<OpenFile>()) };
+    file.count(-1);
+}

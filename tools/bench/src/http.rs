@@ -1,0 +1,271 @@
+//! `topnext-bench http`: topnext beside nginx, with the same work and one worker each, loaded by wrk.
+//!
+//! ```text
+//! topnext-bench http                              all cases, 9 rounds of 2 s for each server
+//! topnext-bench http --case 1k --rounds 3         a quick look
+//! topnext-bench http --enforce                    exit status 1 below a floor
+//! ```
+//!
+//! A round runs both servers, one after the other; the order swaps with every round, and ratios are taken within a round,
+//! so that a machine that changes its speed harms neither. Progress goes to stderr, the report to stdout.
+
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use crate::Verdict;
+use crate::cases::{self, CASES, Case, FILES};
+use crate::check;
+use crate::guard::WorkDir;
+use crate::machine;
+use crate::report::{Mark, Round, Row, Sample, TABLE_HEAD};
+use crate::server::{Nginx, ROOT, Server, Software, Topnext};
+use crate::wrk;
+
+const HELP: &str = "\
+Usage: topnext-bench http [OPTION]...
+
+Runs topnext and nginx side by side and prints ratios, above 1 where topnext is better.
+
+  --case NAME      run this case only; may be given several times
+  --list           list the cases
+  --rounds N       rounds per case, 1 to 101 (default 9)
+  --seconds N      length of a run, 1 to 60 (default 2)
+  --topnext PATH   the binary to measure (default: topnext beside this program)
+  --enforce        exit with status 1 if a case is below its floor
+  --help           this text
+";
+
+/// Bounds of `--rounds` and `--seconds`.
+const ROUNDS: RangeInclusive<u32> = 1..=101;
+const SECONDS: RangeInclusive<u32> = 1..=60;
+
+/// Length in seconds of the run of each server that is not counted, in which it fills its caches and pools.
+const WARM_UP: u32 = 1;
+
+/// What the command line asks for.
+#[derive(Debug)]
+struct Options {
+    cases: Vec<&'static Case>,
+    rounds: u32,
+    seconds: u32,
+    topnext: Option<PathBuf>,
+    enforce: bool,
+}
+
+/// The programs that take part.
+struct Programs {
+    wrk: PathBuf,
+    nginx: Box<dyn Software>,
+    topnext: Box<dyn Software>,
+}
+
+/// Reads the rest of the command line, measures, and prints the report.
+pub fn run(arguments: lexopt::Parser) -> Result<Verdict, String> {
+    match parse(arguments).map_err(|error| format!("{error}\n\n{HELP}"))? {
+        Request::Help => print!("{HELP}"),
+        Request::List => CASES.iter().for_each(|case| println!("{:10} {}", case.name, case.about)),
+        Request::Measure(options) => return measure(&options),
+    }
+    Ok(Verdict::Passed)
+}
+
+#[derive(Debug)]
+enum Request {
+    Help,
+    List,
+    Measure(Options),
+}
+
+fn parse(mut arguments: lexopt::Parser) -> Result<Request, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut options = Options { cases: Vec::new(), rounds: 9, seconds: 2, topnext: None, enforce: false };
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Request::Help),
+            Long("list") => return Ok(Request::List),
+            Long("case") => options.cases.push(arguments.value()?.parse_with(cases::find)?),
+            Long("rounds") => options.rounds = arguments.value()?.parse_with(|text| number_in(text, ROUNDS))?,
+            Long("seconds") => options.seconds = arguments.value()?.parse_with(|text| number_in(text, SECONDS))?,
+            Long("topnext") => options.topnext = Some(arguments.value()?.into()),
+            Long("enforce") => options.enforce = true,
+            other => return Err(other.unexpected()),
+        }
+    }
+    if options.cases.is_empty() {
+        options.cases = CASES.iter().collect();
+    }
+    Ok(Request::Measure(options))
+}
+
+fn number_in(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("expected a number from {} to {}", range.start(), range.end()))
+}
+
+fn measure(options: &Options) -> Result<Verdict, String> {
+    let nginx = machine::program("nginx", "nginx")?;
+    let wrk = machine::program("wrk", "wrk")?;
+    let topnext = find_topnext(options.topnext.clone())?;
+    print!("{}", machine::describe(&nginx));
+    println!("- {} rounds of {} s; median [min..max], above 1 = topnext is better\n", options.rounds, options.seconds);
+    println!("{TABLE_HEAD}");
+    let programs =
+        Programs { wrk, nginx: Box::new(Nginx { binary: nginx }), topnext: Box::new(Topnext { binary: topnext }) };
+    let dir = WorkDir::create()?;
+    write_files(&dir)?;
+    let mut verdict = Verdict::Passed;
+    let mut failed = Vec::new();
+    for &case in &options.cases {
+        match run_case(case, options, &programs, &dir) {
+            Ok(row) => {
+                println!("{row}");
+                if options.enforce && row.mark() == Mark::BelowFloor {
+                    verdict = Verdict::BelowFloor;
+                }
+            }
+            Err(message) => {
+                eprintln!("{}: {message}", case.name);
+                failed.push(case.name);
+            }
+        }
+    }
+    match failed.is_empty() {
+        true => Ok(verdict),
+        false => Err(format!("could not measure: {}", failed.join(", "))),
+    }
+}
+
+/// The binary to measure, absolute, because a server starts in another folder.
+fn find_topnext(given: Option<PathBuf>) -> Result<PathBuf, String> {
+    if given.is_none() && cfg!(debug_assertions) {
+        eprintln!("warning: this is a debug build, and so is the topnext beside it; use --release");
+    }
+    let path = match given {
+        Some(path) => path,
+        None => std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("topnext"),
+    };
+    fs::canonicalize(&path).map_err(|error| {
+        format!("{}: {error}; build it by `cargo build --release`, or name another by --topnext", path.display())
+    })
+}
+
+fn write_files(dir: &WorkDir) -> Result<(), String> {
+    let root = dir.path().join(ROOT);
+    let failed = |error: std::io::Error| format!("{}: {error}", root.display());
+    fs::create_dir(&root).map_err(failed)?;
+    FILES.iter().try_for_each(|&(name, size)| fs::write(root.join(name), cases::content(size))).map_err(failed)
+}
+
+/// Starts both servers afresh, compares what they answer, and runs all rounds.
+fn run_case(case: &'static Case, options: &Options, programs: &Programs, dir: &WorkDir) -> Result<Row, String> {
+    let nginx = Server::start(&*programs.nginx, case, dir)?;
+    let topnext = Server::start(&*programs.topnext, case, dir)?;
+    check_same(case, &topnext, &nginx)?;
+    let sample = |server: &Server, seconds| {
+        sample(case, server, programs, seconds)
+            .map_err(|message| server.explain(&format!("was not measured: {message}")))
+    };
+    for server in [&nginx, &topnext] {
+        sample(server, WARM_UP)?;
+    }
+    let mut rounds = Vec::new();
+    for number in 1..=options.rounds {
+        let counted = |server: &Server| {
+            let sample = sample(server, options.seconds)?;
+            progress(case, number, options.rounds, server, &sample);
+            Ok::<Sample, String>(sample)
+        };
+        let round = if number % 2 == 1 {
+            let nginx = counted(&nginx)?;
+            Round { nginx, topnext: counted(&topnext)? }
+        } else {
+            let topnext = counted(&topnext)?;
+            Round { topnext, nginx: counted(&nginx)? }
+        };
+        rounds.push(round);
+    }
+    Row::of(case, &rounds).ok_or_else(|| "no rounds".into())
+}
+
+/// Both must answer 200 with the same body: else they do not do the same work.
+fn check_same(case: &Case, topnext: &Server, nginx: &Server) -> Result<(), String> {
+    let fetch = |server: &Server| {
+        let answer = check::fetch(server.address(), case.path).map_err(|message| server.explain(&message))?;
+        match answer.status {
+            200 => Ok(answer.body),
+            status => Err(server.explain(&format!("answers {} with status {status} instead of 200", case.path))),
+        }
+    };
+    let (topnext, nginx) = (fetch(topnext)?, fetch(nginx)?);
+    if topnext == nginx {
+        return Ok(());
+    }
+    let at = topnext.iter().zip(&nginx).take_while(|(ours, theirs)| ours == theirs).count();
+    Err(format!(
+        "the bodies of {} differ from byte {at} on: topnext sends {} bytes, nginx {}",
+        case.path,
+        topnext.len(),
+        nginx.len()
+    ))
+}
+
+/// One run of one server.
+fn sample(case: &Case, server: &Server, programs: &Programs, seconds: u32) -> Result<Sample, String> {
+    let url = format!("http://{}{}", server.address(), case.path);
+    let before = server.cpu_times()?;
+    let load = wrk::run(&programs.wrk, &url, case.connections, seconds)?;
+    let cpu = server.cpu_times()?.since(&before)?;
+    Ok(Sample { load, cpu, memory: server.resident_memory()? })
+}
+
+/// A line per run, so that one sees what a long benchmark does.
+fn progress(case: &Case, number: u32, rounds: u32, server: &Server, sample: &Sample) {
+    eprintln!(
+        "{:8} {number:3}/{rounds} {:8} {:9.0} req/CPU-s {:9.0} req/s   p99 {:8.2} ms {:6} KiB",
+        case.name,
+        server.name(),
+        sample.requests_per_cpu_second(),
+        sample.load.requests_per_second,
+        sample.load.p99_us / 1e3,
+        sample.memory / 1024
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Request, String> {
+        parse(lexopt::Parser::from_args(arguments)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn command_line() {
+        let Ok(Request::Measure(options)) = parsed(&[]) else { panic!("not a measurement") };
+        assert_eq!((options.cases.len(), options.rounds, options.seconds), (CASES.len(), 9, 2));
+        assert!(!options.enforce && options.topnext.is_none());
+
+        let arguments =
+            ["--case", "1m", "--case=return", "--rounds", "3", "--seconds=5", "--topnext", "t", "--enforce"];
+        let Ok(Request::Measure(options)) = parsed(&arguments) else { panic!("not a measurement") };
+        let names: Vec<_> = options.cases.iter().map(|case| case.name).collect();
+        assert_eq!((names, options.rounds, options.seconds), (vec!["1m", "return"], 3, 5));
+        assert!(options.enforce && options.topnext == Some("t".into()));
+
+        assert!(matches!(parsed(&["--list"]), Ok(Request::List)));
+        assert!(matches!(parsed(&["--help"]), Ok(Request::Help)));
+    }
+
+    #[test]
+    fn bad_command_lines_say_what_is_valid() {
+        let refused = |arguments: &[&str]| parsed(arguments).unwrap_err();
+        for rounds in ["0", "102", "-1", "x"] {
+            assert!(refused(&["--rounds", rounds]).contains("expected a number from 1 to 101"), "{rounds}");
+        }
+        assert!(refused(&["--seconds", "61"]).contains("expected a number from 1 to 60"));
+        assert!(refused(&["--case", "2k"]).contains("there are: return, 1k, 1m"));
+        assert!(refused(&["--case"]).contains("missing argument"));
+        assert!(refused(&["1k"]).contains("unexpected argument"));
+    }
+}
