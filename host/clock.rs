@@ -1,8 +1,8 @@
 //! Wall-clock time as text: the Date field and the times of both logs, each formatted once a second and thread.
 
 use std::{
-    cell::RefCell,
-    time::{SystemTime, UNIX_EPOCH},
+    cell::{Cell, RefCell},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use jiff::{Timestamp, tz::TimeZone};
@@ -19,13 +19,29 @@ thread_local! {
     static TEXTS: RefCell<Texts> = RefCell::default();
 }
 
+thread_local! {
+    /// The current second since 1970, on threads that call [`update`]; 0 on others.
+    static SECOND: Cell<u64> = const { Cell::new(0) };
+}
+
+fn second_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Looks at the clock. An event loop does so once a turn; then its texts cost no call of the system.
+pub fn update() {
+    SECOND.set(second_now());
+}
+
 fn with<T>(read: impl FnOnce(&Texts) -> T) -> T {
-    let now = SystemTime::now();
-    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let second = match SECOND.get() {
+        0 => second_now(),
+        second => second,
+    };
     TEXTS.with_borrow_mut(|texts| {
         if texts.second != second || texts.date.is_empty() {
             texts.second = second;
-            texts.date = httpdate::fmt_http_date(now);
+            texts.date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
             let local = Timestamp::from_second(second as i64).unwrap_or_default().to_zoned(TimeZone::system());
             texts.error_log = local.strftime("%Y/%m/%d %H:%M:%S").to_string();
             texts.access_log = local.strftime("%d/%b/%Y:%H:%M:%S %z").to_string();

@@ -127,6 +127,8 @@ pub fn send_bare(r: &Rc<Request>, status: u16) {
     r.status.set(status);
     r.content_length.set(Some(body.len() as u64));
     r.conn.keep.set(false);
+    r.bare.set(true);
+    r.holding.set(0);
     r.last_in.set(true);
     r.header_started.set(true);
     r.conn.write_header(r);

@@ -105,9 +105,7 @@ fn fail(r: &Rc<Request>) {
     if r.header_sent.get() {
         return abort(r);
     }
-    r.bare.set(true);
     r.copy.replace(output::Copy::default());
-    r.holding.set(0);
     error_page::send_bare(r, 500);
     // What the bare answer writes has passed no module.
     r.wait.set(Wait::Flush);
@@ -154,7 +152,7 @@ fn end(r: &Rc<Request>) {
         for handler in place.handlers(Phase::Log) {
             r.guarded(|| link::call_handler(r, handler, Phase::Log));
         }
-        r.write_access_log(&place);
+        r.write_access_log(place);
     }
     r.release();
 }

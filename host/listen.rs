@@ -5,7 +5,6 @@ use std::{
     io,
     net::SocketAddr,
     rc::Rc,
-    sync::Arc,
     time::Duration,
 };
 
@@ -64,8 +63,8 @@ pub fn bind(address: SocketAddr, backlog: u32, reuse_port: bool) -> io::Result<s
 /// A listening socket of one loop.
 pub struct Listener {
     lp: Rc<Loop>,
-    site: Arc<Site>,
-    address: Arc<Address>,
+    site: &'static Site,
+    address: &'static Address,
     socket: RefCell<TcpListener>,
     max_connections: u64,
     retry: Cell<Option<TimerId>>,
@@ -75,20 +74,14 @@ impl Listener {
     /// Has the loop accept connections.
     pub fn start(
         lp: &Rc<Loop>,
-        site: &Arc<Site>,
-        address: &Arc<Address>,
+        site: &'static Site,
+        address: &'static Address,
         socket: std::net::TcpListener,
     ) -> io::Result<()> {
         let max_connections = u64::from(site.main.worker_connections) * site.threads as u64;
         let socket = RefCell::new(TcpListener::from_std(socket));
-        let listener = Rc::new(Listener {
-            lp: lp.clone(),
-            site: site.clone(),
-            address: address.clone(),
-            socket,
-            max_connections,
-            retry: Cell::new(None),
-        });
+        let listener =
+            Rc::new(Listener { lp: lp.clone(), site, address, socket, max_connections, retry: Cell::new(None) });
         listener.retry.set(Some(lp.add_timer(listener.clone(), 0)));
         lp.register_listener(&mut *listener.socket.borrow_mut(), listener.clone())?;
         Ok(())
@@ -99,12 +92,12 @@ impl Listener {
             let accepted = self.socket.borrow().accept();
             match accepted {
                 Ok((socket, peer)) => {
-                    if stats::get().active() >= self.max_connections {
+                    if stats::get(stats::Counter::Connections) >= self.max_connections {
                         log_line!(Level::Alert, "{} worker_connections are not enough", self.max_connections);
                         drop(socket);
                         continue;
                     }
-                    connection::accept(&self.lp, &self.site, &self.address, socket, peer);
+                    connection::accept(&self.lp, self.site, self.address, socket, peer);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if is_of_the_connection(&error) => (),

@@ -2,14 +2,16 @@
 //!
 //! An exact location wins; else the longest prefix.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use crate::site::Place;
 
 /// The locations of a server, nested ones among them.
 #[derive(Debug, Default)]
 pub struct Locations {
-    exact: HashMap<Vec<u8>, Arc<Place>>,
+    exact: FxHashMap<Vec<u8>, Arc<Place>>,
     /// Longest first.
     prefixes: Vec<(Vec<u8>, Arc<Place>)>,
 }
@@ -26,13 +28,18 @@ impl Locations {
         self.prefixes.insert(at, (path.as_bytes().to_vec(), place));
     }
 
+    /// All of them.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        self.exact.values().chain(self.prefixes.iter().map(|(_, place)| place)).map(|place| &**place)
+    }
+
     /// The location of a normalized path; `None`: the server's own place.
-    pub fn find(&self, uri: &[u8]) -> Option<&Arc<Place>> {
+    pub fn find(&self, uri: &[u8]) -> Option<&Place> {
         if !self.exact.is_empty()
             && let Some(place) = self.exact.get(uri)
         {
-            return Some(place);
+            return Some(&**place);
         }
-        self.prefixes.iter().find(|(prefix, _)| uri.starts_with(prefix)).map(|(_, place)| place)
+        self.prefixes.iter().find(|(prefix, _)| uri.starts_with(prefix)).map(|(_, place)| &**place)
     }
 }

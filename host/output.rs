@@ -36,15 +36,15 @@ pub fn send_header(r: &Rc<Request>) -> Code {
         r.status.set(200);
     }
     let place = r.place();
-    r.pinned.replace(Some(place.clone()));
-    let code = r.guarded(|| link::call_header_filters(r, &place));
+    r.pinned.set(Some(place));
+    let code = r.guarded(|| link::call_header_filters(r, place));
     if r.has_panicked() {
         return Code::ERROR;
     }
     if !r.header_sent.get() {
         // A filter gave the response up: another may be made in its place.
         r.header_started.set(false);
-        r.pinned.replace(None);
+        r.pinned.set(None);
     }
     code
 }
@@ -103,8 +103,8 @@ pub fn output(r: &Rc<Request>, chain: Chain) -> Code {
 
 /// The body filters proper.
 fn filter(r: &Rc<Request>, chain: Chain) -> Code {
-    let Some(place) = r.pinned.borrow().clone() else { return Code::ERROR };
-    let code = r.guarded(|| link::call_body_filters(r, &place, chain));
+    let Some(place) = r.pinned.get() else { return Code::ERROR };
+    let code = r.guarded(|| link::call_body_filters(r, place, chain));
     if r.has_panicked() { Code::ERROR } else { code }
 }
 
@@ -256,11 +256,11 @@ pub fn continue_all(r: &Rc<Request>) {
 
 /// A module's body filter was woken: it goes on with what it holds.
 pub fn continue_filter(r: &Rc<Request>, module: u32) {
-    if !r.header_sent.get() {
+    if !r.header_sent.get() || r.bare.get() {
         return;
     }
-    let Some(place) = r.pinned.borrow().clone() else { return };
-    let code = r.guarded(|| link::call_one_body_filter(r, &place, module));
+    let Some(place) = r.pinned.get() else { return };
+    let code = r.guarded(|| link::call_one_body_filter(r, place, module));
     let code = if r.has_panicked() { Code::ERROR } else { code };
     progress(r, code);
 }

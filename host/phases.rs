@@ -125,7 +125,7 @@ fn wait(r: &Rc<Request>, wait: Wait) {
 /// No handler has taken the request (nginx: the end of the content phase).
 fn nobody(r: &Request) -> Code {
     let parts = r.parts.borrow();
-    if parts.text(r.uri.get()).last() == Some(&b'/') && r.place.borrow().core.root.is_some() {
+    if parts.text(r.uri.get()).last() == Some(&b'/') && r.place().core.root.is_some() {
         drop(parts);
         let name = r.text_owned(filename(r));
         log_line!(
@@ -145,10 +145,10 @@ fn find_config(r: &Rc<Request>) -> Result<(), Code> {
     let place = {
         let parts = r.parts.borrow();
         let uri = parts.text(r.uri.get());
-        r.server.locations.find(uri).unwrap_or(&r.server.place).clone()
+        r.server.locations.find(uri).unwrap_or(&r.server.place)
     };
     let max = place.core.client_max_body_size;
-    r.place.replace(place);
+    r.place.set(place);
     r.filename.set(None);
     if let crate::http1::Framing::Length(length) = r.framing
         && max > 0
@@ -197,8 +197,11 @@ fn start_over(r: &Rc<Request>) -> bool {
         );
         return false;
     }
-    r.drop_contexts();
-    r.place.replace(r.server.place.clone());
+    r.guarded(|| r.drop_contexts());
+    if r.failed.get() {
+        return false;
+    }
+    r.place.set(&r.server.place);
     r.filename.set(None);
     r.at.set((Step::Handlers(Phase::ServerRewrite), 0));
     true

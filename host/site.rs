@@ -36,6 +36,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub struct Site {
     /// The directives at top level.
     pub main: Main,
+    /// The servers.
+    pub servers: Vec<Arc<Server>>,
     /// The addresses to listen on, with their servers.
     pub addresses: Vec<Arc<Address>>,
     /// Compiled strings with variables.
@@ -50,6 +52,22 @@ pub struct Site {
     pub threads: usize,
     /// The modules in declared order; the one in slot n is number n - 1 unless an earlier one was refused.
     pub modules: Vec<Arc<LoadedModule>>,
+}
+
+impl Site {
+    /// Ends the modules, in good order: their configurations, then their states. No request runs any more.
+    pub fn end(&self) {
+        for server in &self.servers {
+            server.place.end();
+            server.locations.places().for_each(Place::end);
+        }
+        for upstream in &self.upstreams {
+            upstream.balancers.end();
+        }
+        for module in &self.modules {
+            module.end();
+        }
+    }
 }
 
 /// A server: names, and the places in it.
@@ -100,6 +118,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// Gives what the modules have made back to them.
+    fn end(&self) {
+        self.prepared.iter().for_each(|prepared| prepared.end());
+    }
+
     /// The handlers of a phase.
     pub fn handlers(&self, phase: Phase) -> &[HandlerLink] {
         &self.handlers[phase as usize]

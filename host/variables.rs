@@ -53,10 +53,7 @@ const CORE: &[Core] = &[
         Some(r.store(&[&line]))
     }),
     ("request_filename", |r| some(r, phases::filename(r))),
-    ("document_root", |r| {
-        let root = r.place().root.clone();
-        root.map(|root| r.store(&[&root]))
-    }),
+    ("document_root", |r| r.place().root.as_ref().map(|root| r.store(&[root]))),
     ("host", |r| Some(r.host.get())),
     ("server_name", |r| Some(r.store(&[r.server.name().as_bytes()]))),
     ("server_port", |r| Some(r.store(&[r.conn.server_port().to_string().as_bytes()]))),
@@ -86,16 +83,18 @@ const CORE: &[Core] = &[
     }),
     ("connection", |r| Some(number(r, r.conn.number))),
     ("connection_requests", |r| Some(number(r, u64::from(r.conn.requests())))),
-    ("connections_active", |r| Some(number(r, stats::get().active()))),
-    ("requests", |r| Some(number(r, stats::get().requests()))),
+    ("connections_active", |r| Some(number(r, stats::get(stats::Counter::Connections)))),
+    ("requests", |r| Some(number(r, stats::get(stats::Counter::Requests)))),
     ("pid", |r| Some(number(r, u64::from(std::process::id())))),
     ("hostname", |r| {
         let name = rustix::system::uname();
         Some(r.store(&[name.nodename().to_bytes()]))
     }),
-    ("uptime", |r| Some(number(r, stats::get().uptime().as_secs()))),
+    ("uptime", |r| Some(number(r, stats::uptime().as_secs()))),
     ("worker_threads", |r| Some(number(r, r.site.threads as u64))),
     ("module_panics", |r| Some(number(r, running::panics_of_all()))),
+    // Bufs of responses under way. What stays when there are none is lost.
+    ("live_bufs", |r| Some(number(r, stats::get(stats::Counter::Bufs)))),
     ("topnext_version", |r| Some(r.store(&[site::VERSION.as_bytes()]))),
 ];
 
@@ -169,8 +168,7 @@ pub fn value(r: &Rc<Request>, variable: &Variable) -> Option<Text> {
 
 /// The value of a variable by its name, as modules ask for it.
 pub fn by_name(r: &Rc<Request>, name: &str) -> Option<Text> {
-    let site = r.site.clone();
-    value(r, &find(name, site.templates.modules())?)
+    value(r, &find(name, r.site.templates.modules())?)
 }
 
 /// The first argument of this name (any case, as nginx).

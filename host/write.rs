@@ -159,6 +159,12 @@ impl WriteQueue {
 
     /// Writes pieces in memory, as many as one call takes. 0: the socket takes no more.
     fn send_memory(&self, socket: &mut impl Write) -> io::Result<usize> {
+        // Most responses are one piece: the header with a small body behind it.
+        if self.items.len() == 1
+            && let Some(Item::Bytes { bytes, start }) = self.items.front()
+        {
+            return write_once(|| socket.write(&bytes[*start..]));
+        }
         let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
         let mut count = 0;
         for item in self.items.iter().take(MAX_PIECES) {
@@ -169,18 +175,7 @@ impl WriteQueue {
             };
             count += 1;
         }
-        loop {
-            let result = match count {
-                1 => socket.write(&pieces[0]),
-                _ => socket.write_vectored(&pieces[..count]),
-            };
-            match result {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-                result => return result,
-            }
-        }
+        write_once(|| socket.write_vectored(&pieces[..count]))
     }
 
     fn advance(&mut self, mut sent: u64) {
@@ -230,6 +225,18 @@ impl WriteQueue {
             }
         }
         self.take_sent()
+    }
+}
+
+/// One write. 0: the socket takes no more.
+fn write_once(mut write: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match write() {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            result => return result,
+        }
     }
 }
 

@@ -79,6 +79,7 @@ pub struct Loop {
     remote: Arc<Remote>,
     start: Instant,
     now: Cell<Instant>,
+    now_ms: Cell<u64>,
 }
 
 impl Loop {
@@ -99,6 +100,7 @@ impl Loop {
             remote,
             start: now,
             now: Cell::new(now),
+            now_ms: Cell::new(0),
         }))
     }
 
@@ -120,7 +122,7 @@ impl Loop {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
             Err(error) => return Err(error),
         }
-        self.now.set(Instant::now());
+        self.look_at_clock();
         let mut woken = false;
         for event in events.iter() {
             if event.token() == REMOTE {
@@ -154,6 +156,13 @@ impl Loop {
             drop(self.sources.borrow_mut().try_remove(key));
         }
         Ok(())
+    }
+
+    fn look_at_clock(&self) {
+        let now = Instant::now();
+        self.now.set(now);
+        self.now_ms.set(u64::try_from(now.duration_since(self.start).as_millis()).unwrap_or(u64::MAX));
+        crate::clock::update();
     }
 
     fn run_posted(&self) {
@@ -243,8 +252,7 @@ impl Loop {
 
     /// The same in milliseconds since the loop was made.
     pub fn now_ms(&self) -> u64 {
-        let ms = self.now.get().duration_since(self.start).as_millis();
-        u64::try_from(ms).unwrap_or(u64::MAX)
+        self.now_ms.get()
     }
 }
 

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use mio::{Token, net::TcpStream};
 use topnext_module_api::{Buf, Chain, Code, running::Hook};
 
@@ -44,7 +44,9 @@ use crate::{
     write::{Flushed, WriteQueue},
 };
 
-/// The input buffer at first; it grows to what large_client_header_buffers allows.
+/// What is read at once of a head.
+const SCRATCH_SIZE: usize = 16 * 1024;
+/// What is read at once of the rest of a head that came in pieces.
 const READ_SIZE: usize = 4096;
 /// Room for a read of a body.
 const BODY_READ_SIZE: usize = 32 * 1024;
@@ -72,6 +74,16 @@ enum State {
     Closed,
 }
 
+/// What came of parsing what was read.
+enum Parsed {
+    /// A head.
+    Head(Parts),
+    /// More is needed.
+    Incomplete,
+    /// Nothing was read: there is nothing now, or the end.
+    Nothing,
+}
+
 /// The body that is being read.
 enum BodyReader {
     Nothing,
@@ -83,8 +95,8 @@ enum BodyReader {
 pub struct Http1 {
     /// The loop that it lives on.
     pub lp: Rc<Loop>,
-    site: Arc<Site>,
-    address: Arc<Address>,
+    site: &'static Site,
+    address: &'static Address,
     socket: RefCell<TcpStream>,
     token: Cell<Option<Token>>,
     /// Its number in logs.
@@ -114,6 +126,8 @@ pub struct Http1 {
 }
 
 thread_local! {
+    /// Where heads are read to.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_SIZE].into_boxed_slice());
     /// Memory of requests that have ended, for the next ones.
     static SPARE: RefCell<Vec<Parts>> = const { RefCell::new(Vec::new()) };
 }
@@ -121,8 +135,14 @@ thread_local! {
 /// The most parts that a thread keeps.
 const MAX_SPARE: usize = 64;
 
-/// Takes a connection over.
-pub fn accept(lp: &Rc<Loop>, site: &Arc<Site>, address: &Arc<Address>, socket: TcpStream, peer: std::net::SocketAddr) {
+/// Takes a connection over. The loop keeps it; a benchmark, which has no loop that turns, uses what is returned.
+pub fn accept(
+    lp: &Rc<Loop>,
+    site: &'static Site,
+    address: &'static Address,
+    socket: TcpStream,
+    peer: std::net::SocketAddr,
+) -> Rc<Http1> {
     let place = &address.names.default_server().place;
     let core = &place.core;
     let large = usize::try_from(core.large_client_header_buffers.size).unwrap_or(usize::MAX);
@@ -132,11 +152,11 @@ pub fn accept(lp: &Rc<Loop>, site: &Arc<Site>, address: &Arc<Address>, socket: T
     let limits = Limits { request_line: line, header_line: line, total: line.saturating_mul(number.max(1)) };
     let connection = Rc::new(Http1 {
         lp: lp.clone(),
-        site: site.clone(),
-        address: address.clone(),
+        site,
+        address,
         socket: RefCell::new(socket),
         token: Cell::new(None),
-        number: stats::get().accept(),
+        number: stats::next_connection(),
         remote: peer.ip().to_string(),
         remote_ip: Some(peer.ip()),
         remote_port: peer.port(),
@@ -157,7 +177,9 @@ pub fn accept(lp: &Rc<Loop>, site: &Arc<Site>, address: &Arc<Address>, socket: T
         disk: Cell::new(false),
         remote_id: Cell::new(None),
     });
+    stats::add(stats::Counter::Connections, 1);
     connection.start();
+    connection
 }
 
 impl Http1 {
@@ -220,41 +242,39 @@ impl Http1 {
 
     // ---- reading
 
-    /// Reads once. `Ok(0)` without `eof`: nothing there.
-    fn read(&self, size: usize) -> io::Result<usize> {
+    /// Reads once into `buffer`. `Ok(0)` without `eof`: nothing there.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         if !self.readable.get() || self.eof.get() {
             return Ok(0);
         }
-        let input = &mut *self.input.borrow_mut();
-        let start = input.len();
-        input.resize(start + size, 0);
         let result = loop {
-            match self.socket.borrow_mut().read(&mut input[start..]) {
+            match self.socket.borrow_mut().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
                 result => break result,
             }
         };
-        let n = match result {
-            Ok(0) => {
-                self.eof.set(true);
-                0
-            }
-            Ok(n) => n,
+        match result {
+            Ok(0) => self.eof.set(true),
+            // Edge-triggered: a short read has drained the socket, unless the end is still to come.
+            Ok(n) if n < buffer.len() && !self.read_closed.get() => self.readable.set(false),
+            Ok(_) => (),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.readable.set(false);
-                0
+                return Ok(0);
             }
-            Err(error) => {
-                input.truncate(start);
-                return Err(error);
-            }
-        };
-        input.truncate(start + n);
-        // Edge-triggered: a short read has drained the socket, unless the end is still to come.
-        if n > 0 && n < size && !self.read_closed.get() {
-            self.readable.set(false);
+            Err(error) => return Err(error),
         }
-        Ok(n)
+        result
+    }
+
+    /// Reads once, at most `size` bytes, behind what is in the input.
+    fn read(&self, size: usize) -> io::Result<usize> {
+        let input = &mut *self.input.borrow_mut();
+        let start = input.len();
+        input.resize(start + size, 0);
+        let result = self.receive(&mut input[start..]);
+        input.truncate(start + result.as_ref().unwrap_or(&0));
+        result
     }
 
     fn on_readable(self: &Rc<Self>) {
@@ -270,58 +290,103 @@ impl Http1 {
     /// Reads until a head is complete, and makes a request of it.
     fn read_head(self: &Rc<Self>) {
         loop {
-            if !self.input.borrow().is_empty() {
-                if self.state.replace(State::Head) == State::Idle {
-                    self.start_read_timer(self.address.names.default_server().place.core.client_header_timeout);
-                }
-                let progress = self.parser.borrow_mut().parse(&self.input.borrow());
-                match progress {
-                    Ok(Progress::Complete) => return self.begin(),
-                    Ok(Progress::Incomplete) => (),
-                    Err(bad) => return self.refuse(bad),
-                }
-            }
-            match self.read(READ_SIZE) {
-                Ok(0) if self.eof.get() => {
-                    if self.state.get() == State::Head {
-                        log_line!(
-                            Level::Info,
-                            "*{} client closed the connection while sending a request head, client: {}",
-                            self.number,
-                            self.remote
-                        );
+            let parsed = match self.parse_input() {
+                Ok(Parsed::Incomplete) => match self.read_and_parse() {
+                    Ok(parsed) => parsed,
+                    Err(error) => {
+                        log_line!(Level::Info, "*{} recv() failed ({error}), client: {}", self.number, self.remote);
+                        return self.close();
                     }
-                    return self.close();
-                }
-                Ok(0) => return,
-                Ok(_) => (),
-                Err(error) => {
-                    log_line!(Level::Info, "*{} recv() failed ({error}), client: {}", self.number, self.remote);
-                    return self.close();
-                }
+                },
+                parsed => parsed,
+            };
+            match parsed {
+                Ok(Parsed::Head(parts)) => return self.begin(parts),
+                Ok(Parsed::Incomplete) => (),
+                Ok(Parsed::Nothing) if self.eof.get() => return self.end_of_input(),
+                Ok(Parsed::Nothing) => return,
+                Err(bad) => return self.refuse(bad),
             }
         }
     }
 
-    /// Makes a request of a complete head, and runs it.
-    fn begin(self: &Rc<Self>) {
-        let mut parts = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
-        {
-            let parser = &mut *self.parser.borrow_mut();
-            let spare = std::mem::take(&mut parts.head);
-            parts.head = parser.take_head(spare);
-            parts.bytes = self.input.borrow_mut().split_to(parts.head.head_len()).freeze();
-            parser.reset();
+    /// Parses what has been read before.
+    fn parse_input(&self) -> Result<Parsed, BadRequest> {
+        let input = &mut *self.input.borrow_mut();
+        if input.is_empty() {
+            return Ok(Parsed::Incomplete);
         }
+        let parsed = self.parse(input)?;
+        if let Parsed::Head(parts) = &parsed {
+            input.advance(parts.bytes.len());
+        }
+        Ok(parsed)
+    }
+
+    /// Reads once, and parses. A head that comes in one piece is parsed where it was read, and only copied to where it
+    /// stays; so an idle connection has no buffer.
+    fn read_and_parse(&self) -> io::Result<Result<Parsed, BadRequest>> {
+        if !self.input.borrow().is_empty() {
+            return Ok(match self.read(READ_SIZE)? {
+                0 => Ok(Parsed::Nothing),
+                _ => Ok(Parsed::Incomplete),
+            });
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let n = self.receive(scratch)?;
+            if n == 0 {
+                return Ok(Ok(Parsed::Nothing));
+            }
+            let parsed = self.parse(&scratch[..n]);
+            let used = match &parsed {
+                Ok(Parsed::Head(parts)) => parts.bytes.len(),
+                _ => 0,
+            };
+            if used < n {
+                self.input.borrow_mut().extend_from_slice(&scratch[used..n]);
+            }
+            Ok(parsed)
+        })
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<Parsed, BadRequest> {
+        if self.state.replace(State::Head) == State::Idle {
+            self.start_read_timer(self.address.names.default_server().place.core.client_header_timeout);
+        }
+        let parser = &mut *self.parser.borrow_mut();
+        if parser.parse(bytes)? == Progress::Incomplete {
+            return Ok(Parsed::Incomplete);
+        }
+        let mut parts = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        let spare = std::mem::take(&mut parts.head);
+        parts.head = parser.take_head(spare);
+        parts.bytes.extend_from_slice(&bytes[..parts.head.head_len()]);
+        parser.reset();
+        Ok(Parsed::Head(parts))
+    }
+
+    /// The client has closed where a head could have begun, or within one.
+    fn end_of_input(self: &Rc<Self>) {
+        if self.state.get() == State::Head {
+            let text = "client closed the connection while sending a request head";
+            log_line!(Level::Info, "*{} {text}, client: {}", self.number, self.remote);
+        }
+        self.close();
+    }
+
+    /// Makes a request of a complete head, and runs it.
+    fn begin(self: &Rc<Self>, parts: Parts) {
         if let Some(timer) = self.read_timer.get() {
             self.lp.stop_timer(timer);
         }
         let facts = Facts::of(&parts.head, &parts.bytes);
-        let host = facts.as_ref().ok().and_then(|facts| facts.host.clone()).unwrap_or_default();
-        let server = self.address.names.find(&host).clone();
+        let host = facts.as_ref().ok().and_then(|facts| facts.host);
+        let name = host.map_or(&b""[..], |span| span.of(&parts.bytes));
+        let lower = name.iter().any(u8::is_ascii_uppercase).then(|| name.to_ascii_lowercase());
+        let server = self.address.names.find(lower.as_deref().unwrap_or(name));
         let core = &server.place.core;
         self.requests.set(self.requests.get() + 1);
-        stats::get().request();
+        stats::add(stats::Counter::Requests, 1);
         let keep = facts.is_ok()
             && persistent(&parts.head)
             && !core.keepalive_timeout.is_zero()
@@ -337,8 +402,12 @@ impl Http1 {
             Framing::Chunked => BodyReader::Chunked(ChunkedDecoder::new()),
         });
         self.state.set(State::Busy);
-        let request = Rc::new(Request::new(self.clone(), self.site.clone(), server, parts, framing, is_head));
-        request.host.set(request.store(&[&host]));
+        let request = Rc::new(Request::new(self.clone(), self.site, server, parts, framing, is_head));
+        request.host.set(match (&lower, host) {
+            (Some(lower), _) => request.store(&[lower]),
+            (None, Some(span)) => Text::Head(span),
+            (None, None) => Text::default(),
+        });
         if framing == Framing::None || framing == Framing::Length(0) {
             request.body.borrow_mut().complete = true;
         }
@@ -370,12 +439,12 @@ impl Http1 {
             let line = input[..].split(|&byte| byte == b'\n').next().unwrap_or_default();
             line[..line.len().min(256)].to_vec()
         };
-        let server = self.address.names.default_server().clone();
+        let server = self.address.names.default_server();
         self.keep.set(false);
         self.requests.set(self.requests.get() + 1);
-        stats::get().request();
+        stats::add(stats::Counter::Requests, 1);
         self.state.set(State::Busy);
-        let request = Rc::new(Request::new(self.clone(), self.site.clone(), server, parts, Framing::None, false));
+        let request = Rc::new(Request::new(self.clone(), self.site, server, parts, Framing::None, false));
         request.bad_line.replace(line.trim_ascii_end().to_vec());
         request.body.borrow_mut().complete = true;
         log_line!(Level::Info, "*{} {bad}{}", self.number, request.log_tail());
@@ -515,7 +584,7 @@ impl Http1 {
                 out,
                 &response::HeadOut {
                     status: r.status.get(),
-                    tokens: r.place.borrow().core.server_tokens,
+                    tokens: r.place().core.server_tokens,
                     fields: parts
                         .headers_out
                         .fields()
@@ -544,6 +613,10 @@ impl Http1 {
             drop(chain);
         } else if let Err(error) = self.queue_body(r, chain, bytes, last) {
             log_line!(Level::Alert, "*{} {error}{}", self.number, r.log_tail());
+            return Code::ERROR;
+        }
+        if r.has_panicked() {
+            // The release of a buf: nothing more of this response leaves.
             return Code::ERROR;
         }
         if !push && self.queue.borrow().bytes() < POSTPONE {
@@ -605,13 +678,16 @@ impl Http1 {
 
     /// True if all has left.
     fn flush(self: &Rc<Self>, r: &Rc<Request>) -> io::Result<bool> {
+        if self.queue.borrow().is_empty() {
+            return Ok(true);
+        }
         if self.disk.get() {
             return Ok(false);
         }
         let (result, sent, progress) = {
             let queue = &mut *self.queue.borrow_mut();
             let before = queue.bytes();
-            let result = queue.flush(&mut *self.socket.borrow_mut(), r.place.borrow().core.sendfile);
+            let result = queue.flush(&mut *self.socket.borrow_mut(), r.place().core.sendfile);
             (result, queue.take_sent(), queue.bytes() < before)
         };
         if !sent.is_empty() {
@@ -628,7 +704,7 @@ impl Http1 {
             }
             Flushed::Blocked => {
                 if let Some(timer) = timer.filter(|timer| progress || !self.lp.timer_runs(*timer)) {
-                    self.lp.start_timer(timer, r.place.borrow().core.send_timeout);
+                    self.lp.start_timer(timer, r.place().core.send_timeout);
                 }
                 Ok(false)
             }
@@ -697,7 +773,7 @@ impl Http1 {
 
     fn next_request(self: &Rc<Self>) {
         self.state.set(State::Idle);
-        if self.input.borrow().is_empty() {
+        if self.input.borrow().is_empty() && self.input.borrow().capacity() > 0 {
             // An idle connection costs no buffer.
             self.input.replace(BytesMut::new());
             self.queue.borrow_mut().shrink();
@@ -794,7 +870,7 @@ impl Http1 {
         }
         // Both directions end now, though the descriptor is closed with the last owner of this connection.
         let _ = socket.shutdown(Shutdown::Both);
-        stats::get().close();
+        stats::add(stats::Counter::Connections, -1);
     }
 }
 
@@ -853,7 +929,7 @@ impl Source for Http1 {
 
 /// What a head says beyond its syntax.
 struct Facts {
-    host: Option<Vec<u8>>,
+    host: Option<super::Span>,
     raw_path: super::Span,
     path: Normalized,
     args: Option<super::Span>,
@@ -872,17 +948,22 @@ impl Facts {
                 return Err(BadRequest { status: 405, reason: "CONNECT, which this server does not do" });
             }
         };
-        let normalized = normalize(path.of(bytes), true)?;
-        let host = host.map(|host| host.name.of(bytes).to_ascii_lowercase());
+        let normalized = match normalize(target.path(bytes), true)? {
+            // `http://host` has no path, and means "/".
+            Normalized::Same if path.start == path.end => Normalized::Changed(b"/".to_vec()),
+            normalized => normalized,
+        };
+        let host = host.map(|host| host.name);
         Ok(Facts { host, raw_path: path, path: normalized, args, framing })
     }
 }
 
 impl Request {
-    fn new(
+    /// A request at its first step, in the server's own place. Its host and URI are still to be set.
+    pub fn new(
         conn: Rc<Http1>,
-        site: Arc<Site>,
-        server: Arc<crate::site::Server>,
+        site: &'static Site,
+        server: &'static crate::site::Server,
         parts: Parts,
         framing: Framing,
         is_head: bool,
@@ -891,9 +972,9 @@ impl Request {
         Request {
             conn,
             site,
-            place: RefCell::new(server.place.clone()),
+            place: Cell::new(&server.place),
             server,
-            pinned: RefCell::default(),
+            pinned: Cell::default(),
             parts: RefCell::new(parts),
             bad_line: RefCell::default(),
             uri: Cell::default(),
@@ -939,7 +1020,7 @@ impl Request {
     /// Gives the request's memory to the next one.
     fn recycle(&self) {
         let mut parts = self.parts.take();
-        parts.bytes = bytes::Bytes::new();
+        parts.bytes.clear();
         parts.pool.clear();
         parts.headers_out.clear();
         parts.contexts.clear();

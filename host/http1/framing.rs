@@ -152,7 +152,21 @@ fn is_reg_name(name: &[u8]) -> bool {
 /// RFC 3986 `unreserved` and `sub-delims`.
 #[inline]
 fn is_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
+    const TABLE: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 128 {
+            table[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let (marks, mut i) = (b"-._~!$&'()*+,;=", 0);
+        while i < marks.len() {
+            table[marks[i] as usize] = true;
+            i += 1;
+        }
+        table
+    };
+    TABLE[usize::from(byte)]
 }
 
 /// Whether the connection may be used for another request (RFC 9112, 9.3): close wins; else HTTP/1.1 stays open, and

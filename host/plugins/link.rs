@@ -81,6 +81,16 @@ pub(super) unsafe fn request(data: HostData) -> Rc<Request> {
     }
 }
 
+/// The request behind a handle, borrowed.
+///
+/// # Safety
+/// As for [`request`]; the borrow ends with the call.
+pub(super) unsafe fn request_ref(data: &HostData) -> &Request {
+    // SAFETY: the pointer came from Rc::as_ptr, and whoever made the handle holds an Rc during the call; a request is
+    // never borrowed exclusively.
+    unsafe { &*data.cast::<Request>() }
+}
+
 /// Runs the header filters of a place.
 pub fn call_header_filters(r: &Rc<Request>, place: &Place) -> Code {
     // SAFETY: the links are alive as long as the place, which the caller holds, and the last one calls no further.
@@ -235,7 +245,7 @@ pub fn init_balancer(
 pub struct Balancers {
     links: Box<[BalancerLink]>,
     /// What the links point to.
-    _prepared: Vec<Arc<Prepared>>,
+    prepared: Vec<Arc<Prepared>>,
 }
 
 impl Balancers {
@@ -251,7 +261,12 @@ impl Balancers {
         for i in 1..links.len() {
             links[i - 1].next = &raw const links[i];
         }
-        Balancers { links, _prepared: balancers.into_iter().map(|balancer| balancer.prepared).collect() }
+        Balancers { links, prepared: balancers.into_iter().map(|balancer| balancer.prepared).collect() }
+    }
+
+    /// Gives the balancers back to their modules: no request uses them any more.
+    pub fn end(&self) {
+        self.prepared.iter().for_each(|prepared| prepared.end());
     }
 
     /// The slots of the balancers.

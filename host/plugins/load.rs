@@ -10,6 +10,7 @@
 use std::fmt;
 use std::mem::forget;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use abi_stable::StableAbi;
 use abi_stable::abi_stability::abi_checking::{
@@ -49,6 +50,7 @@ pub struct LoadedModule {
     /// Its table of functions.
     pub root: ModuleRootRef,
     instance: Instance,
+    ended: AtomicBool,
 }
 
 /// The module's state, as it handed it out.
@@ -108,10 +110,19 @@ impl LoadedModule {
     }
 }
 
+impl LoadedModule {
+    /// Drops the module's state. Nothing of the module is called afterwards.
+    pub fn end(&self) {
+        if !self.ended.swap(true, Ordering::AcqRel) {
+            // SAFETY: the module's `init` made the instance, and it is given up here, once.
+            unsafe { self.root.fini()(self.slot, self.instance.0) }
+        }
+    }
+}
+
 impl Drop for LoadedModule {
     fn drop(&mut self) {
-        // SAFETY: the module's `init` made the instance, and it is given up here, once.
-        unsafe { self.root.fini()(self.slot, self.instance.0) }
+        self.end();
     }
 }
 
@@ -315,5 +326,6 @@ fn start(
         description: candidate.description.clone(),
         root,
         instance: Instance(instance),
+        ended: AtomicBool::new(false),
     })
 }

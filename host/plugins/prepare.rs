@@ -2,7 +2,13 @@
 
 #![allow(unsafe_code)]
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use abi_stable::std_types::{RString, Tuple2};
 use topnext_module_api::config::Value as Abi;
@@ -19,6 +25,7 @@ pub struct Prepared {
     data: *const (),
     /// The module acts here: its key `enabled`, if it has one, is true.
     pub enabled: bool,
+    ended: AtomicBool,
 }
 
 // SAFETY: the data are the module's configuration, which its bound on Module makes Send and Sync.
@@ -38,11 +45,20 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// Gives it back to the module. No request may use it any more.
+    pub fn end(&self) {
+        if !self.ended.swap(true, Ordering::AcqRel) {
+            // SAFETY: `configure` of this module made it; links that carry it are gone, or used no more, since the worker
+            // is ending; and it is given back once.
+            unsafe { self.module.release(self.data) }
+        }
+    }
+}
+
 impl Drop for Prepared {
     fn drop(&mut self) {
-        // SAFETY: `configure` of this module made it, links that carry it are gone with the place that owned this, and it
-        // is given back once.
-        unsafe { self.module.release(self.data) }
+        self.end();
     }
 }
 
@@ -73,7 +89,7 @@ impl<'a> Preparer<'a> {
         let prepared = match module.configure(value) {
             Ok(configured) => {
                 let (data, enabled) = (configured.data, configured.enabled);
-                Some(Arc::new(Prepared { module: module.clone(), data, enabled }))
+                Some(Arc::new(Prepared { module: module.clone(), data, enabled, ended: AtomicBool::new(false) }))
             }
             Err(found) => {
                 for error in found {
@@ -106,7 +122,7 @@ impl Preparer<'_> {
         match loaded.configure(value) {
             Ok(configured) => {
                 let (data, enabled) = (configured.data, configured.enabled);
-                Some(Arc::new(Prepared { module: loaded.clone(), data, enabled }))
+                Some(Arc::new(Prepared { module: loaded.clone(), data, enabled, ended: AtomicBool::new(false) }))
             }
             Err(found) => {
                 for error in found {

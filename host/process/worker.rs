@@ -24,16 +24,17 @@ const PURGE: Duration = Duration::from_secs(5);
 
 /// Runs a configuration until SIGINT, SIGTERM or SIGQUIT. `ready` is called when connections are accepted.
 pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
-    let site = Arc::new(site);
-    stats::get();
-    let mut sockets = bind(&site)?;
+    // A worker has one configuration for its whole life (a reload starts another process), so that nothing on the path of
+    // a request has to count who uses it.
+    let site: &'static Site = Box::leak(Box::new(site));
+    stats::uptime();
+    let mut sockets = bind(site)?;
     let mut signals = Signals::new([signal::SIGINT, signal::SIGTERM, signal::SIGQUIT])
         .map_err(|error| format!("cannot wait for signals: {error}"))?;
     let mut threads = Vec::new();
     for number in 0..site.threads {
-        let sockets: Vec<_> =
-            sockets.iter_mut().filter_map(|(address, list)| Some((address.clone(), list.pop()?))).collect();
-        match start(number, site.clone(), sockets) {
+        let sockets: Vec<_> = sockets.iter_mut().filter_map(|(address, list)| Some((*address, list.pop()?))).collect();
+        match start(number, site, sockets) {
             Ok(thread) => threads.push(thread),
             Err(error) => {
                 stop(threads);
@@ -41,25 +42,26 @@ pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
             }
         }
     }
-    ready(&site);
+    ready(site);
     if let Some(signal) = signals.forever().next() {
         let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
         log_line!(Level::Notice, "{name} received, exiting");
     }
     stop(threads);
+    site.end();
     Ok(())
 }
 
-type Bound = Vec<(Arc<Address>, Vec<TcpListener>)>;
+type Bound = Vec<(&'static Address, Vec<TcpListener>)>;
 
 /// One socket for each address and thread. All addresses that cannot be bound are named at once.
-fn bind(site: &Site) -> Result<Bound, String> {
+fn bind(site: &'static Site) -> Result<Bound, String> {
     let (mut bound, mut errors) = (Bound::new(), Vec::new());
     for address in &site.addresses {
         let sockets: io::Result<Vec<TcpListener>> =
             (0..site.threads).map(|_| listen::bind(address.address, address.backlog, site.threads > 1)).collect();
         match sockets {
-            Ok(sockets) => bound.push((address.clone(), sockets)),
+            Ok(sockets) => bound.push((&**address, sockets)),
             Err(error) => errors.push(format!("cannot listen on {}: {error}", address.address)),
         }
     }
@@ -71,17 +73,17 @@ struct Thread {
     handle: JoinHandle<()>,
 }
 
-fn start(number: usize, site: Arc<Site>, sockets: Vec<(Arc<Address>, TcpListener)>) -> Result<Thread, String> {
+fn start(number: usize, site: &'static Site, sockets: Vec<(&'static Address, TcpListener)>) -> Result<Thread, String> {
     let (sender, receiver) = mpsc::channel();
     let run = move || {
         error::number_thread(number as u32);
         let started = Loop::new().map_err(|error| error.to_string()).and_then(|lp| {
             for (address, socket) in sockets {
-                let listening = Listener::start(&lp, &site, &address, socket);
+                let listening = Listener::start(&lp, site, address, socket);
                 listening.map_err(|error| format!("{}: {error}", address.address))?;
             }
             if number == 0 {
-                Purge::start(&lp, &site);
+                Purge::start(&lp, site);
             }
             Ok(lp)
         });
@@ -117,16 +119,16 @@ fn stop(threads: Vec<Thread>) {
 /// Closes kept connections that are too old.
 struct Purge {
     lp: std::rc::Rc<Loop>,
-    site: Arc<Site>,
+    site: &'static Site,
     timer: std::cell::Cell<Option<crate::event::TimerId>>,
 }
 
 impl Purge {
-    fn start(lp: &std::rc::Rc<Loop>, site: &Arc<Site>) {
+    fn start(lp: &std::rc::Rc<Loop>, site: &'static Site) {
         if site.upstreams.is_empty() {
             return;
         }
-        let purge = std::rc::Rc::new(Purge { lp: lp.clone(), site: site.clone(), timer: Default::default() });
+        let purge = std::rc::Rc::new(Purge { lp: lp.clone(), site, timer: Default::default() });
         let timer = lp.add_timer(purge.clone(), 0);
         purge.timer.set(Some(timer));
         lp.start_timer(timer, PURGE);
@@ -138,7 +140,7 @@ impl Source for Purge {
 
     fn expired(self: std::rc::Rc<Self>, _: u32) {
         for upstream in &self.site.upstreams {
-            upstream.keepalive.purge(stats::get().now_ms());
+            upstream.keepalive.purge(stats::now_ms());
         }
         if let Some(timer) = self.timer.get() {
             self.lp.start_timer(timer, PURGE);

@@ -47,7 +47,7 @@ impl HeadersOut {
 
     /// Sets a field, in place of all of this name unless `append`.
     pub fn set(&mut self, pool: &mut Pool, name: &[u8], value: &[u8], append: bool) -> Result<(), Refused> {
-        if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) {
+        if name.is_empty() || !name.iter().all(|&byte| TOKEN[usize::from(byte)]) {
             return Err(Refused::Name);
         }
         if value.iter().any(|&byte| (byte < 0x20 && byte != b'\t') || byte == 0x7f) {
@@ -84,20 +84,42 @@ impl HeadersOut {
         self.fields.retain(|field| !pool.get(field.name).eq_ignore_ascii_case(name));
     }
 
+    /// Removes all fields behind the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.fields.truncate(len);
+    }
+
     /// Removes all fields.
     pub fn clear(&mut self) {
         self.fields.clear();
     }
 }
 
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
+/// The bytes of a token (RFC 9110, 5.6.2).
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let marks = b"!#$%&'*+-.^_`|~";
+    let mut i = 0;
+    while i < marks.len() {
+        table[marks[i] as usize] = true;
+        i += 1;
+    }
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] |= (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    table
+};
 
 /// Fields that say where the response ends, or whether the connection stays: only the host knows.
 fn is_framing(name: &[u8]) -> bool {
-    const NAMES: [&[u8]; 4] = [b"content-length", b"transfer-encoding", b"connection", b"keep-alive"];
-    NAMES.iter().any(|framing| name.eq_ignore_ascii_case(framing))
+    match name.len() {
+        10 => name.eq_ignore_ascii_case(b"connection") || name.eq_ignore_ascii_case(b"keep-alive"),
+        14 => name.eq_ignore_ascii_case(b"content-length"),
+        17 => name.eq_ignore_ascii_case(b"transfer-encoding"),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -27,7 +27,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use topnext_module_api::{Chain, context::RawContext, running::Hook};
 
 use crate::{
@@ -62,7 +61,7 @@ impl Default for Text {
 #[derive(Default)]
 pub struct Parts {
     /// The bytes of the head.
-    pub bytes: Bytes,
+    pub bytes: Vec<u8>,
     /// What they say.
     pub head: Head,
     /// Strings that were made for this request.
@@ -126,13 +125,13 @@ pub struct Request {
     /// The connection that it came on.
     pub conn: Rc<Http1>,
     /// The configuration that it lives in.
-    pub site: Arc<Site>,
+    pub site: &'static Site,
     /// The server that its Host names.
-    pub server: Arc<Server>,
+    pub server: &'static Server,
     /// The location that it is in; before that the server's own place.
-    pub place: RefCell<Arc<Place>>,
+    pub place: Cell<&'static Place>,
     /// The place whose filters the response passes: set when the header is sent, and then fixed.
-    pub pinned: RefCell<Option<Arc<Place>>>,
+    pub pinned: Cell<Option<&'static Place>>,
     /// Memory.
     pub parts: RefCell<Parts>,
     /// What came in place of a request line that could not be parsed.
@@ -235,8 +234,8 @@ impl Request {
     }
 
     /// The location that it is in.
-    pub fn place(&self) -> Arc<Place> {
-        self.place.borrow().clone()
+    pub fn place(&self) -> &'static Place {
+        self.place.get()
     }
 
     /// The method is GET or HEAD.

@@ -206,6 +206,7 @@ impl<'a> Builder<'a> {
         };
         let site = Site {
             main: config.main.clone(),
+            servers,
             addresses,
             templates,
             upstreams,

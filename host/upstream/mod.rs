@@ -25,12 +25,13 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use topnext_module_api::{Buf, Chain, Code, Outcome};
 
 use crate::{
     event::{Ready, Source, TimerId},
     finalize,
+    http1::Method,
     log::error::Level,
     log_line, output,
     plugins::{link::Balancers, services::selections::Choice},
@@ -41,10 +42,8 @@ use crate::{
 };
 use peers::{Keepalive, Peers};
 use registry::Target;
-use socket::Socket;
+use socket::{READ_SIZE, Socket};
 
-/// Bytes that one read of a body takes.
-const READ_SIZE: usize = 32 * 1024;
 /// Reads after which other events get their turn.
 const MAX_READS: usize = 16;
 /// Bytes that may wait for the client before the peer is not read any more.
@@ -74,9 +73,9 @@ enum State {
 /// The exchange of one request with its upstream.
 pub struct Exchange {
     r: Rc<Request>,
-    place: Arc<Place>,
-    upstream: Arc<Upstream>,
-    target: Target,
+    place: &'static Place,
+    upstream: &'static Upstream,
+    target: &'static Target,
     choice: Choice,
     peer: Cell<Option<usize>>,
     socket: RefCell<Option<Socket>>,
@@ -91,7 +90,10 @@ pub struct Exchange {
     keep: Cell<bool>,
     /// The client is slower than the peer.
     paused: Cell<bool>,
+    /// Peers that may still be tried.
     tries: Cell<usize>,
+    /// Fields of the response that were there before a peer answered.
+    fields_before: usize,
     timer: Cell<Option<TimerId>>,
 }
 
@@ -113,20 +115,26 @@ pub fn start(r: &Rc<Request>) {
     }
     let place = r.place();
     let Some(protocol) = &place.upstream else { return finalize::finalize(r, Code::ERROR) };
-    let target = r.site.targets.get(protocol.upstream() as usize).cloned();
-    let upstream = target.as_ref().and_then(|target| r.site.upstreams.get(target.upstream)).cloned();
+    let target = r.site.targets.get(protocol.upstream() as usize);
+    let upstream = target.and_then(|target| r.site.upstreams.get(target.upstream));
     let (Some(target), Some(upstream)) = (target, upstream) else {
         log_line!(Level::Alert, "*{} its module names no upstream{}", r.conn.number, r.log_tail());
         return finalize::finalize(r, Code::ERROR);
     };
     let (code, request) = protocol.create_request(r);
     if code != Code::OK || r.failed.get() {
+        r.guarded(|| drop(request));
         return finalize::finalize(r, if code == Code::OK { Code::ERROR } else { code });
     }
-    let choice = Choice::new(upstream.peers.clone(), r.conn.remote_ip(), stats::get().now_ms());
+    if request.iter().any(Buf::in_file) {
+        log_line!(Level::Alert, "*{} its request to the upstream is in a file{}", r.conn.number, r.log_tail());
+        r.guarded(|| drop(request));
+        return finalize::finalize(r, Code::ERROR);
+    }
+    let choice = Choice::new(upstream.peers.clone(), r.conn.remote_ip(), stats::now_ms());
     let exchange = Rc::new(Exchange {
         r: r.clone(),
-        place: place.clone(),
+        place,
         target,
         choice,
         peer: Cell::new(None),
@@ -139,7 +147,8 @@ pub fn start(r: &Rc<Request>) {
         eof: Cell::new(false),
         keep: Cell::new(false),
         paused: Cell::new(false),
-        tries: Cell::new(upstream.peers.list.len()),
+        tries: Cell::new(upstream.peers.list.iter().filter(|peer| !peer.down).count()),
+        fields_before: r.parts.borrow().headers_out.fields().len(),
         timer: Cell::new(None),
         upstream,
     });
@@ -208,24 +217,30 @@ impl Exchange {
     // ---- connect
 
     fn connect(self: &Rc<Self>) {
-        let now = stats::get().now_ms();
+        let now = stats::now_ms();
         self.choice.now_ms.set(now);
-        let chosen = self.r.guarded(|| self.upstream.balancers.get(&self.choice));
-        if self.r.failed.get() {
-            return self.give_up(500);
-        }
-        let Some(peer) = chosen.filter(|peer| *peer < self.upstream.peers.list.len()) else {
-            log_line!(
-                Level::Error,
-                "*{} no live upstreams while connecting to upstream \"{}\"{}",
-                self.r.conn.number,
-                self.upstream.name,
-                self.r.log_tail()
-            );
-            return self.give_up(502);
+        let peer = loop {
+            let chosen = self.r.guarded(|| self.upstream.balancers.get(&self.choice));
+            if self.r.failed.get() {
+                return self.give_up(500);
+            }
+            let Some(peer) = chosen.filter(|peer| self.choice.tried.borrow().get(*peer) == Some(&false)) else {
+                log_line!(
+                    Level::Error,
+                    "*{} no live upstreams while connecting to upstream \"{}\"{}",
+                    self.r.conn.number,
+                    self.upstream.name,
+                    self.r.log_tail()
+                );
+                return self.give_up(502);
+            };
+            self.choice.tried.borrow_mut()[peer] = true;
+            if self.upstream.peers.list[peer].begin(now) {
+                break peer;
+            }
+            // Another thread was faster and has its last connection (max_conns).
+            self.r.guarded(|| self.upstream.balancers.free(&self.choice, peer, Outcome::Unknown));
         };
-        self.choice.tried.borrow_mut()[peer] = true;
-        self.upstream.peers.list[peer].begin(now);
         self.peer.set(Some(peer));
         self.keep.set(false);
         self.eof.set(false);
@@ -267,31 +282,39 @@ impl Exchange {
 
     fn queue_request(&self) {
         let copy: Chain = self.request.borrow().iter().cloned().collect();
-        let queue = &mut *self.queue.borrow_mut();
-        drop(queue.clear());
-        for buf in copy {
-            // Only files can fail, and a request has none.
-            let _ = queue.add_buf(buf);
-        }
+        let unsent = {
+            let queue = &mut *self.queue.borrow_mut();
+            let unsent = queue.clear();
+            for buf in copy {
+                // Only files can fail, and a request has none: see `start`.
+                let _ = queue.add_buf(buf);
+            }
+            unsent
+        };
+        self.r.guarded(|| drop(unsent));
     }
 
-    fn send(self: &Rc<Self>) {
+    /// Only before the header of the response is there: then nothing more is sent (nginx: preserve_output is off).
+    /// False if the connection has failed.
+    fn send(self: &Rc<Self>) -> bool {
         self.request_sent.set(true);
         let (result, sent) = {
             let socket = self.socket.borrow();
-            let Some(socket) = &*socket else { return };
+            let Some(socket) = &*socket else { return false };
             let queue = &mut *self.queue.borrow_mut();
             (queue.flush(&mut *socket.stream(), false), queue.take_sent())
         };
         self.r.guarded(|| drop(sent));
         match result {
             Ok(Flushed::Done) => {
-                if self.state.get() == State::Sending {
-                    self.state.set(State::Header);
-                    self.start_timer(self.target.wanted.read_timeout);
-                }
+                self.state.set(State::Header);
+                self.start_timer(self.target.wanted.read_timeout);
+                true
             }
-            Ok(_) => self.start_timer(self.target.wanted.send_timeout),
+            Ok(_) => {
+                self.start_timer(self.target.wanted.send_timeout);
+                true
+            }
             Err(error) => {
                 log_line!(
                     Level::Error,
@@ -300,24 +323,20 @@ impl Exchange {
                     self.r.log_tail()
                 );
                 self.next(Failure::Error);
+                false
             }
         }
     }
 
     // ---- read
 
-    /// Reads once: the number of bytes; 0 if there are none, or the end (`eof`).
-    fn read(&self, size: usize) -> io::Result<usize> {
+    /// Reads once, at most `size` bytes. `None` if there is nothing, or it is the end (`eof`).
+    fn read<T>(&self, size: usize, take: impl FnOnce(&[u8]) -> T) -> io::Result<Option<T>> {
         let mut socket = self.socket.borrow_mut();
-        let Some(socket) = &mut *socket else { return Ok(0) };
-        if self.eof.get() {
-            return Ok(0);
-        }
-        let n = socket.read(&mut self.input.borrow_mut(), size)?;
-        if n == 0 && socket.at_end() {
-            self.eof.set(true);
-        }
-        Ok(n)
+        let Some(socket) = socket.as_mut().filter(|_| !self.eof.get()) else { return Ok(None) };
+        let result = socket.read(size, take);
+        self.eof.set(socket.at_end());
+        result
     }
 
     fn read_header(self: &Rc<Self>) {
@@ -334,8 +353,8 @@ impl Exchange {
                 );
                 return self.next(Failure::InvalidHeader);
             }
-            match self.read(room) {
-                Ok(0) if self.eof.get() => {
+            match self.read(room, |bytes| self.input.borrow_mut().extend_from_slice(bytes)) {
+                Ok(None) if self.eof.get() => {
                     log_line!(
                         Level::Error,
                         "*{} upstream prematurely closed connection while reading response header{}",
@@ -344,8 +363,8 @@ impl Exchange {
                     );
                     return self.next(Failure::Error);
                 }
-                Ok(0) => return,
-                Ok(_) => self.start_timer(self.target.wanted.read_timeout),
+                Ok(None) => return,
+                Ok(Some(())) => self.start_timer(self.target.wanted.read_timeout),
                 Err(error) => {
                     log_line!(
                         Level::Error,
@@ -363,9 +382,7 @@ impl Exchange {
             }
             match code {
                 Code::AGAIN => {
-                    let mut input = BytesMut::from(head);
-                    input.reserve(bound - input.len());
-                    self.input.replace(input);
+                    self.input.replace(BytesMut::from(head));
                 }
                 Code::OK if length <= head.len() => return self.header_done(head.slice(length..)),
                 _ => return self.next(Failure::InvalidHeader),
@@ -373,7 +390,7 @@ impl Exchange {
         }
     }
 
-    fn header_done(self: &Rc<Self>, rest: bytes::Bytes) {
+    fn header_done(self: &Rc<Self>, rest: Bytes) {
         let Some(protocol) = &self.place.upstream else { return };
         self.upstream_succeeded();
         self.state.set(State::Body);
@@ -394,6 +411,11 @@ impl Exchange {
         if !rest.is_empty() && !self.filter(Chain::from(Buf::from(rest))) {
             return;
         }
+        if self.r.header_only.get() {
+            // A filter has made it a response without a body: the rest of the peer's is of no use to anybody.
+            self.keep.set(false);
+            return self.complete();
+        }
         self.read_body();
     }
 
@@ -408,8 +430,8 @@ impl Exchange {
             if self.paused.get() || self.state.get() != State::Body {
                 return;
             }
-            match self.read(READ_SIZE) {
-                Ok(0) if self.eof.get() => {
+            match self.read(READ_SIZE, Bytes::copy_from_slice) {
+                Ok(None) if self.eof.get() => {
                     let mut end = Chain::from(Buf::last());
                     if let Some(last) = end.first_mut() {
                         last.set_last(true);
@@ -419,10 +441,9 @@ impl Exchange {
                     }
                     return;
                 }
-                Ok(0) => return,
-                Ok(_) => {
+                Ok(None) => return,
+                Ok(Some(piece)) => {
                     self.start_timer(self.target.wanted.read_timeout);
-                    let piece = self.input.borrow_mut().split().freeze();
                     if !self.filter(Chain::from(Buf::from(piece))) {
                         return;
                     }
@@ -492,14 +513,16 @@ impl Exchange {
         finalize::finalize(&self.r, code);
     }
 
-    /// The body ends before its end: the client must learn it.
+    /// The body ends before its end: the client must learn it. The peer has answered, so that this is no failure of it
+    /// that counts (nginx: max_fails is about next_upstream, which ends with the header).
     fn truncated(self: &Rc<Self>, what: &str) {
         log_line!(Level::Error, "*{} {what}{}", self.r.conn.number, self.r.log_tail());
-        self.end(Code::status(502), Outcome::Failed);
+        self.end(Code::status(502), Outcome::Unknown);
         finalize::finalize(&self.r, Code::status(502));
     }
 
     fn give_up(self: &Rc<Self>, status: u16) {
+        self.forget_header();
         self.end(Code::status(status), Outcome::Unknown);
         finalize::finalize(&self.r, Code::status(status));
     }
@@ -524,27 +547,32 @@ impl Exchange {
         }
         let status = if failure == Failure::Timeout { 504 } else { 502 };
         // nginx's default, "error timeout": and what is not idempotent is not sent twice.
-        let resend = !self.request_sent.get() || is_idempotent(self.r.method());
+        let resend = !self.request_sent.get() || is_idempotent(&self.r);
         let another = self.tries.get() > 0 && failure != Failure::InvalidHeader && resend;
         let Some(protocol) = self.place.upstream.as_ref().filter(|_| another) else {
             return self.give_up(status);
         };
-        {
-            let parts = &mut *self.r.parts.borrow_mut();
-            parts.headers_out.clear();
-        }
-        self.r.content_length.set(None);
-        self.r.status.set(0);
+        self.forget_header();
         if protocol.reinit_request(&self.r) != Code::OK {
             return self.give_up(500);
         }
         self.connect();
     }
 
+    /// What a peer's header has left in the response, unless that has begun, goes.
+    fn forget_header(&self) {
+        if self.r.header_started.get() {
+            return;
+        }
+        self.r.parts.borrow_mut().headers_out.truncate(self.fields_before);
+        self.r.content_length.set(None);
+        self.r.status.set(0);
+    }
+
     fn count_failure(&self, peer: usize) {
         let list = &self.upstream.peers.list;
         // nginx: the only peer of an upstream is never taken out.
-        if list.len() > 1 && list[peer].fail(stats::get().now_ms()) {
+        if list.len() > 1 && list[peer].fail(stats::now_ms()) {
             log_line!(
                 Level::Warn,
                 "upstream server {} of \"{}\" temporarily disabled",
@@ -568,9 +596,6 @@ impl Exchange {
             self.r.conn.lp.remove_timer(timer);
         }
         if let Some(peer) = self.peer.get() {
-            if outcome == Outcome::Failed {
-                self.count_failure(peer);
-            }
             let socket = self.socket.take();
             let clean = outcome == Outcome::Ok && self.keep.get() && !self.eof.get() && self.input.borrow().is_empty();
             if let Some(socket) = socket {
@@ -609,35 +634,44 @@ impl Exchange {
     }
 }
 
-/// Methods that may be sent again (nginx: all but POST, LOCK and PATCH; other methods are taken for safe by it too).
-fn is_idempotent(method: crate::http1::Method) -> bool {
-    !matches!(method, crate::http1::Method::Post | crate::http1::Method::Patch)
+/// Whether the method may be sent again (nginx: all but POST, LOCK and PATCH).
+fn is_idempotent(r: &Request) -> bool {
+    match r.method() {
+        Method::Post | Method::Patch => false,
+        Method::Other => {
+            let parts = r.parts.borrow();
+            parts.head.method_span().of(&parts.bytes) != b"LOCK"
+        }
+        _ => true,
+    }
 }
 
 impl Source for Exchange {
     fn ready(self: Rc<Self>, ready: Ready) {
-        if self.state.get() == State::Done {
-            return;
-        }
         if let Some(socket) = &mut *self.socket.borrow_mut() {
             socket.note(ready);
         }
-        if self.state.get() == State::Connecting && (ready.writable || ready.readable) {
+        if self.state.get() == State::Connecting {
             let result = match &*self.socket.borrow() {
-                Some(socket) => socket.connected(),
-                None => return,
+                Some(socket) if ready.writable || ready.readable => socket.connected(),
+                _ => return,
             };
             match result {
                 Ok(true) => {
                     self.state.set(State::Sending);
                     self.start_timer(self.target.wanted.send_timeout);
-                    self.send();
                 }
                 Ok(false) => return,
                 Err(error) => return self.connect_failed(&error),
             }
-        } else if ready.writable && !self.queue.borrow().is_empty() {
-            self.send();
+        }
+        if ready.writable
+            && matches!(self.state.get(), State::Sending | State::Header)
+            && !self.queue.borrow().is_empty()
+            && !self.send()
+        {
+            // That connection is gone, and this event with it.
+            return;
         }
         if self.state.get() == State::Sending && ready.readable {
             // A peer may answer before it has read the whole request.
@@ -656,7 +690,7 @@ impl Source for Exchange {
         };
         log_line!(Level::Error, "*{} upstream timed out while {doing}{}", self.r.conn.number, self.r.log_tail());
         if self.state.get() == State::Body {
-            self.end(Code::status(504), Outcome::Failed);
+            self.end(Code::status(504), Outcome::Unknown);
             return finalize::finalize(&self.r, Code::status(504));
         }
         self.next(Failure::Timeout);

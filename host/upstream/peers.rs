@@ -83,13 +83,18 @@ impl Peer {
         if u128::from(waited) > self.fail_timeout.as_millis() { 0 } else { self.fails.load(Ordering::Relaxed) }
     }
 
-    /// It was chosen. After its time out one request at a time tries it again.
-    pub fn begin(&self, now_ms: u64) {
-        self.connections.fetch_add(1, Ordering::Relaxed);
+    /// It was chosen; false if another thread has taken its last connection meanwhile. After its time out one request at
+    /// a time tries it again.
+    pub fn begin(&self, now_ms: u64) -> bool {
+        let more = |count: u32| (self.max_conns == 0 || count < self.max_conns).then(|| count.saturating_add(1));
+        if self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
+            return false;
+        }
         let waited = now_ms.saturating_sub(self.checked_ms.load(Ordering::Relaxed));
         if u128::from(waited) > self.fail_timeout.as_millis() {
             self.checked_ms.store(now_ms, Ordering::Relaxed);
         }
+        true
     }
 
     /// The request is done with it.
@@ -98,14 +103,17 @@ impl Peer {
         let _ = self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
     }
 
-    /// It has failed. True if this makes it unavailable.
+    /// It has failed. True if it is unavailable now.
     pub fn fail(&self, now_ms: u64) -> bool {
-        if self.fails(now_ms) == 0 {
+        let was_disabled = self.max_fails > 0 && self.fails.load(Ordering::Relaxed) >= self.max_fails;
+        // One that fails when it is tried again stays out. Other failures count only within fail_timeout.
+        if !was_disabled && self.fails(now_ms) == 0 {
             self.fails.store(0, Ordering::Relaxed);
         }
         self.failed_ms.store(now_ms, Ordering::Relaxed);
         self.checked_ms.store(now_ms, Ordering::Relaxed);
-        self.fails.fetch_add(1, Ordering::Relaxed) + 1 == self.max_fails
+        let fails = self.fails.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        self.max_fails > 0 && fails >= self.max_fails
     }
 
     /// It has answered: if it was tried after a failure, the failure is forgotten.
@@ -209,10 +217,15 @@ mod tests {
         assert!(!peer.is_available(1500));
         assert!(!peer.is_available(11_500));
         assert!(peer.is_available(11_501), "after fail_timeout it is tried again");
-        peer.begin(11_501);
+        assert!(peer.begin(11_501));
         assert!(!peer.is_available(11_501), "by one request");
+        assert!(peer.fail(11_502), "one failure is enough to keep it out");
+        assert!(!peer.is_available(21_502));
+        assert!(peer.is_available(21_503));
+        assert!(peer.begin(21_503));
         peer.succeed();
-        assert!(peer.is_available(11_501));
+        assert!(peer.is_available(21_503));
+        assert!(!peer.fail(21_504), "counts from one again");
     }
 
     #[test]
@@ -228,8 +241,8 @@ mod tests {
     fn max_conns_and_down() {
         let mut peer = peer();
         peer.max_conns = 1;
-        peer.begin(0);
-        assert!(!peer.is_available(0));
+        assert!(peer.begin(0));
+        assert!(!peer.is_available(0) && !peer.begin(0));
         peer.end();
         peer.end();
         assert!(peer.is_available(0));

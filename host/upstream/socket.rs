@@ -1,13 +1,12 @@
 //! The socket to a peer: a new connection or a kept one, registered with the loop while a request uses it.
 
 use std::{
-    cell::{Cell, RefCell, RefMut},
+    cell::{RefCell, RefMut},
     io::{self, Read},
     net::SocketAddr,
     rc::Rc,
 };
 
-use bytes::BytesMut;
 use mio::{Token, net::TcpStream};
 
 use super::{
@@ -19,6 +18,14 @@ use crate::{
     stats,
 };
 
+/// Bytes that one read takes at the most.
+pub const READ_SIZE: usize = 32 * 1024;
+
+thread_local! {
+    /// Where reads go to first.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into_boxed_slice());
+}
+
 /// A connection to a peer, in use.
 pub struct Socket {
     stream: RefCell<TcpStream>,
@@ -27,7 +34,7 @@ pub struct Socket {
     pub requests: u32,
     readable: bool,
     read_closed: bool,
-    end: Cell<bool>,
+    end: bool,
 }
 
 impl Socket {
@@ -42,12 +49,14 @@ impl Socket {
     }
 
     fn register(mut stream: TcpStream, requests: u32, exchange: &Rc<Exchange>) -> io::Result<Socket> {
-        // Only a delay is lost if it cannot be set.
-        let _ = stream.set_nodelay(true);
+        if requests == 0 {
+            // Only a delay is lost if it cannot be set.
+            let _ = stream.set_nodelay(true);
+        }
         let source: Rc<dyn Source> = exchange.clone();
         let token = exchange.r.conn.lp.register(&mut stream, source)?;
         let stream = RefCell::new(stream);
-        Ok(Socket { stream, token, requests, readable: false, read_closed: false, end: Cell::new(false) })
+        Ok(Socket { stream, token, requests, readable: false, read_closed: false, end: false })
     }
 
     /// The stream, to write to.
@@ -74,48 +83,49 @@ impl Socket {
         }
     }
 
-    /// Reads once, at most `size` bytes, behind what is there. 0: nothing, or the end.
-    pub fn read(&mut self, input: &mut BytesMut, size: usize) -> io::Result<usize> {
-        if !self.readable || self.end.get() {
-            return Ok(0);
+    /// Reads once, at most `size` bytes, and hands them to `take`, which copies what it needs: so what waits for a slow
+    /// client is as large as its content, however small the pieces are that the peer sends. `None`: nothing, or the end.
+    pub fn read<T>(&mut self, size: usize, take: impl FnOnce(&[u8]) -> T) -> io::Result<Option<T>> {
+        if !self.readable || self.end {
+            return Ok(None);
         }
-        let start = input.len();
-        input.resize(start + size, 0);
-        let result = loop {
-            match self.stream.borrow_mut().read(&mut input[start..]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-                result => break result,
+        SCRATCH.with_borrow_mut(|scratch| {
+            let size = size.min(scratch.len());
+            let result = loop {
+                match self.stream.borrow_mut().read(&mut scratch[..size]) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                    result => break result,
+                }
+            };
+            match result {
+                Ok(0) => {
+                    self.end = true;
+                    Ok(None)
+                }
+                Ok(n) => {
+                    // Edge-triggered: a short read has drained the socket, unless the end is still to come.
+                    self.readable = n == size || self.read_closed;
+                    Ok(Some(take(&scratch[..n])))
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    Ok(None)
+                }
+                Err(error) => Err(error),
             }
-        };
-        input.truncate(start + *result.as_ref().unwrap_or(&0));
-        match result {
-            Ok(0) => {
-                self.end.set(true);
-                Ok(0)
-            }
-            Ok(n) => {
-                // Edge-triggered: a short read has drained the socket, unless the end is still to come.
-                self.readable = n == size || self.read_closed;
-                Ok(n)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.readable = false;
-                Ok(0)
-            }
-            Err(error) => Err(error),
-        }
+        })
     }
 
     /// Whether the peer has closed.
     pub fn at_end(&self) -> bool {
-        self.end.get()
+        self.end
     }
 
     /// Keeps the connection for another request.
     pub fn keep(self, lp: &Loop, keepalive: &Keepalive, peer: usize) {
         let mut stream = self.stream.into_inner();
         lp.deregister(&mut stream, self.token);
-        keepalive.put(peer, std::net::TcpStream::from(stream), self.requests + 1, stats::get().now_ms());
+        keepalive.put(peer, std::net::TcpStream::from(stream), self.requests + 1, stats::now_ms());
     }
 
     /// Closes it.

@@ -28,6 +28,8 @@ pub mod peer_number {
     pub const FAILS: u32 = 4;
     /// 1 if it is marked down in the configuration.
     pub const DOWN: u32 = 5;
+    /// Failures that make it unavailable; 0: none does.
+    pub const MAX_FAILS: u32 = 6;
 }
 
 /// The choice of a peer for one request (or session), and the peers to choose from. Peers have numbers from 0.
@@ -85,6 +87,12 @@ impl<'h> Selection<'h> {
     /// Failures within its `fail_timeout`.
     pub fn fails(&self, peer: usize) -> u32 {
         u32::try_from(self.number(peer, peer_number::FAILS)).unwrap_or(0)
+    }
+
+    /// Failures within its `fail_timeout` that make it unavailable; 0: none does. 1, nginx's default, if the host is too
+    /// old to tell.
+    pub fn max_fails(&self, peer: usize) -> u32 {
+        u32::try_from(self.number(peer, peer_number::MAX_FAILS)).unwrap_or(1)
     }
 
     /// Its connections in use.

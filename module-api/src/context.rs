@@ -60,6 +60,7 @@ pub struct Context<'h, T: 'static> {
 }
 
 impl<'h, T: 'static> Context<'h, T> {
+    #[track_caller]
     pub(crate) fn take(r: HostData, api: RequestApiRef, module: u32) -> Option<Context<'h, T>> {
         // SAFETY: `r` is valid during the hook.
         let raw = unsafe { api.take_context()(r, module) };

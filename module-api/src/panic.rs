@@ -52,7 +52,7 @@ pub fn enter<T>(cell: &RunningCell, module: u32, hook: Hook, run: impl FnOnce() 
 #[cold]
 #[inline(never)]
 fn report(module: u32, hook: Hook, payload: Box<dyn Any + Send>) -> Panicked {
-    let (file, line) = LOCATION.try_with(|last| last.take()).ok().flatten().unwrap_or_default();
+    let (file, line) = take_place();
     let message = if let Some(text) = payload.downcast_ref::<&str>() {
         text
     } else if let Some(text) = payload.downcast_ref::<String>() {
@@ -70,9 +70,40 @@ fn report(module: u32, hook: Hook, payload: Box<dyn Any + Send>) -> Panicked {
     Panicked
 }
 
+/// The most panics of a thread whose places are kept.
+const MAX_PLACES: usize = 8;
+
 thread_local! {
-    /// Where this thread panicked last, noted by the panic hook.
-    static LOCATION: RefCell<Option<(String, u32)>> = const { RefCell::new(None) };
+    /// Where this thread has panicked, noted by the panic hook. Several, if something that is dropped while a panic
+    /// unwinds panics too; what a module catches itself leaves its place behind.
+    static PLACES: RefCell<Vec<(String, u32)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Notes where this thread panics.
+fn put_place(place: (String, u32)) {
+    // While the thread ends there may be no such list any more; a panic in here would end the process.
+    let _ = PLACES.try_with(|places| {
+        if let Ok(mut places) = places.try_borrow_mut() {
+            if places.len() == MAX_PLACES {
+                places.remove(0);
+            }
+            places.push(place);
+        }
+    });
+}
+
+/// Where the panic that was just caught began.
+fn take_place() -> (String, u32) {
+    let take = |places: &RefCell<Vec<(String, u32)>>| {
+        let mut places = places.try_borrow_mut().ok()?;
+        let place = places.pop();
+        if !std::thread::panicking() {
+            // No panic is under way: what is left was caught by the module.
+            places.clear();
+        }
+        place
+    };
+    PLACES.try_with(take).ok().flatten().unwrap_or_default()
 }
 
 /// Sets this image's panic hook, once: it notes file and line and prints nothing, since the host logs the panic.
@@ -85,12 +116,7 @@ pub(crate) fn install_hook(cell: fn() -> Option<&'static RunningCell>) {
             let place = info.location().map(|at| (at.file().to_string(), at.line())).unwrap_or_default();
             let inside = cell().is_some_and(|cell| cell.get() != Running::HOST);
             if inside {
-                // While the thread ends there may be no such cell any more; a panic in here would end the process.
-                let _ = LOCATION.try_with(|last| {
-                    if let Ok(mut last) = last.try_borrow_mut() {
-                        *last = Some(place);
-                    }
-                });
+                put_place(place);
             } else {
                 let text =
                     format!("a thread of a module panicked outside of any hook, at {}:{}: {info}", place.0, place.1);
@@ -128,6 +154,30 @@ mod tests {
         let [panic] = &panics[..] else { panic!("{panics:?}") };
         assert_eq!((panic.module, panic.hook.as_str(), panic.message.as_str()), (4, "body_filter", "number 5"));
         assert!(panic.file.ends_with("panic.rs") && panic.line == line, "{panic}");
+    }
+
+    #[test]
+    fn a_panic_while_another_one_unwinds_has_its_own_place() {
+        struct Grenade;
+        impl Drop for Grenade {
+            fn drop(&mut self) {
+                let cell = host::cell().expect("the kit is the host");
+                assert!(enter(cell, 2, Hook::CONTEXT_DROP, || panic!("inner")).is_err());
+            }
+        }
+        let mut line = 0;
+        let panics = host_tests::counted(|| {
+            let cell = host::cell().expect("the kit is the host");
+            let entered = enter(cell, 1, Hook::CONTENT, || {
+                assert!(catch_unwind(|| panic!("caught by the module")).is_err());
+                let _grenade = Grenade;
+                line = line!() + 1;
+                panic!("outer");
+            });
+            assert!(entered.is_err());
+        });
+        let lines: Vec<(&str, u32)> = panics.iter().map(|panic| (panic.message.as_str(), panic.line)).collect();
+        assert_eq!(lines, [("inner", line - 6), ("outer", line)], "{panics:?}");
     }
 
     #[test]

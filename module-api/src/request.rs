@@ -323,6 +323,7 @@ impl<'h> Request<'h> {
     ///
     /// # Panics
     /// If it is of another type, which is a fault of the module.
+    #[track_caller]
     pub fn context<T: 'static>(&self) -> Option<Context<'h, T>> {
         Context::take(self.data, self.api, self.module())
     }

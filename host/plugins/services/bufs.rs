@@ -1,13 +1,6 @@
 //! Nodes of chains, from free lists per thread, and the handles of open files.
 
-use std::{
-    cell::RefCell,
-    mem::MaybeUninit,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-};
+use std::{cell::RefCell, mem::MaybeUninit, sync::Arc};
 
 use abi_stable::prefix_type::WithMetadata;
 use topnext_module_api::{
@@ -16,7 +9,10 @@ use topnext_module_api::{
     host::{BufApi, BufApiRef},
 };
 
-use crate::open_file::OpenFile;
+use crate::{
+    open_file::OpenFile,
+    stats::{self, Counter},
+};
 
 /// The most free nodes that a thread keeps.
 const MAX_FREE: usize = 1024;
@@ -27,9 +23,6 @@ thread_local! {
     static FREE: RefCell<Vec<Node>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Nodes in use: allocated and not freed, on all threads.
-static LIVE: AtomicI64 = AtomicI64::new(0);
-
 static API: WithMetadata<BufApi> = WithMetadata::new(BufApi { alloc, free, file_clone, file_drop });
 
 /// The table.
@@ -37,20 +30,15 @@ pub const fn api() -> BufApiRef {
     BufApiRef(API.static_as_prefix())
 }
 
-/// Nodes in use.
-pub fn live() -> i64 {
-    LIVE.load(Ordering::Relaxed)
-}
-
 unsafe extern "C" fn alloc() -> *mut RawBuf {
-    LIVE.fetch_add(1, Ordering::Relaxed);
+    stats::add(Counter::Bufs, 1);
     let free = FREE.try_with(|free| free.borrow_mut().pop()).ok().flatten();
     let node: Node = free.unwrap_or_else(Box::new_uninit);
     Box::into_raw(node).cast()
 }
 
 unsafe extern "C" fn free(buf: *mut RawBuf) {
-    LIVE.fetch_sub(1, Ordering::Relaxed);
+    stats::add(Counter::Bufs, -1);
     // SAFETY: the node came from `alloc` as a Box of this type, on whichever thread; nobody uses it any more.
     let node: Node = unsafe { Box::from_raw(buf.cast()) };
     // At the end of a thread its list may be gone: then the node is simply dropped.

@@ -21,17 +21,34 @@ use topnext_module_api::{context::RawContext, running::Running};
 use super::running;
 use crate::{log::error::Level, log_line};
 
+/// Runs host code that runs no code of modules: the cell need not say that the host is running.
+#[inline]
+pub(super) fn quick<T>(default: T, run: impl FnOnce() -> T) -> T {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(value) => value,
+        Err(payload) => {
+            note_panic(payload);
+            default
+        }
+    }
+}
+
 /// Runs host code for a module. `default` is what the module gets if the host panics.
 pub(super) fn guarded<T>(default: T, run: impl FnOnce() -> T) -> T {
     running::as_host(|| match catch_unwind(AssertUnwindSafe(run)) {
         Ok(value) => value,
         Err(payload) => {
-            std::mem::forget(payload);
-            running::count_panic(Running::HOST, "the host panicked".to_string());
-            log_line!(Level::Alert, "the host panicked in a service that a module called: please report this");
+            note_panic(payload);
             default
         }
     })
+}
+
+#[cold]
+fn note_panic(payload: Box<dyn std::any::Any + Send>) {
+    std::mem::forget(payload);
+    running::count_panic(Running::HOST, "the host panicked".to_string());
+    log_line!(Level::Alert, "the host panicked in a service that a module called: please report this");
 }
 
 /// Bytes of a request's head, pool or configuration, as a module gets them.

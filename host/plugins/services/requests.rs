@@ -19,14 +19,17 @@ use topnext_module_api::{
     wake::{RawJob, RawWaker},
 };
 
-use super::{bufs, drop_context, guarded, lasting};
+use super::{bufs, drop_context, guarded, lasting, quick};
 use crate::{
     event::{Remote, RemoteId},
     log::error::{self, Level},
     log_line, mime,
     open_file::{self, NoWait},
     output, phases,
-    plugins::{link::request, running},
+    plugins::{
+        link::{request, request_ref},
+        running,
+    },
     request::{JOB_DONE, Opening, Request, Text, headers_out::Refused, wake_code},
 };
 
@@ -74,6 +77,17 @@ unsafe fn with<T>(data: HostData, default: T, run: impl FnOnce(Rc<Request>) -> T
     guarded(default, || run(r))
 }
 
+/// As [`with`], for what neither runs code of modules nor keeps the request: most services, and the most frequent ones.
+///
+/// # Safety
+/// As for [`with`].
+#[inline]
+unsafe fn with_ref<T>(data: HostData, default: T, run: impl FnOnce(&Request) -> T) -> T {
+    // SAFETY: the caller's promise.
+    let r = unsafe { request_ref(&data) };
+    quick(default, || run(r))
+}
+
 /// Bytes of a request's text, as a module gets them.
 fn text_of(r: &Request, text: Text) -> RSlice<'static, u8> {
     // SAFETY: both the head and the pool keep their bytes in place until the request ends.
@@ -85,23 +99,23 @@ const EMPTY: RSlice<'static, u8> = RSlice::EMPTY;
 unsafe extern "C" fn get_text(data: HostData, which: u32) -> RSlice<'static, u8> {
     // SAFETY: the contract of the table.
     unsafe {
-        with(data, EMPTY, |r| match which {
+        with_ref(data, EMPTY, |r| match which {
             text::METHOD => {
                 let span = r.parts.borrow().head.method_span();
-                text_of(&r, Text::Head(span))
+                text_of(r, Text::Head(span))
             }
-            text::URI => text_of(&r, r.uri.get()),
-            text::ARGS => text_of(&r, r.args.get()),
+            text::URI => text_of(r, r.uri.get()),
+            text::ARGS => text_of(r, r.args.get()),
             text::REQUEST_URI => {
                 let span = r.parts.borrow().head.target();
-                text_of(&r, Text::Head(span))
+                text_of(r, Text::Head(span))
             }
-            text::FILENAME => text_of(&r, phases::filename(&r)),
-            text::HOST => text_of(&r, r.host.get()),
+            text::FILENAME => text_of(r, phases::filename(r)),
+            text::HOST => text_of(r, r.host.get()),
             // SAFETY: the connection keeps its address, and the request keeps the connection.
             text::REMOTE_ADDR => lasting(r.conn.remote_addr()),
             // SAFETY: the place is held by the request until the hook has returned.
-            text::LOCATION => lasting(r.place.borrow().path.as_bytes()),
+            text::LOCATION => lasting(r.place().path.as_bytes()),
             text::MIME_TYPE => {
                 let place = r.place();
                 let parts = r.parts.borrow();
@@ -118,7 +132,7 @@ unsafe extern "C" fn get_number(data: HostData, which: u32) -> i64 {
     let length = |length: Option<u64>| length.and_then(|length| i64::try_from(length).ok()).unwrap_or(-1);
     // SAFETY: the contract of the table.
     unsafe {
-        with(data, -1, |r| match which {
+        with_ref(data, -1, |r| match which {
             number::STATUS => i64::from(r.status.get()),
             number::CONTENT_LENGTH => length(r.content_length.get()),
             number::HEADER_SENT => i64::from(r.header_sent.get()),
@@ -135,7 +149,7 @@ unsafe extern "C" fn get_number(data: HostData, which: u32) -> i64 {
 unsafe extern "C" fn set_number(data: HostData, which: u32, value: i64) -> bool {
     // SAFETY: the contract of the table.
     unsafe {
-        with(data, false, |r| match which {
+        with_ref(data, false, |r| match which {
             number::STATUS if !r.header_sent.get() => match u16::try_from(value) {
                 Ok(status @ 100..=599) => {
                     r.status.set(status);
@@ -148,7 +162,7 @@ unsafe extern "C" fn set_number(data: HostData, which: u32, value: i64) -> bool 
                 true
             }
             number::UPSTREAM_KEEPALIVE => {
-                crate::upstream::set_keepalive(&r, value != 0);
+                crate::upstream::set_keepalive(r, value != 0);
                 true
             }
             _ => false,
@@ -159,9 +173,9 @@ unsafe extern "C" fn set_number(data: HostData, which: u32, value: i64) -> bool 
 unsafe extern "C" fn header_in(data: HostData, name: RStr<'_>, nth: usize) -> OptionalBytes {
     // SAFETY: the contract of the table.
     unsafe {
-        with(data, ROption::RNone, |r| {
+        with_ref(data, ROption::RNone, |r| {
             let span = r.header_in(name.as_str().as_bytes(), nth);
-            span.map(|span| text_of(&r, Text::Head(span))).into()
+            span.map(|span| text_of(r, Text::Head(span))).into()
         })
     }
 }
@@ -171,9 +185,9 @@ type FieldBytes = ROption<Tuple2<RSlice<'static, u8>, RSlice<'static, u8>>>;
 unsafe extern "C" fn header_in_at(data: HostData, index: usize) -> FieldBytes {
     // SAFETY: the contract of the table.
     unsafe {
-        with(data, ROption::RNone, |r| {
+        with_ref(data, ROption::RNone, |r| {
             let field = r.parts.borrow().head.fields().get(index).copied();
-            field.map(|f| Tuple2(text_of(&r, Text::Head(f.name)), text_of(&r, Text::Head(f.value)))).into()
+            field.map(|f| Tuple2(text_of(r, Text::Head(f.name)), text_of(r, Text::Head(f.value)))).into()
         })
     }
 }
@@ -181,7 +195,7 @@ unsafe extern "C" fn header_in_at(data: HostData, index: usize) -> FieldBytes {
 unsafe extern "C" fn header_out(data: HostData, name: RStr<'_>, nth: usize) -> OptionalBytes {
     // SAFETY: the contract of the table; the pool keeps its bytes in place.
     unsafe {
-        with(data, ROption::RNone, |r| {
+        with_ref(data, ROption::RNone, |r| {
             let parts = r.parts.borrow();
             parts.headers_out.get(&parts.pool, name.as_str().as_bytes(), nth).map(|value| lasting(value)).into()
         })
@@ -191,9 +205,9 @@ unsafe extern "C" fn header_out(data: HostData, name: RStr<'_>, nth: usize) -> O
 unsafe extern "C" fn header_out_at(data: HostData, index: usize) -> FieldBytes {
     // SAFETY: the contract of the table.
     unsafe {
-        with(data, ROption::RNone, |r| {
+        with_ref(data, ROption::RNone, |r| {
             let field = r.parts.borrow().headers_out.fields().get(index).copied();
-            field.map(|f| Tuple2(text_of(&r, Text::Pool(f.name)), text_of(&r, Text::Pool(f.value)))).into()
+            field.map(|f| Tuple2(text_of(r, Text::Pool(f.name)), text_of(r, Text::Pool(f.value)))).into()
         })
     }
 }
@@ -202,7 +216,7 @@ unsafe extern "C" fn set_header_out(data: HostData, name: RStr<'_>, value: RSlic
     let module = running::cell().get().module;
     // SAFETY: the contract of the table.
     unsafe {
-        with(data, false, |r| {
+        with_ref(data, false, |r| {
             if r.header_sent.get() {
                 return false;
             }
@@ -232,7 +246,7 @@ unsafe extern "C" fn set_header_out(data: HostData, name: RStr<'_>, value: RSlic
 unsafe extern "C" fn remove_header_out(data: HostData, name: RStr<'_>) {
     // SAFETY: the contract of the table.
     unsafe {
-        with(data, (), |r| {
+        with_ref(data, (), |r| {
             if !r.header_sent.get() {
                 let parts = &mut *r.parts.borrow_mut();
                 parts.headers_out.remove(&parts.pool, name.as_str().as_bytes());
@@ -255,7 +269,7 @@ unsafe extern "C" fn template(data: HostData, template: u32) -> RSlice<'static, 
     // SAFETY: the contract of the table.
     unsafe {
         with(data, EMPTY, |r| {
-            let site = r.site.clone();
+            let site = r.site;
             match site.templates.constant(template) {
                 // SAFETY: the request holds the configuration that has the template.
                 Some(text) => lasting(text),
@@ -268,7 +282,7 @@ unsafe extern "C" fn template(data: HostData, template: u32) -> RSlice<'static, 
 unsafe extern "C" fn take_context(data: HostData, module: u32) -> RawContext {
     // SAFETY: the contract of the table.
     unsafe {
-        with(data, RawContext::NONE, |r| {
+        with_ref(data, RawContext::NONE, |r| {
             let contexts = &mut r.parts.borrow_mut().contexts;
             match contexts.get_mut(module as usize) {
                 Some(context) => std::mem::replace(context, RawContext::NONE),
@@ -312,7 +326,7 @@ unsafe extern "C" fn send_output(data: HostData, chain: Chain) -> Code {
 unsafe extern "C" fn hold(data: HostData, module: u32, holding: bool) {
     // SAFETY: the contract of the table.
     unsafe {
-        with(data, (), |r| {
+        with_ref(data, (), |r| {
             let bit = 1_u128.checked_shl(module).unwrap_or(0);
             let before = r.holding.get();
             r.holding.set(if holding { before | bit } else { before & !bit });
@@ -322,7 +336,7 @@ unsafe extern "C" fn hold(data: HostData, module: u32, holding: bool) {
 
 unsafe extern "C" fn need_memory(data: HostData) {
     // SAFETY: the contract of the table.
-    unsafe { with(data, (), |r| r.need_memory.set(true)) }
+    unsafe { with_ref(data, (), |r| r.need_memory.set(true)) }
 }
 
 unsafe extern "C" fn wake_after(data: HostData, ms: u64) {

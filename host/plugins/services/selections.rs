@@ -80,6 +80,7 @@ unsafe extern "C" fn number(data: HostData, peer: u32, which: u32) -> i64 {
                 peer_number::CONNECTIONS => i64::from(peer.connections()),
                 peer_number::FAILS => i64::from(peer.fails(choice.now_ms.get())),
                 peer_number::DOWN => i64::from(peer.down),
+                peer_number::MAX_FAILS => i64::from(peer.max_fails),
                 _ => -1,
             }
         })

@@ -75,6 +75,7 @@ struct Peer {
     down: Cell<bool>,
     failed: Cell<bool>,
     fails: Cell<u32>,
+    max_fails: Cell<u32>,
     connections: Cell<u32>,
     max_connections: Cell<u32>,
 }
@@ -94,6 +95,7 @@ impl<'a> BalancerTest<'a> {
             down: Cell::new(false),
             failed: Cell::new(false),
             fails: Cell::new(0),
+            max_fails: Cell::new(1),
             connections: Cell::new(0),
             max_connections: Cell::new(0),
         });
@@ -155,6 +157,11 @@ impl<'a> BalancerTest<'a> {
     pub fn set_failed(&self, peer: usize, failed: bool) {
         self.peers[peer].failed.set(failed);
         self.peers[peer].fails.set(u32::from(failed));
+    }
+
+    /// How many failures make this peer unavailable (max_fails); 1 at first.
+    pub fn set_max_fails(&self, peer: usize, most: u32) {
+        self.peers[peer].max_fails.set(most);
     }
 
     /// The most connections that this peer may have; 0 for any number.
@@ -331,6 +338,7 @@ unsafe extern "C" fn number(s: HostData, peer: u32, which: u32) -> i64 {
         peer_number::CONNECTIONS => i64::from(found.connections.get()),
         peer_number::FAILS => i64::from(found.fails.get()),
         peer_number::DOWN => i64::from(found.down.get()),
+        peer_number::MAX_FAILS => i64::from(found.max_fails.get()),
         _ => -1,
     }
 }

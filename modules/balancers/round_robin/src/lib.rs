@@ -75,9 +75,9 @@ impl Balancer for RoundRobin {
     }
 
     fn free(&self, s: &mut Selection<'_>, peer: usize, outcome: Outcome, next: BalancerNext<'_>) {
-        // Without failures that count (max_fails = 0) the weight stays.
-        if outcome == Outcome::Failed && s.fails(peer) > 0 {
-            self.lock().get_mut(peer).into_iter().for_each(Peer::failed);
+        if outcome == Outcome::Failed {
+            let max_fails = s.max_fails(peer);
+            self.lock().get_mut(peer).into_iter().for_each(|peer| peer.failed(max_fails));
         }
         next.free(s, peer, outcome);
     }
@@ -96,9 +96,11 @@ impl Peer {
         Peer { weight, effective: weight, current: 0, backup }
     }
 
-    /// It failed: it is chosen again only when it has recovered.
-    fn failed(&mut self) {
-        self.effective = 0;
+    /// It failed: so many failures make its share nothing, until it has recovered. With 0 failures do not count.
+    fn failed(&mut self, max_fails: u32) {
+        if max_fails > 0 {
+            self.effective = (self.effective - self.weight / i64::from(max_fails)).max(0);
+        }
     }
 }
 
@@ -189,10 +191,24 @@ mod tests {
     #[test]
     fn a_failed_peer_recovers_step_by_step() {
         let mut peers = peers(&[4, 4]);
-        peers[0].failed();
+        peers[0].failed(1);
         assert_eq!(choices(&mut peers, 4, |_| true), "bbab");
         assert_eq!((peers[0].effective, peers[1].effective), (4, 4));
         assert_eq!(peers.iter().map(|peer| peer.current).sum::<i64>(), 0);
+    }
+
+    #[test]
+    fn a_failure_costs_a_share_of_the_weight() {
+        let mut peer = Peer::new(5, false);
+        peer.failed(2);
+        assert_eq!(peer.effective, 3);
+        peer.failed(2);
+        peer.failed(2);
+        assert_eq!(peer.effective, 0);
+        let mut peer = Peer::new(5, false);
+        peer.failed(0);
+        peer.failed(9);
+        assert_eq!(peer.effective, 5);
     }
 
     #[test]
