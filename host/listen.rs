@@ -44,6 +44,11 @@ impl Address {
     }
 }
 
+/// Whether somebody listens there: with SO_REUSEPORT a second server would be let in, and share the connections.
+pub fn is_free(address: SocketAddr) -> io::Result<()> {
+    bind(address, 1, false).map(drop)
+}
+
 /// Binds one socket.
 pub fn bind(address: SocketAddr, backlog: u32, reuse_port: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;

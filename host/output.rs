@@ -235,6 +235,11 @@ pub fn copy_done(r: &Rc<Request>) {
     progress(r, code);
 }
 
+/// Whether a filter holds data, or a file waits to be read for the filters.
+pub fn is_held(r: &Request) -> bool {
+    r.holding.get() != 0 || !r.copy.borrow().is_empty()
+}
+
 /// There is room: every stage that waits goes on.
 pub fn continue_all(r: &Rc<Request>) {
     if r.wait.get() == Wait::Ended || !r.header_sent.get() {
@@ -246,7 +251,7 @@ pub fn continue_all(r: &Rc<Request>) {
             return crate::finalize::finalize(r, Code::ERROR);
         }
     }
-    if !r.copy.borrow().is_empty() && r.conn.unsent() == 0 {
+    if !r.copy.borrow().is_empty() && r.conn.unsent() == 0 && r.holding.get() == 0 {
         let code = copy(r);
         if !matches!(code, Code::OK | Code::AGAIN) {
             crate::finalize::finalize(r, Code::ERROR);

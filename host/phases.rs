@@ -233,6 +233,10 @@ pub fn wake(r: &Rc<Request>, code: u64) {
 /// The connection has room again.
 pub fn room(r: &Rc<Request>) {
     output::continue_all(r);
+    if output::is_held(r) && r.wait.get() != Wait::Flush {
+        // What is on its way has not left: more would only pile up.
+        return;
+    }
     match r.wait.get() {
         Wait::HandlerOrRoom => run(r),
         Wait::Upstream => upstream::room(r),

@@ -558,7 +558,7 @@ impl Http1 {
                 code if code == Code::status(finalize::CLIENT_CLOSED) => finalize::client_closed(&r),
                 code => finalize::finalize(&r, code),
             }
-        } else if self.read_closed.get() && r.wait.get() == Wait::Upstream {
+        } else if self.read_closed.get() && matches!(r.wait.get(), Wait::Upstream | Wait::Handler | Wait::HandlerOrRoom) {
             // nginx (proxy_ignore_client_abort off): nobody waits for the answer any more.
             finalize::client_closed(&r);
         }

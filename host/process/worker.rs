@@ -3,6 +3,7 @@
 use std::{
     io,
     net::TcpListener,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
@@ -13,7 +14,10 @@ use signal_hook::{consts::signal, iterator::Signals};
 use crate::{
     event::{Loop, Ready, Remote, Source},
     listen::{self, Address, Listener},
-    log::error::{self, Level},
+    log::{
+        self,
+        error::{self, Level},
+    },
     log_line,
     site::Site,
     stats,
@@ -58,8 +62,9 @@ type Bound = Vec<(&'static Address, Vec<TcpListener>)>;
 fn bind(site: &'static Site) -> Result<Bound, String> {
     let (mut bound, mut errors) = (Bound::new(), Vec::new());
     for address in &site.addresses {
+        let bind = |_| listen::bind(address.address, address.backlog, site.threads > 1);
         let sockets: io::Result<Vec<TcpListener>> =
-            (0..site.threads).map(|_| listen::bind(address.address, address.backlog, site.threads > 1)).collect();
+            listen::is_free(address.address).and_then(|()| (0..site.threads).map(bind).collect());
         match sockets {
             Ok(sockets) => bound.push((&**address, sockets)),
             Err(error) => errors.push(format!("cannot listen on {}: {error}", address.address)),
@@ -93,8 +98,10 @@ fn start(number: usize, site: &'static Site, sockets: Vec<(&'static Address, Tcp
         };
         // The receiver waits for exactly this.
         let _ = sender.send(Ok(lp.remote().clone()));
-        if let Err(error) = lp.run() {
-            log_line!(Level::Emerg, "event loop {number} failed: {error}");
+        match catch_unwind(AssertUnwindSafe(|| lp.run())) {
+            Ok(Ok(())) => (),
+            Ok(Err(error)) => give_up(&format!("event loop {number} failed: {error}")),
+            Err(_) => give_up(&format!("event loop {number} panicked; this is a fault of the host, please report it")),
         }
     };
     let name = format!("topnext-{number}");
@@ -104,6 +111,13 @@ fn start(number: usize, site: &'static Site, sockets: Vec<(&'static Address, Tcp
         Ok(Err(error)) => Err(error),
         Err(_) => Err("its thread ended".to_string()),
     }
+}
+
+/// A loop that is gone takes its connections with it: the process ends, so that whoever watches it starts another.
+fn give_up(text: &str) -> ! {
+    log_line!(Level::Emerg, "{text}");
+    log::flush();
+    std::process::abort()
 }
 
 fn stop(threads: Vec<Thread>) {

@@ -119,8 +119,8 @@ pub(crate) fn install_hook(cell: fn() -> Option<&'static RunningCell>) {
                 put_place(place);
             } else {
                 let text =
-                    format!("a thread of a module panicked outside of any hook, at {}:{}: {info}", place.0, place.1);
-                host::log(crate::log::Level::Crit, 0, &text);
+                    format!("a thread of the module panicked outside of any hook, at {}:{}: {info}", place.0, place.1);
+                host::log(crate::log::Level::Crit, crate::module::slot(), &text);
             }
         }));
     });

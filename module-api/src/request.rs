@@ -286,7 +286,9 @@ impl<'h> Request<'h> {
         self.number(number::UNSENT).unsigned_abs()
     }
 
-    /// Says whether this module's body filter holds data back. Finalize waits until none does.
+    /// Says whether this module's body filter holds data that it will pass on without further input, when there is time or
+    /// room. Until it says that it holds nothing any more, the request is not finalized and its producer is not asked for
+    /// more. (Input that is kept until more of it comes, as a compressor does, is not held in this sense.)
     pub fn hold(&mut self, holding: bool) {
         // SAFETY: see `text`.
         unsafe { self.api.hold()(self.data, self.module(), holding) }

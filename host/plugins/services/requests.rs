@@ -502,6 +502,8 @@ fn opened(r: &Request, path: &[u8], result: std::io::Result<open_file::OpenFile>
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => Opened::NotFound,
         ErrorKind::PermissionDenied => Opened::Forbidden,
+        // As in nginx.
+        _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => Opened::Forbidden,
         _ => {
             let path = String::from_utf8_lossy(path);
             log_line!(Level::Crit, "*{} open() \"{path}\" failed ({error}){}", r.conn.number, r.log_tail());
@@ -516,6 +518,12 @@ unsafe extern "C" fn internal_redirect(data: HostData, uri: RSlice<'_, u8>, args
         with(data, Code::ERROR, |r| {
             if r.header_started.get() || !uri.as_slice().starts_with(b"/") {
                 return Code::status(500);
+            }
+            // A module may have made it of variables: it must not lead out of the root (nginx: unsafe URI).
+            if uri.as_slice().split(|&byte| byte == b'/').any(|part| part == b"..") {
+                let uri = String::from_utf8_lossy(uri.as_slice());
+                log_line!(Level::Error, "*{} unsafe URI \"{uri}\" was detected{}", r.conn.number, r.log_tail());
+                return Code::status(404);
             }
             let (uri, args) = (r.store(&[uri.as_slice()]), r.store(&[args.as_slice()]));
             r.uri.set(uri);
