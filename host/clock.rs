@@ -50,9 +50,9 @@ fn with<T>(read: impl FnOnce(&Texts) -> T) -> T {
     })
 }
 
-/// The Date field's value (RFC 9110, 5.6.7).
-pub fn write_date(out: &mut Vec<u8>) {
-    with(|texts| out.extend_from_slice(texts.date.as_bytes()));
+/// The Date field's value (RFC 9110, 5.6.7), and the second since 1970 that it stands for.
+pub fn with_date<T>(read: impl FnOnce(&str, u64) -> T) -> T {
+    with(|texts| read(&texts.date, texts.second))
 }
 
 /// The time at the start of a line of the error log, local time.
@@ -71,9 +71,7 @@ mod tests {
 
     #[test]
     fn the_date_is_an_http_date() {
-        let mut date = Vec::new();
-        write_date(&mut date);
-        let date = String::from_utf8(date).expect("ASCII");
+        let date = with_date(|date, _| date.to_string());
         assert_eq!(date.len(), 29, "{date}");
         assert!(httpdate::parse_http_date(&date).is_ok(), "{date}");
     }

@@ -82,7 +82,7 @@ pub fn send(r: &Rc<Request>, status: u16) {
         return finalize::flush(r);
     }
     {
-        let parts = &mut *r.parts.borrow_mut();
+        let parts = &mut **r.parts.borrow_mut();
         for name in ["Content-Type", "Content-Encoding", "Accept-Ranges", "ETag", "Last-Modified"] {
             parts.headers_out.remove(&parts.pool, name.as_bytes());
         }
@@ -118,7 +118,7 @@ pub fn send(r: &Rc<Request>, status: u16) {
 /// Queues the page without any module: the last resort.
 pub fn send_bare(r: &Rc<Request>, status: u16) {
     {
-        let parts = &mut *r.parts.borrow_mut();
+        let parts = &mut **r.parts.borrow_mut();
         parts.headers_out.clear();
         // A failure leaves a response without a type, which is still one.
         let _ = parts.headers_out.set(&mut parts.pool, b"Content-Type", b"text/html", false);

@@ -108,12 +108,15 @@ fn filter(r: &Rc<Request>, chain: Chain) -> Code {
     if r.has_panicked() { Code::ERROR } else { code }
 }
 
+/// Where the pool leaves what it has read.
+type Reading = Arc<Mutex<Option<std::io::Result<Vec<u8>>>>>;
+
 /// Files that wait to be read into memory for the filters.
 #[derive(Default)]
 pub struct Copy {
     waiting: Chain,
     /// The pool reads; it leaves its result here.
-    reading: Option<Arc<Mutex<Option<std::io::Result<Vec<u8>>>>>>,
+    reading: Option<Reading>,
 }
 
 impl Copy {
@@ -186,7 +189,7 @@ fn copied(r: &Request, buf: &mut Buf, data: Vec<u8>) -> Result<Buf, Code> {
 }
 
 fn read_on_pool(r: &Rc<Request>, file: Arc<OpenFile>, pos: u64, want: usize) -> Code {
-    let result = Arc::new(Mutex::new(None));
+    let result = Reading::default();
     let slot = result.clone();
     let (remote, id): (_, RemoteId) = (r.conn.lp.remote().clone(), r.announce());
     let job = Box::new(move || {

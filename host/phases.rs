@@ -61,8 +61,10 @@ pub fn run(r: &Rc<Request>) {
                 r.at.set((step.next(), 0));
                 continue;
             }
+            Step::Handlers(phase) if index == 0 => r.place().phase_from(phase),
             Step::Handlers(phase) => phase,
         };
+        let step = Step::Handlers(phase);
         let place = r.place();
         if phase == Phase::Content {
             if place.upstream.is_some() {

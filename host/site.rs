@@ -109,6 +109,8 @@ pub struct Place {
     pub chains: Chains,
     /// The handlers of each phase, in declared order.
     handlers: [Vec<HandlerLink>; 8],
+    /// The phase to go to in place of each phase that has no handlers: the next one that has, or content.
+    next_phase: [Phase; 8],
     /// The content handler, if the place has one of its own.
     pub content: Option<HandlerLink>,
     /// The upstream protocol, if requests go to an upstream.
@@ -121,6 +123,11 @@ impl Place {
     /// Gives what the modules have made back to them.
     fn end(&self) {
         self.prepared.iter().for_each(|prepared| prepared.end());
+    }
+
+    /// The phase, or, if it has no handlers, the next one after find-config that has; at last content.
+    pub fn phase_from(&self, phase: Phase) -> Phase {
+        self.next_phase[phase as usize]
     }
 
     /// The handlers of a phase.

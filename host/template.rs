@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(templates.constant(plain), Some(&b"plain text"[..]));
         let mixed = templates.compile("a $uri ${args}b $http_x_y").expect("valid");
         assert_eq!(templates.constant(mixed), None);
-        assert_eq!(templates.list[mixed as usize].parts.len(), 7);
+        assert_eq!(templates.list[mixed as usize].parts.len(), 6);
     }
 
     #[test]

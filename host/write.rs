@@ -4,12 +4,12 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, IoSlice, Write},
+    io::{self, IoSlice},
     os::fd::AsFd,
     sync::Arc,
 };
 
-use rustix::io::Errno;
+use rustix::{io::Errno, net::SendFlags};
 use topnext_module_api::{Buf, Chain};
 
 use crate::{
@@ -128,10 +128,7 @@ impl WriteQueue {
     }
 
     /// Sends until all is gone or the socket takes no more.
-    pub fn flush<S>(&mut self, socket: &mut S, use_sendfile: bool) -> io::Result<Flushed>
-    where
-        S: Write + AsFd,
-    {
+    pub fn flush(&mut self, socket: &impl AsFd, use_sendfile: bool) -> io::Result<Flushed> {
         loop {
             let sent = match self.items.front() {
                 None => return Ok(Flushed::Done),
@@ -158,12 +155,12 @@ impl WriteQueue {
     }
 
     /// Writes pieces in memory, as many as one call takes. 0: the socket takes no more.
-    fn send_memory(&self, socket: &mut impl Write) -> io::Result<usize> {
+    fn send_memory(&self, socket: &impl AsFd) -> io::Result<usize> {
         // Most responses are one piece: the header with a small body behind it.
         if self.items.len() == 1
             && let Some(Item::Bytes { bytes, start }) = self.items.front()
         {
-            return write_once(|| socket.write(&bytes[*start..]));
+            return write_once(|| rustix::net::send(socket, &bytes[*start..], SendFlags::NOSIGNAL));
         }
         let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
         let mut count = 0;
@@ -175,7 +172,7 @@ impl WriteQueue {
             };
             count += 1;
         }
-        write_once(|| socket.write_vectored(&pieces[..count]))
+        write_once(|| rustix::io::writev(socket, &pieces[..count]))
     }
 
     fn advance(&mut self, mut sent: u64) {
@@ -229,13 +226,13 @@ impl WriteQueue {
 }
 
 /// One write. 0: the socket takes no more.
-fn write_once(mut write: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+fn write_once(mut write: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<usize> {
     loop {
         match write() {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-            result => return result,
+            Err(Errno::AGAIN) => return Ok(0),
+            Err(Errno::INTR) => (),
+            result => return result.map_err(io::Error::from),
         }
     }
 }
@@ -268,7 +265,7 @@ fn send_file(socket: &impl AsFd, file: &OpenFile, pos: u64, len: u64, left: u64)
 }
 
 /// Sends a part of a file through memory (sendfile = false).
-fn copy_file(socket: &mut impl Write, file: &OpenFile, pos: u64, len: u64) -> io::Result<usize> {
+fn copy_file(socket: &impl AsFd, file: &OpenFile, pos: u64, len: u64) -> io::Result<usize> {
     let mut buffer = [0; 32 * 1024];
     let want = buffer.len().min(len as usize);
     let read = match file.read_nowait(pos, &mut buffer[..want])? {
@@ -276,10 +273,7 @@ fn copy_file(socket: &mut impl Write, file: &OpenFile, pos: u64, len: u64) -> io
         NoWait::Done(n) => n,
         NoWait::WouldBlock => return Ok(0),
     };
-    match socket.write(&buffer[..read]) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-        result => result,
-    }
+    write_once(|| rustix::net::send(socket, &buffer[..read], SendFlags::NOSIGNAL))
 }
 
 fn truncated(missing: u64) -> io::Error {

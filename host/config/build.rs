@@ -114,6 +114,7 @@ impl<'a> Builder<'a> {
         let mut upstream = Upstream {
             name: name.to_owned(),
             balancer: Vec::new(),
+            balancer_origins: Vec::new(),
             server: Vec::new(),
             keepalive: 0,
             keepalive_timeout: Default::default(),

@@ -220,6 +220,8 @@ pub struct Upstream {
     pub name: String,
     /// Names of balancers, outermost first; at least one.
     pub balancer: Vec<String>,
+    /// Where each of them was written.
+    pub balancer_origins: Vec<Origin>,
     /// At least one.
     pub server: Vec<PeerConf>,
     /// Idle connections that are kept.
@@ -361,7 +363,11 @@ impl Upstream {
     /// Sets a directive. False if no field has this name.
     pub(super) fn set(&mut self, name: &str, node: &Node) -> bool {
         match name {
-            "balancer" => self.balancer = node.as_list().unwrap_or(&[]).iter().map(text).collect(),
+            "balancer" => {
+                let names = node.as_list().unwrap_or(&[]);
+                self.balancer = names.iter().map(text).collect();
+                self.balancer_origins = names.iter().map(|name| name.origin).collect();
+            }
             "server" => self.server = node.as_list().unwrap_or(&[]).iter().filter_map(PeerConf::of).collect(),
             "keepalive" => self.keepalive = count(node),
             "keepalive_timeout" => self.keepalive_timeout = duration(node),
@@ -456,6 +462,7 @@ mod tests {
         let upstream = || Upstream {
             name: String::new(),
             balancer: Vec::new(),
+            balancer_origins: Vec::new(),
             server: Vec::new(),
             keepalive: 0,
             keepalive_timeout: Duration::ZERO,

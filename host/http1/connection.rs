@@ -17,7 +17,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    io::{self, Read},
+    io,
     net::Shutdown,
     rc::Rc,
     sync::Arc,
@@ -26,6 +26,7 @@ use std::{
 
 use bytes::{Buf as _, BytesMut};
 use mio::{Token, net::TcpStream};
+use rustix::{io::Errno, net::RecvFlags};
 use topnext_module_api::{Buf, Chain, Code, running::Hook};
 
 use super::{
@@ -38,7 +39,7 @@ use crate::{
     listen::Address,
     log::error::Level,
     log_line, phases,
-    request::{Parts, Request, Text, Wait, wake_code},
+    request::{Lent, Request, Text, Wait, wake_code},
     site::Site,
     stats,
     write::{Flushed, WriteQueue},
@@ -77,7 +78,7 @@ enum State {
 /// What came of parsing what was read.
 enum Parsed {
     /// A head.
-    Head(Parts),
+    Head(Lent),
     /// More is needed.
     Incomplete,
     /// Nothing was read: there is nothing now, or the end.
@@ -128,12 +129,7 @@ pub struct Http1 {
 thread_local! {
     /// Where heads are read to.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_SIZE].into_boxed_slice());
-    /// Memory of requests that have ended, for the next ones.
-    static SPARE: RefCell<Vec<Parts>> = const { RefCell::new(Vec::new()) };
 }
-
-/// The most parts that a thread keeps.
-const MAX_SPARE: usize = 64;
 
 /// Takes a connection over. The loop keeps it; a benchmark, which has no loop that turns, uses what is returned.
 pub fn accept(
@@ -221,6 +217,11 @@ impl Http1 {
         self.address.port()
     }
 
+    /// Whether the client has closed its side.
+    pub fn client_closed(&self) -> bool {
+        self.read_closed.get()
+    }
+
     /// Requests so far, the running one included.
     pub fn requests(&self) -> u32 {
         self.requests.get()
@@ -247,24 +248,25 @@ impl Http1 {
         if !self.readable.get() || self.eof.get() {
             return Ok(0);
         }
+        let size = buffer.len();
         let result = loop {
-            match self.socket.borrow_mut().read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-                result => break result,
+            match rustix::net::recv(&*self.socket.borrow(), &mut *buffer, RecvFlags::empty()) {
+                Err(Errno::INTR) => (),
+                result => break result.map(|(_, n)| n),
             }
         };
         match result {
             Ok(0) => self.eof.set(true),
             // Edge-triggered: a short read has drained the socket, unless the end is still to come.
-            Ok(n) if n < buffer.len() && !self.read_closed.get() => self.readable.set(false),
+            Ok(n) if n < size && !self.read_closed.get() => self.readable.set(false),
             Ok(_) => (),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(Errno::AGAIN) => {
                 self.readable.set(false);
                 return Ok(0);
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
-        result
+        result.map_err(io::Error::from)
     }
 
     /// Reads once, at most `size` bytes, behind what is in the input.
@@ -350,17 +352,19 @@ impl Http1 {
     }
 
     fn parse(&self, bytes: &[u8]) -> Result<Parsed, BadRequest> {
-        if self.state.replace(State::Head) == State::Idle {
-            self.start_read_timer(self.address.names.default_server().place.core.client_header_timeout);
-        }
+        let first = self.state.replace(State::Head) == State::Idle;
         let parser = &mut *self.parser.borrow_mut();
         if parser.parse(bytes)? == Progress::Incomplete {
+            if first {
+                self.start_read_timer(self.address.names.default_server().place.core.client_header_timeout);
+            }
             return Ok(Parsed::Incomplete);
         }
-        let mut parts = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        let mut parts = Lent::new();
         let spare = std::mem::take(&mut parts.head);
         parts.head = parser.take_head(spare);
-        parts.bytes.extend_from_slice(&bytes[..parts.head.head_len()]);
+        let head = parts.head.head_len();
+        parts.bytes.extend_from_slice(&bytes[..head]);
         parser.reset();
         Ok(Parsed::Head(parts))
     }
@@ -375,7 +379,7 @@ impl Http1 {
     }
 
     /// Makes a request of a complete head, and runs it.
-    fn begin(self: &Rc<Self>, parts: Parts) {
+    fn begin(self: &Rc<Self>, parts: Lent) {
         if let Some(timer) = self.read_timer.get() {
             self.lp.stop_timer(timer);
         }
@@ -431,7 +435,7 @@ impl Http1 {
 
     /// Answers a head that cannot be parsed.
     fn refuse(self: &Rc<Self>, bad: BadRequest) {
-        let mut parts = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        let mut parts = Lent::new();
         // What was parsed so far means nothing.
         parts.head = Head::default();
         let line = {
@@ -558,7 +562,8 @@ impl Http1 {
                 code if code == Code::status(finalize::CLIENT_CLOSED) => finalize::client_closed(&r),
                 code => finalize::finalize(&r, code),
             }
-        } else if self.read_closed.get() && matches!(r.wait.get(), Wait::Upstream | Wait::Handler | Wait::HandlerOrRoom) {
+        } else if self.read_closed.get() && matches!(r.wait.get(), Wait::Upstream | Wait::Handler | Wait::HandlerOrRoom)
+        {
             // nginx (proxy_ignore_client_abort off): nobody waits for the answer any more.
             finalize::client_closed(&r);
         }
@@ -576,6 +581,11 @@ impl Http1 {
             if !http11 {
                 self.keep.set(false);
             }
+        }
+        // The client waits for 100 with its body. Whether it sends one behind another answer is not known, nor what it
+        // sends then: a body or a request.
+        if r.parts.borrow().head.facts().expect_continue && !r.body.borrow().wanted && self.input.borrow().is_empty() {
+            self.keep.set(false);
         }
         let head_chunked = known.is_none() && !bodyless && http11;
         self.queue.borrow_mut().add_bytes(|out| {
@@ -687,7 +697,7 @@ impl Http1 {
         let (result, sent, progress) = {
             let queue = &mut *self.queue.borrow_mut();
             let before = queue.bytes();
-            let result = queue.flush(&mut *self.socket.borrow_mut(), r.place().core.sendfile);
+            let result = queue.flush(&*self.socket.borrow(), r.place().core.sendfile);
             (result, queue.take_sent(), queue.bytes() < before)
         };
         if !sent.is_empty() {
@@ -759,7 +769,6 @@ impl Http1 {
     /// The response has left: what follows on this connection?
     pub fn request_done(self: &Rc<Self>, r: &Rc<Request>) {
         self.request.replace(None);
-        r.recycle();
         if !self.keep.get() {
             return self.begin_linger();
         }
@@ -845,7 +854,12 @@ impl Http1 {
     pub fn abort(self: &Rc<Self>) {
         let sent = self.queue.borrow_mut().clear();
         drop(sent);
-        let _ = socket2::SockRef::from(&*self.socket.borrow()).set_linger(Some(Duration::ZERO));
+        // The reset has to leave before the shutdown in `close`, which sends an orderly end: to a client that reads until
+        // the end of the connection that would be a whole response.
+        let reset = rustix::net::connect_unspec(&*self.socket.borrow());
+        if reset.is_err() {
+            let _ = socket2::SockRef::from(&*self.socket.borrow()).set_linger(Some(Duration::ZERO));
+        }
         self.close();
     }
 
@@ -854,9 +868,7 @@ impl Http1 {
         if self.state.replace(State::Closed) == State::Closed {
             return;
         }
-        if let Some(r) = self.request.take() {
-            r.recycle();
-        }
+        self.request.replace(None);
         self.stop_timers();
         for timer in [self.read_timer.take(), self.send_timer.take()].into_iter().flatten() {
             self.lp.remove_timer(timer);
@@ -964,7 +976,7 @@ impl Request {
         conn: Rc<Http1>,
         site: &'static Site,
         server: &'static crate::site::Server,
-        parts: Parts,
+        parts: Lent,
         framing: Framing,
         is_head: bool,
     ) -> Request {
@@ -1015,20 +1027,6 @@ impl Request {
             jobs: Cell::default(),
             late_wakes: RefCell::default(),
         }
-    }
-
-    /// Gives the request's memory to the next one.
-    fn recycle(&self) {
-        let mut parts = self.parts.take();
-        parts.bytes.clear();
-        parts.pool.clear();
-        parts.headers_out.clear();
-        parts.contexts.clear();
-        SPARE.with_borrow_mut(|spare| {
-            if spare.len() < MAX_SPARE {
-                spare.push(parts);
-            }
-        });
     }
 
     /// The length of the body as announced; `None` if it is chunked.

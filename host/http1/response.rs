@@ -1,5 +1,7 @@
 //! The head of a response, as bytes.
 
+use std::cell::RefCell;
+
 use crate::{clock, error_page};
 
 /// What a head says.
@@ -23,20 +25,19 @@ pub struct HeadOut<'a, Fields: Iterator<Item = (&'a [u8], &'a [u8])>> {
 /// Writes the head at the end of `out`. A module that sets Date or Server itself replaces the host's.
 pub fn write_head<'a>(out: &mut Vec<u8>, head: &HeadOut<'a, impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone>) {
     out.reserve(512);
-    status_line(out, head.status);
     let fields = || head.fields.clone();
     let has = |name: &[u8]| fields().any(|(field, _)| field.eq_ignore_ascii_case(name));
-    if !has(b"server") {
-        out.extend_from_slice(if head.tokens {
-            concat!("Server: topnext/", env!("CARGO_PKG_VERSION"), "\r\n").as_bytes()
-        } else {
-            b"Server: topnext\r\n"
-        });
-    }
-    if !has(b"date") {
-        out.extend_from_slice(b"Date: ");
-        clock::write_date(out);
-        out.extend_from_slice(b"\r\n");
+    match (has(b"server"), has(b"date")) {
+        (false, false) if head.status == 200 => usual_start(out, head.tokens),
+        (server, date) => {
+            status_line(out, head.status);
+            if !server {
+                out.extend_from_slice(server_line(head.tokens));
+            }
+            if !date {
+                clock::with_date(|date, _| date_line(out, date));
+            }
+        }
     }
     for (name, value) in fields() {
         out.extend_from_slice(name);
@@ -59,24 +60,55 @@ pub fn write_head<'a>(out: &mut Vec<u8>, head: &HeadOut<'a, impl Iterator<Item =
     }
 }
 
+thread_local! {
+    /// The start of nearly every head, and the second that it was made in; with and without the version.
+    static USUAL_START: RefCell<[(u64, Vec<u8>); 2]> = RefCell::default();
+}
+
+/// Status 200, Server and Date, made once a second.
+fn usual_start(out: &mut Vec<u8>, tokens: bool) {
+    clock::with_date(|date, now| {
+        USUAL_START.with_borrow_mut(|starts| {
+            let (second, start) = &mut starts[usize::from(tokens)];
+            if *second != now || start.is_empty() {
+                *second = now;
+                start.clear();
+                status_line(start, 200);
+                start.extend_from_slice(server_line(tokens));
+                date_line(start, date);
+            }
+            out.extend_from_slice(start);
+        });
+    });
+}
+
 fn status_line(out: &mut Vec<u8>, status: u16) {
-    match status {
-        200 => out.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
-        status => {
-            out.extend_from_slice(b"HTTP/1.1 ");
-            out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
-            out.push(b' ');
-            out.extend_from_slice(error_page::reason(status).as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(error_page::reason(status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn server_line(tokens: bool) -> &'static [u8] {
+    if tokens {
+        concat!("Server: topnext/", env!("CARGO_PKG_VERSION"), "\r\n").as_bytes()
+    } else {
+        b"Server: topnext\r\n"
     }
+}
+
+fn date_line(out: &mut Vec<u8>, date: &str) {
+    out.extend_from_slice(b"Date: ");
+    out.extend_from_slice(date.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn text(head: &HeadOut<'_, std::vec::IntoIter<(&'static [u8], &'static [u8])>>) -> String {
+    fn text<'a>(head: &HeadOut<'a, std::vec::IntoIter<(&'a [u8], &'a [u8])>>) -> String {
         let mut out = Vec::new();
         write_head(&mut out, head);
         String::from_utf8(out).expect("ASCII")

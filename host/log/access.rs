@@ -42,7 +42,7 @@ pub fn write(line: &mut Vec<u8>, entry: &Entry<'_>) {
 fn escape(line: &mut Vec<u8>, text: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in text {
-        if byte < 0x20 || byte > 0x7e || byte == b'"' || byte == b'\\' {
+        if !(0x20..=0x7e).contains(&byte) || byte == b'"' || byte == b'\\' {
             line.extend_from_slice(&[b'\\', b'x', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         } else {
             line.push(byte);

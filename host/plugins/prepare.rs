@@ -94,7 +94,8 @@ impl<'a> Preparer<'a> {
             Err(found) => {
                 for error in found {
                     let (path, message) = (error.path.as_str(), error.message.as_str());
-                    errors.push(table.origin_of(path), table.key_of(path), message);
+                    let key = table.key_of(&as_written(&self.schemas[table.module].fields, path));
+                    errors.push(table.origin_of(path), key, message);
                 }
                 None
             }
@@ -136,6 +137,15 @@ impl Preparer<'_> {
                 None
             }
         }
+    }
+}
+
+/// A module's path as it stands in the file: a merged key has a list for each level, whose number nobody has written.
+fn as_written(fields: &[Field], path: &str) -> String {
+    let merged = path.split_once('[').filter(|(key, _)| fields.iter().any(|field| field.merge && field.key == *key));
+    match merged.and_then(|(key, rest)| Some((key, rest.split_once(']')?.1))) {
+        Some((key, rest)) => format!("{key}{rest}"),
+        None => path.to_string(),
     }
 }
 

@@ -50,7 +50,8 @@ impl HeadersOut {
         if name.is_empty() || !name.iter().all(|&byte| TOKEN[usize::from(byte)]) {
             return Err(Refused::Name);
         }
-        if value.iter().any(|&byte| (byte < 0x20 && byte != b'\t') || byte == 0x7f) {
+        // Without an early end, so that it takes many bytes at once.
+        if value.iter().fold(false, |bad, &byte| bad | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f)) {
             return Err(Refused::Value);
         }
         if is_framing(name) {
@@ -73,8 +74,7 @@ impl HeadersOut {
         if self.fields.len() >= MAX_FIELDS {
             return Err(Refused::TooMuch);
         }
-        let name = pool.store(&[name]).ok_or(Refused::TooMuch)?;
-        let value = pool.store(&[value]).ok_or(Refused::TooMuch)?;
+        let (name, value) = pool.store(&[name, value]).ok_or(Refused::TooMuch)?.split_at(name.len());
         self.fields.push(FieldOut { name, value });
         Ok(())
     }

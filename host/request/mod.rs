@@ -22,6 +22,7 @@ pub mod pool;
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    ops::{Deref, DerefMut},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -70,6 +71,65 @@ pub struct Parts {
     pub headers_out: HeadersOut,
     /// The modules' contexts, by slot.
     pub contexts: Vec<RawContext>,
+}
+
+thread_local! {
+    /// Parts of requests that have ended, for the next ones. Boxed, since they are large and handed around.
+    #[allow(clippy::vec_box)]
+    static SPARE: RefCell<Vec<Box<Parts>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The most parts that a thread keeps.
+const MAX_SPARE: usize = 64;
+/// The most memory that parts keep for the bytes of a head.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Parts lent to a request: they go back when the request is dropped.
+pub struct Lent(Option<Box<Parts>>);
+
+impl Lent {
+    /// Parts that are empty, with the memory of an earlier request if there is one.
+    pub fn new() -> Lent {
+        Lent(Some(SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()))
+    }
+}
+
+impl Default for Lent {
+    fn default() -> Lent {
+        Lent::new()
+    }
+}
+
+impl Deref for Lent {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        self.0.as_ref().expect("taken by drop only")
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Parts {
+        self.0.as_mut().expect("taken by drop only")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let Some(mut parts) = self.0.take() else { return };
+        parts.bytes.clear();
+        parts.bytes.shrink_to(MAX_HEAD);
+        parts.pool.clear();
+        parts.headers_out.clear();
+        parts.contexts.clear();
+        // At the end of a thread the list may be gone; then the parts are simply dropped.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < MAX_SPARE {
+                spare.push(parts);
+            }
+        });
+    }
 }
 
 impl Parts {
@@ -133,7 +193,7 @@ pub struct Request {
     /// The place whose filters the response passes: set when the header is sent, and then fixed.
     pub pinned: Cell<Option<&'static Place>>,
     /// Memory.
-    pub parts: RefCell<Parts>,
+    pub parts: RefCell<Lent>,
     /// What came in place of a request line that could not be parsed.
     pub bad_line: RefCell<Vec<u8>>,
 

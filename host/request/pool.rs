@@ -8,6 +8,14 @@ pub struct PoolStr {
     len: u32,
 }
 
+impl PoolStr {
+    /// The first `at` bytes, and the rest.
+    pub fn split_at(self, at: usize) -> (PoolStr, PoolStr) {
+        let at = u32::try_from(at).unwrap_or(u32::MAX).min(self.len);
+        (PoolStr { len: at, ..self }, PoolStr { start: self.start + at, len: self.len - at, ..self })
+    }
+}
+
 /// Size of the first chunk; further ones are at least as large.
 const CHUNK: usize = 1024;
 /// The most that one request may store.

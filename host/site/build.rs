@@ -18,7 +18,8 @@ use super::{Place, Server, Site, facts};
 use crate::{
     config::{
         AccessLog, Config, Contexts, Diagnostics, Document, Files, Listen, Location, LocationKind, ModuleDecl,
-        ModuleSchema, Origin, PeerAddress, Scope,
+        ModuleSchema, ModuleTable, Origin, PeerAddress, Scope,
+        diagnostic::{did_you_mean, join_key},
     },
     event::thread_pool::ThreadPool,
     listen::Address,
@@ -264,7 +265,7 @@ impl<'a> Builder<'a> {
         let mut prepared: Vec<Arc<Prepared>> = Vec::new();
         let mut filters = Vec::new();
         let mut handlers: [Vec<HandlerLink>; 8] = Default::default();
-        let mut content: Vec<(Origin, &LoadedModule, Option<HandlerLink>, Option<Protocol>)> = Vec::new();
+        let mut content: Vec<(&ModuleTable, &LoadedModule, Option<HandlerLink>, Option<Protocol>)> = Vec::new();
         for table in &scope.modules {
             let module = &self.modules[table.module];
             if !contexts(module).meets(Contexts::LOCATION) {
@@ -282,20 +283,20 @@ impl<'a> Builder<'a> {
             }
             if let Some(hooks) = root.content().into_option() {
                 let link = HandlerLink { call: hooks.call(), data, module: slot };
-                content.push((table.origin, module, Some(link), None));
+                content.push((table, module, Some(link), None));
             }
             if let Some(hooks) = root.upstream().into_option() {
-                content.push((table.origin, module, None, Some(Protocol::new(hooks, data, slot))));
+                content.push((table, module, None, Some(Protocol::new(hooks, data, slot))));
             }
             prepared.push(active);
         }
         if let [(_, first, ..), rest @ ..] = content.as_slice() {
-            for (origin, other, ..) in rest {
+            for (table, other, ..) in rest {
                 let text = format!(
                     "{title} has two content handlers, {:?} and {:?}; a place can have one: switch one of them off there",
                     first.name, other.name
                 );
-                self.errors.push(*origin, other.name.clone(), text);
+                self.errors.push(table.origin, table.key_prefix.clone(), text);
             }
         }
         let (content, upstream) = match content.into_iter().next() {
@@ -309,6 +310,7 @@ impl<'a> Builder<'a> {
             access_log: self.access_log(scope),
             core: scope.core.clone(),
             chains: Chains::new(&filters),
+            next_phase: next_phases(&handlers),
             handlers,
             content,
             upstream,
@@ -372,20 +374,25 @@ impl<'a> Builder<'a> {
             }));
         }
         let peers = Arc::new(Peers { list });
-        let key = format!("http.upstream.{}.balancer", upstream.name);
+        let key = join_key(&join_key("http.upstream", &upstream.name), "balancer");
         let mut links = Vec::new();
-        for name in &upstream.balancer {
+        for (index, name) in upstream.balancer.iter().enumerate() {
+            // Not written: the default, which is part of no file.
+            let origin = upstream.balancer_origins.get(index).copied().filter(|origin| *origin != Origin::BUILT_IN);
+            let origin = origin.unwrap_or(upstream.origin);
             let Some(at) = self.balancer(name) else {
                 let known: Vec<&str> = self.balancers().map(|module| module.name.as_str()).collect();
-                let text = format!(
-                    "found {name:?}, expected the name of a loaded balancer: {}; add [[module]] name = {name:?}",
-                    if known.is_empty() { "there is none".to_string() } else { known.join(", ") }
-                );
-                self.errors.push(upstream.origin, key.clone(), text);
+                let advice = match did_you_mean(name, known.iter().copied()) {
+                    Some(near) => format!("did you mean {near:?}?"),
+                    None => format!("add [[module]] name = {name:?}"),
+                };
+                let known = if known.is_empty() { "there is none".to_string() } else { known.join(", ") };
+                let text = format!("found {name:?}, expected the name of a loaded balancer: {known}; {advice}");
+                self.errors.push(origin, format!("{key}[{index}]"), text);
                 continue;
             };
             self.check_parameters(upstream, at);
-            links.extend(self.link_balancer(at, upstream.modules.get(at), &peers, upstream.origin, &key));
+            links.extend(self.link_balancer(at, upstream.modules.get(at), &peers, origin, &key));
         }
         let keepalive =
             Keepalive::new(upstream.keepalive as usize, upstream.keepalive_timeout, upstream.keepalive_requests);
@@ -463,7 +470,7 @@ impl<'a> Builder<'a> {
 
     fn addresses(&mut self, config: &Config, servers: &[Arc<Server>]) -> Vec<Arc<Address>> {
         let mut order: Vec<SocketAddr> = Vec::new();
-        let mut found: HashMap<SocketAddr, (u32, Vec<(Arc<Server>, bool)>)> = HashMap::new();
+        let mut found: HashMap<SocketAddr, Listening> = HashMap::new();
         for (server, conf) in servers.iter().zip(&config.http.servers) {
             for listen in &conf.listen {
                 let Listen::Tcp(address) = &listen.address else {
@@ -484,6 +491,22 @@ impl<'a> Builder<'a> {
         };
         order.into_iter().filter_map(make).collect()
     }
+}
+
+/// What is known of an address: its backlog, and its servers, with whether each is the default.
+type Listening = (u32, Vec<(Arc<Server>, bool)>);
+
+/// For each phase: itself if it has handlers, else the next one that has, or content. Content and log stand for
+/// themselves, and the two phases before find-config are not skipped over.
+fn next_phases(handlers: &[Vec<HandlerLink>; 8]) -> [Phase; 8] {
+    let content = Phase::Content as usize;
+    Phase::ALL.map(|phase| match phase {
+        Phase::Rewrite | Phase::Preaccess | Phase::Access | Phase::Precontent => {
+            let has = |at: &usize| *at == content || !handlers[*at].is_empty();
+            (phase as usize..=content).find(has).map_or(Phase::Content, |at| Phase::ALL[at])
+        }
+        phase => phase,
+    })
 }
 
 fn phases_of(hooks: HandlerHooksRef) -> Vec<Phase> {

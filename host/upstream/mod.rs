@@ -90,6 +90,8 @@ pub struct Exchange {
     keep: Cell<bool>,
     /// The client is slower than the peer.
     paused: Cell<bool>,
+    /// The header has passed the filters, and may leave together with the start of the body if that is there.
+    header_waits: Cell<bool>,
     /// Peers that may still be tried.
     tries: Cell<usize>,
     /// Fields of the response that were there before a peer answered.
@@ -112,6 +114,9 @@ pub fn start(r: &Rc<Request>) {
         Code::AGAIN => return r.wait.set(Wait::Handler),
         code if code == Code::status(finalize::CLIENT_CLOSED) => return finalize::client_closed(r),
         code => return finalize::finalize(r, code),
+    }
+    if r.conn.client_closed() {
+        return finalize::client_closed(r);
     }
     let place = r.place();
     let Some(protocol) = &place.upstream else { return finalize::finalize(r, Code::ERROR) };
@@ -147,6 +152,7 @@ pub fn start(r: &Rc<Request>) {
         eof: Cell::new(false),
         keep: Cell::new(false),
         paused: Cell::new(false),
+        header_waits: Cell::new(false),
         tries: Cell::new(upstream.peers.list.iter().filter(|peer| !peer.down).count()),
         fields_before: r.parts.borrow().headers_out.fields().len(),
         timer: Cell::new(None),
@@ -302,7 +308,7 @@ impl Exchange {
             let socket = self.socket.borrow();
             let Some(socket) = &*socket else { return false };
             let queue = &mut *self.queue.borrow_mut();
-            (queue.flush(&mut *socket.stream(), false), queue.take_sent())
+            (queue.flush(&*socket.stream(), false), queue.take_sent())
         };
         self.r.guarded(|| drop(sent));
         match result {
@@ -395,7 +401,7 @@ impl Exchange {
         self.upstream_succeeded();
         self.state.set(State::Body);
         match output::send_header(&self.r) {
-            Code::OK | Code::AGAIN => (),
+            Code::OK | Code::AGAIN => self.header_waits.set(true),
             code => return self.finish(code),
         }
         let code = protocol.input_filter_init(&self.r);
@@ -441,7 +447,7 @@ impl Exchange {
                     }
                     return;
                 }
-                Ok(None) => return,
+                Ok(None) => return self.flush_header(),
                 Ok(Some(piece)) => {
                     self.start_timer(self.target.wanted.read_timeout);
                     if !self.filter(Chain::from(Buf::from(piece))) {
@@ -455,6 +461,14 @@ impl Exchange {
         }
         // Others get their turn; what is left is read in the next one.
         self.r.conn.lp.post_later(self.clone());
+    }
+
+    /// There is no body yet: the client need not wait for the header.
+    fn flush_header(self: &Rc<Self>) {
+        if !self.header_waits.get() {
+            return;
+        }
+        self.output(Chain::from(Buf::flush()));
     }
 
     /// Passes a part of the body through the protocol and the filters. False if the exchange is over, or pauses.
@@ -477,6 +491,12 @@ impl Exchange {
             // The client sees what the peer has sent, as soon as it is there.
             last.set_flush(true);
         }
+        self.output(out)
+    }
+
+    /// Passes content through the filters. False if the exchange is over, or pauses.
+    fn output(self: &Rc<Self>, out: Chain) -> bool {
+        self.header_waits.set(false);
         match output::output(&self.r, out) {
             Code::OK => true,
             Code::AGAIN => {
@@ -651,7 +671,8 @@ impl Source for Exchange {
         if let Some(socket) = &mut *self.socket.borrow_mut() {
             socket.note(ready);
         }
-        if self.state.get() == State::Connecting {
+        let connecting = self.state.get() == State::Connecting;
+        if connecting {
             let result = match &*self.socket.borrow() {
                 Some(socket) if ready.writable || ready.readable => socket.connected(),
                 _ => return,
@@ -665,11 +686,11 @@ impl Source for Exchange {
                 Err(error) => return self.connect_failed(&error),
             }
         }
-        if ready.writable
+        let unsent = ready.writable
             && matches!(self.state.get(), State::Sending | State::Header)
-            && !self.queue.borrow().is_empty()
-            && !self.send()
-        {
+            && !self.queue.borrow().is_empty();
+        // Also an empty request is sent: some protocols have their peers speak first.
+        if (connecting || unsent) && !self.send() {
             // That connection is gone, and this event with it.
             return;
         }

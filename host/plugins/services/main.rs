@@ -82,7 +82,7 @@ unsafe extern "C" fn log(level: u32, module: u32, message: RStr<'_>) {
 unsafe extern "C" fn panicked(report: &PanicReport<'_>) {
     guarded((), || {
         let running = Running { module: report.module, hook: report.hook };
-        let text = format!("panicked: {}, at {}:{}", report.message, report.file, report.line);
+        let text = format!("{}, at {}:{}", report.message, report.file, report.line);
         let count = running::count_panic(running, text);
         error::write(
             Level::Crit,

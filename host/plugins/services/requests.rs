@@ -221,7 +221,7 @@ unsafe extern "C" fn set_header_out(data: HostData, name: RStr<'_>, value: RSlic
                 return false;
             }
             let result = {
-                let parts = &mut *r.parts.borrow_mut();
+                let parts = &mut **r.parts.borrow_mut();
                 parts.headers_out.set(&mut parts.pool, name.as_str().as_bytes(), value.as_slice(), append)
             };
             let Err(refused) = result else { return true };
@@ -248,7 +248,7 @@ unsafe extern "C" fn remove_header_out(data: HostData, name: RStr<'_>) {
     unsafe {
         with_ref(data, (), |r| {
             if !r.header_sent.get() {
-                let parts = &mut *r.parts.borrow_mut();
+                let parts = &mut **r.parts.borrow_mut();
                 parts.headers_out.remove(&parts.pool, name.as_str().as_bytes());
             }
         })

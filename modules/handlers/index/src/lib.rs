@@ -89,6 +89,12 @@ impl Index {
                 continue;
             }
             let name = name.eval(r);
+            // A variable may hold anything: it must not lead out of the folder.
+            if name.split(|&byte| byte == b'/').any(|part| part == b"..") {
+                log!(r, Level::Error, "unsafe name {:?} of an index file", String::from_utf8_lossy(name));
+                search.next += 1;
+                continue;
+            }
             if name.starts_with(b"/") {
                 return r.internal_redirect(name, r.args());
             }
