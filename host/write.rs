@@ -3,6 +3,7 @@
 //! What is small is put together, so that a header and a small file leave in one write; what is large is never copied.
 
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     io::{self, IoSlice},
     os::fd::AsFd,
@@ -26,6 +27,14 @@ const MAX_PIECES: usize = 64;
 /// The part of a file that one sendfile takes, and that is known to be in memory before.
 const FILE_STEP: u64 = 512 * 1024;
 
+/// Vectors that a thread keeps for the next headers.
+const MAX_SPARE: usize = 16;
+
+thread_local! {
+    /// Empty vectors with capacity. The last one used is the next one used, while it is still in the cache.
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
 enum Item {
     /// The host's own bytes, from `start` on.
     Bytes { bytes: Vec<u8>, start: usize },
@@ -38,8 +47,6 @@ enum Item {
 pub struct WriteQueue {
     items: VecDeque<Item>,
     bytes: u64,
-    /// Empty, with capacity: for the next header.
-    spare: Vec<u8>,
     /// Sent bufs. They go back when no borrow is held, since that may run code of modules.
     sent: Chain,
 }
@@ -69,7 +76,7 @@ impl WriteQueue {
     /// Adds bytes by having them written at the end of a vector.
     pub fn add_bytes(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if !matches!(self.items.back(), Some(Item::Bytes { .. })) {
-            let bytes = std::mem::take(&mut self.spare);
+            let bytes = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
             self.items.push_back(Item::Bytes { bytes, start: 0 });
         }
         if let Some(Item::Bytes { bytes, .. }) = self.items.back_mut() {
@@ -193,9 +200,11 @@ impl WriteQueue {
             match self.items.pop_front() {
                 Some(Item::Bytes { mut bytes, .. }) => {
                     bytes.clear();
-                    if bytes.capacity() <= 2 * SMALL_FILE as usize {
-                        self.spare = bytes;
-                    }
+                    SPARE.with_borrow_mut(|spare| {
+                        if spare.len() < MAX_SPARE && bytes.capacity() <= 2 * SMALL_FILE as usize {
+                            spare.push(bytes);
+                        }
+                    });
                 }
                 Some(Item::Buf(buf)) => self.sent.push(buf),
                 None => return,
@@ -206,11 +215,6 @@ impl WriteQueue {
     /// Bufs that are no longer needed. To be dropped when no borrow of the queue is held.
     pub fn take_sent(&mut self) -> Chain {
         std::mem::take(&mut self.sent)
-    }
-
-    /// Drops the memory kept for the next header.
-    pub fn shrink(&mut self) {
-        self.spare = Vec::new();
     }
 
     /// Forgets what waits; what is returned is to be dropped when no borrow is held.

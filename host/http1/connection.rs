@@ -785,7 +785,6 @@ impl Http1 {
         if self.input.borrow().is_empty() && self.input.borrow().capacity() > 0 {
             // An idle connection costs no buffer.
             self.input.replace(BytesMut::new());
-            self.queue.borrow_mut().shrink();
         }
         if self.eof.get() && self.input.borrow().is_empty() {
             return self.close();
