@@ -97,7 +97,7 @@ pub fn flush(r: &Rc<Request>) {
 fn fail(r: &Rc<Request>) {
     log_line!(
         Level::Error,
-        "*{} the request failed because a module panicked (see above): {}{}",
+        "*{} the request failed (see above): {}{}",
         r.conn.number,
         if r.header_sent.get() { "the connection is reset" } else { "answered 500 without module filters" },
         r.log_tail()

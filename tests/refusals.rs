@@ -671,22 +671,225 @@ fn slots_follow_the_declarations_also_behind_a_refused_one() {
     assert_eq!(slots, [(1, "plain"), (3, "opt0_alloc")]);
 }
 
-/// `topnext -t` says in one report all that is wrong with the modules.
+/// A declaration that is refused: its kind, what it says beside `name` and `path`, and the lines of the refusal.
+struct Bad {
+    kind: RefusalKind,
+    name: &'static str,
+    more: String,
+    lines: String,
+}
+
+/// One declaration for each kind of refusal that a configuration can meet.
+fn all_kinds(modules: &Modules) -> Vec<Bad> {
+    let mut all = Vec::new();
+    let mut bad = |kind: RefusalKind, name: &'static str, bytes: &[u8], more: &str, lines: &str| {
+        modules.file(&format!("bad_{}.so", kind.name()), bytes);
+        all.push(Bad { kind, name, more: more.to_owned(), lines: lines.to_owned() });
+    };
+    let built = |name| fs::read(build::module(name)).unwrap();
+    let (host, module) = (host_line(), module_line());
+    // Copies of `plain` that get as far as the check of the order.
+    let in_order = "ignore_order = [\"ssi\"]\n";
+    let lines = "  found   a file that does not start as an ELF file does\n  fix     name the .so file of a module";
+    bad(RefusalKind::NotElf, "plain", b"#!/bin/sh\n", "", lines);
+    let (mut other, mut object) = (plain(), plain());
+    (other[18], object[16]) = (183, 1);
+    let lines = format!(
+        "  host    x86_64, 64 bits, little endian\n  module  aarch64, 64 bits, little endian\n  fix     build it for {TARGET}"
+    );
+    if cfg!(target_arch = "x86_64") {
+        bad(RefusalKind::Architecture, "plain", &other, "", &lines);
+    }
+    let lines = "  found   an object file\n  fix     name a shared library: crate-type = [\"cdylib\"] in Cargo.toml";
+    bad(RefusalKind::NotShared, "plain", &object, "", lines);
+    let lines = "  found   a shared library without the section .topnext
+  fix     name a module, which export_module! makes of a cdylib; strip may remove symbols, not sections";
+    bad(RefusalKind::NoDescription, "plain", &patched(plain(), b".topnext\0", b".topless\0"), "", lines);
+    let lines = "  found   2 sections .topnext, where one is expected
+  fix     link one module into a file: a module must not depend on another one's crate";
+    bad(RefusalKind::SeveralDescriptions, "plain", &with_two_descriptions(), "", lines);
+    let lines = "  host    descriptions of format 1\n  module  a description of format 2
+  fix     rebuild it against the module-api of this topnext, or upgrade topnext";
+    bad(RefusalKind::Format, "plain", &described(&[("format = 1", "format = 2")]), "", lines);
+    let lines = "  found   version = \"0.1.x\", which is no version: unexpected character 'x' while parsing patch version number
+  fix     build it again with an unaltered module-api";
+    let bytes = described(&[("version = \"0.1.0\"", "version = \"0.1.x\"")]);
+    bad(RefusalKind::BadDescription, "plain", &bytes, "", lines);
+    let lines = format!(
+        "{host}  module  module-api 9.0.0 (abi {ABI_EPOCH}), built by {RUSTC}
+  fix     rebuild it against module-api 1.x, or upgrade topnext"
+    );
+    let bytes = described(&[(&format!("api = \"{API_VERSION}\""), "api = \"9.0.0\"")]);
+    bad(RefusalKind::Major, "plain", &bytes, "", &lines);
+    let lines = format!(
+        "{host}  module  module-api {API_VERSION} (abi 0), built by {RUSTC}
+  fix     rebuild it against the module-api of this topnext"
+    );
+    let bytes = described(&[(&format!("epoch = {ABI_EPOCH}"), "epoch = 0")]);
+    bad(RefusalKind::Epoch, "plain", &bytes, "", &lines);
+    let lines = format!("  host    {TARGET}\n  module  sparc-sun-solaris\n  fix     build it with --target {TARGET}");
+    let bytes = described(&[(&format!("target = \"{TARGET}\""), "target = \"sparc-sun-solaris\"")]);
+    bad(RefusalKind::Target, "plain", &bytes, "", &lines);
+    let lines = "  host    panic = \"unwind\": a panic costs one request\n  module  panic = \"abort\"
+  fix     remove panic = \"abort\" from its profile in Cargo.toml, and from RUSTFLAGS";
+    bad(RefusalKind::PanicStrategy, "abort", &built("abort"), "", lines);
+    let lines = "  wanted  name = \"gzip\"\n  module  name = \"plain\"
+  fix     write name = \"plain\"";
+    bad(RefusalKind::Name, "gzip", &plain(), "", lines);
+    let lines = "  wanted  version = \"^1.2\"\n  module  version 0.1.0
+  fix     install a version that fits, or change the requirement";
+    bad(RefusalKind::Version, "plain", &plain(), "version = \"1.2\"\n", lines);
+    let sha256 = hex(&Description::read(&build::module("plain")).unwrap().sha256().unwrap());
+    let lines = format!(
+        "  wanted  sha256 = \"{}\"\n  module  sha256 = \"{sha256}\"
+  fix     install the pinned file, or, if this one is meant, change the pin",
+        "ab".repeat(32)
+    );
+    bad(RefusalKind::Sha256, "plain", &plain(), &format!("sha256 = \"{}\"\n", "ab".repeat(32)), &lines);
+    let lines = "  error   dlopen failed: libgcc_x.so.1: cannot open shared object file: No such file or directory
+  fix     install the libraries that it needs (ldd shows them), or build it for this system";
+    bad(RefusalKind::Open, "plain", &patched(plain(), b"libgcc_s.so.1\0", b"libgcc_x.so.1\0"), in_order, lines);
+    let (symbol, hidden) = (b"_1as_0lib_1header_0root_bmodule_bloader\0", b"_1as_0lib_1header_0root_bmodule_bhidden\0");
+    let lines = "  host    abi_stable 0.11\n  module  no symbol of abi_stable
+  fix     keep the symbols that export_module! makes: strip none of them";
+    bad(RefusalKind::AbiHeader, "plain", &patched(plain(), symbol, hidden), in_order, lines);
+    let sides = if cfg!(feature = "next-minor") { "module u64, host u32" } else { "host u32, module u64" };
+    let lines = format!(
+        "{host}{module}  found   abi_epoch: Name({sides})\n  fix     rebuild it against the module-api of this topnext"
+    );
+    bad(RefusalKind::Layout, "other_layout", &built("other_layout"), "", &lines);
+    let lines = format!(
+        "{host}{module}  found   its code is plain 0.1.0 (abi {ABI_EPOCH}), not plain 0.1.9 (abi {ABI_EPOCH})
+  fix     rebuild it against the module-api of this topnext"
+    );
+    let bytes = described(&[("version = \"0.1.0\"", "version = \"0.1.9\"")]);
+    bad(RefusalKind::Root, "plain", &bytes, in_order, &lines);
+    let lines = "  module  init_error 0.1.0\n  error   no licence for this machine
+  fix     remedy what the module names, or remove its declaration";
+    bad(RefusalKind::Init, "init_error", &built("init_error"), "", lines);
+    let lines = "  module  init_panic 0.1.0\n  panic   the state is broken, at src/lib.rs:16
+  fix     report it to the module's author, or remove its declaration";
+    bad(RefusalKind::InitPanic, "init_panic", &built("init_panic"), "", lines);
+    all
+}
+
+/// `topnext -t` in the folder of the modules, with this configuration: what it says, with the folder's name replaced.
+fn tested(modules: &Modules, config: &str) -> (Option<i32>, String) {
+    modules.file("plugins.toml", config.as_bytes());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_topnext"));
+    let output = command.arg("-t").current_dir(&modules.0).output().unwrap();
+    let folder = modules.0.canonicalize().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).replace(folder.to_str().unwrap(), "DIR"))
+}
+
+/// `topnext -t` says in one report all that is wrong with the modules, and with the rest of the file.
 #[test]
-fn the_server_reports_all_at_once() {
+fn the_server_reports_every_kind_at_once() {
     let modules = Modules::new("server");
-    let (declared, _) = many(&modules);
-    let mut config = format!("module_path = [{:?}]\n", modules.0.to_str().unwrap());
-    for module in &declared {
-        config += &format!("\n[[module]]\nname = {:?}\n", module.name);
+    let mut kinds: Vec<RefusalKind> = Vec::new();
+    let mut config = format!("module_path = [{:?}]\n", modules.0.canonicalize().unwrap());
+    let mut wanted: Vec<String> = Vec::new();
+    let declare = |config: &mut String, declaration: &str| {
+        let line = config.lines().count() + 1;
+        *config += &format!("[[module]]\n{declaration}");
+        line
+    };
+    for bad in all_kinds(&modules) {
+        let alias = format!("bad_{}", bad.kind.name());
+        let (name, more) = (bad.name, &bad.more);
+        let line = declare(&mut config, &format!("name = {name:?}\nas = {alias:?}\npath = \"{alias}.so\"\n{more}"));
+        let headline = bad.kind.headline();
+        wanted.push(format!(
+            "plugins.toml:{line}:1: module {alias:?}: {headline}\n  file    DIR/{alias}.so\n{}\n",
+            bad.lines
+        ));
+        kinds.push(bad.kind);
     }
-    config += "\n[[http.server]]\nlisten = [\"127.0.0.1:0\"]\n";
-    let path = modules.file("plugins.toml", config.as_bytes());
-    let output = Command::new(env!("CARGO_BIN_EXE_topnext")).arg("-t").arg("-c").arg(path).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    for name in ["absent", "init_panic", "script", "older", "abort", "other_layout", "init_error"] {
-        assert!(text.contains(&format!("module {name:?}: ")), "{name} in {text}");
+
+    // A good one; its file a second time; none; one that cannot be read; two in the wrong order.
+    modules.copy("plain");
+    let first = declare(&mut config, "name = \"plain\"\nignore_order = [\"gizp\"]\n");
+    wanted.push(format!(
+        "plugins.toml:{first}:1: module \"plain\": ignore_order names an unknown module
+  found   ignore_order has \"gizp\", and no module of that name is declared
+  fix     remove \"gizp\" from ignore_order, or declare the module\n"
+    ));
+    let line = declare(&mut config, "name = \"plain\"\nas = \"other\"\npath = \"libplain.so\"\n");
+    wanted.push(format!(
+        "plugins.toml:{line}:1: module \"other\": its file is loaded already, under another name
+  file    DIR/libplain.so
+  first   plain (DIR/libplain.so), declared at plugins.toml:{first}:1
+  fix     copy the file, for example to DIR/libother.so, and set path to the copy\n"
+    ));
+    let line = declare(&mut config, "name = \"palin\"\n");
+    wanted.push(format!(
+        "plugins.toml:{line}:1: module \"palin\": there is no such file
+  looked  DIR/libpalin.so
+          DIR/libtopnext_palin.so
+  near    plain (DIR/libplain.so)
+  fix     write name = \"plain\", or say where palin is with path or module_path\n"
+    ));
+    // A file with a hole: it takes no room.
+    let large = fs::File::create(modules.0.join("large.so")).unwrap();
+    large.set_len(513 << 20).unwrap();
+    let line = declare(&mut config, "name = \"plain\"\nas = \"large\"\npath = \"large.so\"\n");
+    wanted.push(format!(
+        "plugins.toml:{line}:1: module \"large\": its file cannot be read
+  file    DIR/large.so
+  found   a file of 537919488 bytes
+  fix     make it a file that this user may read, of at most 512 MiB\n"
+    ));
+    modules.file("libssi.so", &described(&[("name = \"plain\"", "name = \"ssi\""), ("\"gzip\"", "\"x\"")]));
+    let line = declare(&mut config, "name = \"ssi\"\n");
+    wanted.push(format!(
+        "plugins.toml:{first}:1: module \"plain\": it stands in the wrong order
+  chain   top -> bad_open -> bad_abi_header -> bad_layout -> bad_root -> bad_init -> bad_init_panic
+          -> [plain] -> [ssi] -> write
+  rule    plain says after = [\"ssi\"]: a response must meet ssi before plain
+  fix     move plain (plugins.toml:{first}:1) behind ssi (plugins.toml:{line}:1), or write ignore_order = [\"ssi\"] at plain\n"
+    ));
+    // Its name was changed in the description only.
+    wanted.push(format!("plugins.toml:{line}:1: module \"ssi\": its code does not fit its description\n"));
+    use RefusalKind::{Changed, IgnoreOrder, NotFound, NotReadable, Order, SameFileTwice};
+    // `Changed` takes a file that changes within the run; it has a test of its own.
+    kinds.extend([IgnoreOrder, SameFileTwice, NotFound, NotReadable, Order, Changed]);
+    let missing: Vec<&RefusalKind> = RefusalKind::ALL.iter().filter(|kind| !kinds.contains(kind)).collect();
+    assert!(missing.is_empty() || !cfg!(target_arch = "x86_64"), "no module is refused as {missing:?}");
+
+    // And what is wrong beside the modules.
+    let line = config.lines().count() + 2;
+    config += "[[http.server]]\nlisen = [\"127.0.0.1:8080\"]\n";
+    wanted.push(format!("plugins.toml:{line}:1: http.server.lisen: unknown key; did you mean \"listen\"?"));
+
+    let (code, text) = tested(&modules, &config);
+    assert_eq!(code, Some(1), "{text}");
+    for wanted in &wanted {
+        assert!(text.contains(wanted.as_str()), "{wanted}\nis not in\n{text}");
     }
-    assert!(!text.contains("module \"plain\": "), "{text}");
+    let errors = text.lines().filter(|line| line.starts_with("plugins.toml:")).count();
+    assert_eq!(errors, wanted.len(), "one for each:\n{text}");
+    assert!(text.ends_with("\ntopnext: configuration file plugins.toml test failed\n"), "{text}");
+}
+
+/// What a module says about its own table has the place of the key that it is about.
+#[test]
+fn a_table_that_a_module_rejects_has_a_line() {
+    let modules = Modules::new("rejected");
+    modules.copy("rejects");
+    let config = "module_path = [\".\"]\n\n[[module]]\nname = \"rejects\"\n\n[[http.server]]\nlisten = [\"127.0.0.1:8080\"]\n\
+                  rejects = { even = 2 }\n\n[[http.server.location]]\npath = \"/a\"\n  rejects.even = 3\n\n\
+                  [[http.server.location]]\npath = \"/b\"\nrejects = { even = 4, texts = [\"a\", \"\"], panic = true }\n\n\
+                  [[http.server.location]]\npath = \"/c\"\nrejects = { even = 6, texts = [\"a\", \"\"] }\n";
+    let (code, text) = tested(&modules, config);
+    assert_eq!(code, Some(1), "{text}");
+    let wanted = [
+        "plugins.toml:12:18: http.server.location.rejects.even: found 3, expected an even number",
+        "plugins.toml:16:11: http.server.location.rejects: the module panicked while it read this table; the log names the line",
+        "plugins.toml:20:37: http.server.location.rejects.texts[1]: found an empty text",
+    ];
+    for wanted in wanted {
+        assert!(text.lines().any(|line| line == wanted), "{wanted}\nis not in\n{text}");
+    }
+    let errors = text.lines().filter(|line| line.starts_with("plugins.toml:")).count();
+    assert_eq!(errors, wanted.len(), "{text}");
 }

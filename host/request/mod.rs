@@ -33,7 +33,8 @@ use topnext_module_api::{Chain, context::RawContext, running::Hook};
 use crate::{
     event::{Ready, RemoteId, Source, TimerId, remote},
     http1::{Framing, Head, Span, connection::Http1},
-    log::access,
+    log::{access, error::Level},
+    log_line,
     open_file::OpenFile,
     output::Copy,
     phases::Step,
@@ -287,6 +288,7 @@ impl Request {
         match self.parts.borrow_mut().pool.store(parts) {
             Some(text) => Text::Pool(text),
             None => {
+                log_line!(Level::Error, "*{} the pool of a request is full{}", self.conn.number, self.log_tail());
                 self.failed.set(true);
                 Text::default()
             }

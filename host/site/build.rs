@@ -123,7 +123,7 @@ fn declare(module: &ModuleDecl, files: &Files, prefix: &Path) -> Declared {
 /// Where modules are looked for: module_path, or the folder of the binary and the system's.
 fn module_dirs(configured: &[PathBuf], prefix: &Path) -> Vec<PathBuf> {
     if !configured.is_empty() {
-        return configured.iter().map(|dir| prefix.join(dir)).collect();
+        return configured.iter().map(|dir| prefix.join(dir).components().collect()).collect();
     }
     let binary = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
     binary.into_iter().chain([PathBuf::from("/usr/lib/topnext/modules")]).collect()

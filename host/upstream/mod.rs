@@ -120,7 +120,7 @@ pub fn start(r: &Rc<Request>) {
     }
     let place = r.place();
     let Some(protocol) = &place.upstream else { return finalize::finalize(r, Code::ERROR) };
-    let target = r.site.targets.get(protocol.upstream() as usize);
+    let target = r.site.targets.get(r.guarded(|| protocol.upstream()) as usize);
     let upstream = target.and_then(|target| r.site.upstreams.get(target.upstream));
     let (Some(target), Some(upstream)) = (target, upstream) else {
         log_line!(Level::Alert, "*{} its module names no upstream{}", r.conn.number, r.log_tail());

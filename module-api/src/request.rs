@@ -369,7 +369,8 @@ impl<'h> Request<'h> {
         unsafe { self.api.wake_after()(self.data, ms) }
     }
 
-    /// A waker for this hook, for use on any thread.
+    /// A waker for this hook, for use on any thread. For filters and handlers: upstream and balancer hooks are called when
+    /// the peer does something, and are not woken.
     pub fn waker(&mut self) -> Waker {
         // SAFETY: see `text`.
         Waker::from_raw(unsafe { self.api.waker()(self.data) })

@@ -58,6 +58,16 @@ pub fn next_minor_server() -> PathBuf {
     target.join("debug/topnext")
 }
 
+/// Builds the package in a folder anywhere, as its author would: `cargo build --release`.
+pub fn release(source: &Path, target: &Path) {
+    built(source, target, &["build", "--release"], Variant::Stable);
+}
+
+/// What packages out of this repository are built into.
+pub fn out_of_tree_folder() -> PathBuf {
+    target_folder().join("out-of-tree")
+}
+
 /// Whether a nightly compiler is installed.
 pub fn has_nightly() -> bool {
     let list = Command::new("rustup").args(["toolchain", "list"]).output();

@@ -37,10 +37,7 @@ impl Balancer for HelloBalancer {
 
     fn get(&self, s: &mut Selection<'_>, next: BalancerNext<'_>) -> Option<usize> {
         let usable = |s: &Selection<'_>, peer: usize| s.is_available(peer) && !s.is_backup(peer);
-        let fewest = (0..s.len())
-            .filter(|&peer| usable(s, peer))
-            .map(|peer| s.connections(peer))
-            .min();
+        let fewest = (0..s.len()).filter(|&peer| usable(s, peer)).map(|peer| s.connections(peer)).min();
         let mut least = (0..s.len()).filter(|&peer| usable(s, peer) && Some(s.connections(peer)) == fewest);
         match (least.next(), least.next()) {
             (Some(peer), None) => Some(peer),

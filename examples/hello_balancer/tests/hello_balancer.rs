@@ -10,12 +10,7 @@ fn the_fewest_connections() {
     let (mut balancer, mut last) = (HelloBalancer, FirstAvailable);
     let test = testing::balancer(&mut balancer, &[("a", 1), ("b", 1), ("c", 1)]).then(&mut last);
     // All are equal: the next balancer chooses the first. Then there are two equals, and then one that is the least.
-    let requests = [
-        test.choose(CLIENT),
-        test.choose(CLIENT),
-        test.choose(CLIENT),
-        test.choose(CLIENT),
-    ];
+    let requests = [test.choose(CLIENT), test.choose(CLIENT), test.choose(CLIENT), test.choose(CLIENT)];
     assert_eq!(requests[0].get(), Some(0));
     assert_eq!(requests[1].get(), Some(0));
     test.set_down(1, true);

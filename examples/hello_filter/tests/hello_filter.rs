@@ -8,14 +8,8 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 #[test]
 fn adds_the_field() {
     let filter = testing::module::<HelloFilter>("").expect("valid");
-    let out = testing::filter(&filter)
-        .request(GET)
-        .response(404, &[], "nothing")
-        .run();
-    assert_eq!(
-        (out.header("X-Hello"), out.text(), out.content_length),
-        (Some("world"), "nothing".into(), Some(7))
-    );
+    let out = testing::filter(&filter).request(GET).response(404, &[], "nothing").run();
+    assert_eq!((out.header("X-Hello"), out.text(), out.content_length), (Some("world"), "nothing".into(), Some(7)));
 }
 
 #[test]
@@ -28,20 +22,14 @@ fn the_field_may_have_variables() {
 #[test]
 fn adds_the_line_and_its_length() {
     let filter = testing::module::<HelloFilter>(r#"line = "bye\n""#).expect("valid");
-    let out = testing::filter(&filter)
-        .request(GET)
-        .response(200, &[], "hello\n")
-        .run();
+    let out = testing::filter(&filter).request(GET).response(200, &[], "hello\n").run();
     assert_eq!((out.text(), out.content_length), ("hello\nbye\n".into(), Some(10)));
 }
 
 #[test]
 fn leaves_compressed_responses_and_errors_alone() {
     let filter = testing::module::<HelloFilter>(r#"line = "bye\n""#).expect("valid");
-    let out = testing::filter(&filter)
-        .request(GET)
-        .response(200, &[("Content-Encoding", "br")], "x")
-        .run();
+    let out = testing::filter(&filter).request(GET).response(200, &[("Content-Encoding", "br")], "x").run();
     assert_eq!(out.text(), "x");
     let out = testing::filter(&filter).request(GET).response(500, &[], "x").run();
     assert_eq!(out.text(), "x");
@@ -50,8 +38,5 @@ fn leaves_compressed_responses_and_errors_alone() {
 #[test]
 fn keeps_the_contract_of_a_filter() {
     let filter = testing::module::<HelloFilter>(r#"line = "bye\n""#).expect("valid");
-    testing::filter(&filter)
-        .request(GET)
-        .response(200, &[], "a body of some length\n")
-        .check();
+    testing::filter(&filter).request(GET).response(200, &[], "a body of some length\n").check();
 }

@@ -12,14 +12,8 @@ fn handler() -> HelloHandler {
 #[test]
 fn greets_by_name() {
     let handler = handler();
-    let out = testing::content(&handler)
-        .request(GET)
-        .variable("arg_name", "Ada")
-        .run();
-    assert_eq!(
-        (out.status, out.text(), out.content_length),
-        (200, "Hello, Ada!\n".into(), Some(12))
-    );
+    let out = testing::content(&handler).request(GET).variable("arg_name", "Ada").run();
+    assert_eq!((out.status, out.text(), out.content_length), (200, "Hello, Ada!\n".into(), Some(12)));
     assert_eq!(out.header("Content-Type"), Some("text/plain"));
 }
 
@@ -33,25 +27,18 @@ fn greets_strangers() {
 #[test]
 fn only_get_and_head() {
     let handler = handler();
-    let out = testing::content(&handler)
-        .request("POST /hello HTTP/1.1\r\nHost: a\r\n\r\n")
-        .run();
+    let out = testing::content(&handler).request("POST /hello HTTP/1.1\r\nHost: a\r\n\r\n").run();
     assert_eq!((out.status, out.header_sent), (405, false));
 }
 
 #[test]
 fn keeps_the_contract_of_a_handler() {
     let handler = handler();
-    testing::content(&handler)
-        .request(GET)
-        .variable("arg_name", "Ada")
-        .check();
+    testing::content(&handler).request(GET).variable("arg_name", "Ada").check();
 }
 
 #[test]
 fn the_name_is_required() {
-    let Err(message) = testing::module::<HelloHandler>("") else {
-        panic!("accepted")
-    };
+    let Err(message) = testing::module::<HelloHandler>("") else { panic!("accepted") };
     assert!(message.contains("name"), "{message}");
 }

@@ -47,13 +47,9 @@ impl Upstream for HelloUpstream {
     }
 
     fn process_header(&self, r: &mut Request<'_>, input: &[u8]) -> Progress {
-        let Some(end) = input.windows(2).position(|bytes| bytes == b"\r\n") else {
-            return Progress::Incomplete;
-        };
+        let Some(end) = input.windows(2).position(|bytes| bytes == b"\r\n") else { return Progress::Incomplete };
         let line = std::str::from_utf8(&input[..end]).unwrap_or_default();
-        let Some(Ok(length)) = line.strip_prefix("OK ").map(str::parse) else {
-            return Progress::Invalid;
-        };
+        let Some(Ok(length)) = line.strip_prefix("OK ").map(str::parse) else { return Progress::Invalid };
         r.set_status(200);
         r.set_content_length(Some(length));
         // The request's context: how many bytes are still to come.
@@ -67,9 +63,7 @@ impl Upstream for HelloUpstream {
 
     fn input_filter(&self, r: &mut Request<'_>, input: Chain, output: &mut Chain) -> Code {
         let closed = input.has_last();
-        let Some(mut left) = r.context::<u64>() else {
-            return Code::ERROR;
-        };
+        let Some(mut left) = r.context::<u64>() else { return Code::ERROR };
         for mut buf in input {
             buf.set_last(false);
             buf.truncate(*left);

@@ -1,0 +1,512 @@
+//! A panic of a module costs one request: exactly this one fails, the error log says where, and nothing leaks.
+//!
+//! The modules are those in tests/modules that panic where a request asks for it.
+
+#[path = "support/build.rs"]
+mod build;
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Instant;
+
+use rustix::process::Signal;
+use support::{Client, Ending, Folder, PATIENCE, Server};
+
+/// What the client of a request sees in which a module panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// 500, which no filter has seen.
+    Bare500,
+    /// 500, by the module's own choice.
+    Own500,
+    /// An incomplete response, and a reset.
+    Reset,
+    /// Its response: the panic came too late to take it away.
+    Complete,
+    /// Its response or a reset.
+    Late,
+}
+
+use Seen::{Bare500, Complete, Late, Own500, Reset};
+
+/// A line in a module's source: the one that ends in `// in MARK`.
+fn place(module: &str, mark: &str) -> String {
+    let source = std::fs::read_to_string(build::root().join(format!("tests/modules/{module}/src/lib.rs"))).unwrap();
+    let line = source
+        .lines()
+        .position(|line| line.ends_with(&format!("// in {mark}")))
+        .unwrap_or_else(|| panic!("no line of {module} says in {mark}"));
+    format!("src/lib.rs:{}", line + 1)
+}
+
+/// A panic as the error log has it: module, hook, message, and the mark of its line.
+type Panic = (&'static str, &'static str, &'static str, &'static str);
+
+fn logged((module, hook, message, mark): Panic) -> String {
+    format!("module {module} panicked in {hook}: {message}, at {} (its panic number ", place(module, mark))
+}
+
+/// Names and places of the modules, each in the order of the chain.
+fn declared(names: &[&str]) -> String {
+    let one = |name: &&str| {
+        let own = build::root().join("tests/modules").join(name).exists();
+        let path = if own { format!("path = {:?}\n", build::module(name)) } else { String::new() };
+        format!("[[module]]\nname = {name:?}\n{path}")
+    };
+    names.iter().map(one).collect()
+}
+
+/// A server with one thread, so that a request that harms others harms those of this test. `X-Filter` is what a filter
+/// adds to each response that passes it.
+fn server(filters: &[&str], more: &str) -> Server {
+    let mut names = vec!["return", "panics_content", "panics_upstream", "panics_balancer"];
+    names.extend(filters);
+    Server::start(&format!(
+        r#"
+worker_threads = 1
+{}
+[[http.server]]
+listen = ["127.0.0.1:PORT"]
+access_log = "off"
+panics = {{}}
+headers.add_header = [{{ name = "X-Filter", value = "seen", always = true }}]
+
+[[http.server.location]]
+path = "= /state"
+return = {{ code = 200, text = "$module_panics $live_bufs" }}
+
+[[http.server.location]]
+path = "/"
+panics_content.text = "calm"
+
+[[http.server.location]]
+path = "/variable"
+panics_content.text = "$panics"
+{more}"#,
+        declared(&names)
+    ))
+}
+
+fn filters() -> Server {
+    server(&["headers", "panics"], "")
+}
+
+/// Panics of all modules so far, and bufs that are in use.
+fn state(server: &Server) -> (u64, u64) {
+    let text = server.get("/state").expect(200).text().to_owned();
+    let (panics, bufs) = text.split_once(' ').unwrap();
+    (panics.parse().unwrap(), bufs.parse().unwrap())
+}
+
+/// Sends the request, and checks what its client sees, what is logged, that another request in flight is not harmed,
+/// and that the next one works.
+#[track_caller]
+fn check(server: &Server, path: &str, seen: Seen, panics: &[Panic]) {
+    let (before, _) = state(server);
+    let mut in_flight = server.connect();
+    in_flight.send("POST /?in=half HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n");
+    let head = in_flight.head().unwrap();
+    assert_eq!((head.status, in_flight.take(2).unwrap()), (200, b"ha".to_vec()), "the request in flight");
+
+    let mut client = server.connect();
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    sees(&mut client, path, seen);
+    let wanted: Vec<String> = panics.iter().map(|panic| logged(*panic)).collect();
+    let log = server.stderr(|log| wanted.iter().all(|line| log.contains(line)));
+    assert!(!log.contains(", at :0"), "{path}: a panic without a place:\n{log}");
+    let expected = before + panics.len() as u64;
+    // A job's panic is counted when the response may have left already.
+    let start = Instant::now();
+    while state(server).0 < expected && start.elapsed() < PATIENCE {
+        thread::yield_now();
+    }
+    assert_eq!(state(server).0, expected, "{path}: $module_panics; the log:\n{log}");
+
+    in_flight.send("ok");
+    assert_eq!(in_flight.take(2).unwrap(), b"lf", "{path}: the request in flight");
+    let next = server.get("/").expect(200);
+    assert_eq!((next.text(), next.field("X-Filter")), ("calm", Some("seen")), "{path}: the next request");
+}
+
+#[track_caller]
+fn sees(client: &mut Client, path: &str, seen: Seen) {
+    match (client.try_response_to("GET"), seen) {
+        (Ok(response), Bare500 | Own500) => {
+            assert_eq!(response.status, 500, "{path}: {response:?}");
+            assert_eq!(response.field("X-Filter").is_some(), seen == Own500, "{path}: filters in {response:?}");
+            assert!(response.text().contains("500 Internal Server Error"), "{path}: {response:?}");
+        }
+        (Ok(response), Complete | Late) => assert_eq!(response.status, 200, "{path}: {response:?}"),
+        (Err(_), Reset | Late) => (),
+        (response, _) => panic!("{path}: expected {seen:?}, got {response:?}"),
+    }
+}
+
+#[test]
+fn in_a_phase() {
+    let server = filters();
+    for phase in ["post-read", "server-rewrite", "rewrite", "preaccess", "access", "precontent"] {
+        let panic = ("panics", "handler", "asked for in handler", "handler");
+        check(&server, &format!("/?in=handler&phase={phase}"), Bare500, &[panic]);
+    }
+}
+
+#[test]
+fn in_the_log_phase_the_response_has_left() {
+    let panic = ("panics", "handler", "asked for in handler", "handler");
+    check(&filters(), "/?in=handler&phase=log", Complete, &[panic]);
+}
+
+const FILTER_CASES: &[(&str, Seen, &[Panic])] = &[
+    ("/?in=header_filter", Bare500, &[("panics", "header_filter", "asked for in header_filter", "header_filter")]),
+    ("/?in=after_header", Reset, &[("panics", "header_filter", "asked for in header_filter", "after_header")]),
+    ("/?in=body_filter", Reset, &[("panics", "body_filter", "asked for in body_filter", "body_filter")]),
+    ("/?in=body_last", Reset, &[("panics", "body_filter", "asked for in body_filter", "body_last")]),
+    (
+        "/?in=body_woken",
+        Reset,
+        &[("panics", "body_filter", "asked for in body_filter, with Some(4) bytes", "body_woken")],
+    ),
+];
+
+#[test]
+fn in_a_filter() {
+    let server = filters();
+    for (path, seen, panics) in FILTER_CASES {
+        check(&server, path, *seen, panics);
+    }
+}
+
+#[test]
+fn behind_a_filter_that_hides_errors() {
+    let server = server(&["headers", "swallow", "panics"], "swallow = {}");
+    for (path, seen, panics) in FILTER_CASES {
+        check(&server, path, *seen, panics);
+    }
+}
+
+#[test]
+fn in_a_filter_that_hides_errors_and_stands_in_every_location() {
+    // As above, but also in front of what the filters of `return` and of error pages pass.
+    let server = server(
+        &["headers", "swallow", "panics"],
+        "\n[[http.server.location]]\npath = \"/r\"\nswallow = {}\nreturn = { code = 200, text = \"returned\" }\n",
+    );
+    check(&server, "/r?in=header_filter", Bare500, FILTER_CASES[0].2);
+    check(&server, "/r?in=body_filter", Reset, FILTER_CASES[2].2);
+}
+
+#[test]
+fn with_a_payload_that_panics_when_it_is_dropped() {
+    let server = filters();
+    let (before, _) = state(&server);
+    assert_eq!(server.get("/?in=payload").status, 500);
+    let text = "module panics panicked in header_filter: (the panic's payload is not a string), at src/lib.rs:";
+    let log = server.stderr(|log| log.contains(text));
+    assert_eq!(state(&server).0, before + 1, "{log}");
+}
+
+#[test]
+fn while_another_panic_unwinds() {
+    let server = filters();
+    let outer = ("panics", "header_filter", "asked for in header_filter", "nested");
+    check(&server, "/?in=nested", Bare500, &[outer, ("panics", "context drop", "asked for in context drop", "drop")]);
+    let outer = ("panics", "body_filter", "asked for in body_filter", "unwinding");
+    check(&server, "/?in=unwinding", Reset, &[outer, ("panics", "buf release", "asked for in buf release", "drop")]);
+}
+
+#[test]
+fn in_the_drop_of_a_context() {
+    let panic = ("panics", "context drop", "asked for in context drop", "drop");
+    check(&filters(), "/?in=context_drop", Complete, &[panic]);
+    check(&filters(), "/?in=context_replaced", Bare500, &[panic]);
+}
+
+#[test]
+fn in_the_drop_of_a_context_by_an_internal_redirect() {
+    let folder = Folder::with(&[("html/index.html", b"a page")]);
+    let config = format!(
+        "worker_threads = 1\n{}[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\nroot = \"html\"\npanics = {{}}\n",
+        declared(&["index", "static", "panics"])
+    );
+    let server = Server::start_in(folder, &config);
+    assert_eq!(server.get("/").expect(200).text(), "a page");
+    let panic = ("panics", "context drop", "asked for in context drop", "drop");
+    assert_eq!(server.get("/?in=redirect").status, 500);
+    server.stderr(|log| log.contains(&logged(panic)));
+    assert_eq!(server.get("/").expect(200).text(), "a page");
+}
+
+#[test]
+fn in_a_variable() {
+    let server = filters();
+    assert_eq!(server.get("/variable").expect(200).text(), "calm");
+    check(&server, "/variable?in=variable", Bare500, &[("panics", "variable", "asked for in variable", "variable")]);
+}
+
+#[test]
+fn in_a_content_handler() {
+    let server = filters();
+    let panic = |mark| [("panics_content", "content", "asked for in content", mark)];
+    check(&server, "/?in=content", Bare500, &panic("content"));
+    check(&server, "/?in=behind_header", Reset, &panic("behind_header"));
+    check(&server, "/?in=in_body", Reset, &panic("in_body"));
+}
+
+#[test]
+fn in_a_job() {
+    let server = filters();
+    check(&server, "/?in=job", Own500, &[("panics_content", "job", "asked for in job", "job")]);
+    check(&server, "/?in=job_forgotten", Complete, &[("panics_content", "job", "asked for in job", "job")]);
+}
+
+#[test]
+fn in_the_release_of_a_buf() {
+    let server = filters();
+    let panic = [("panics_content", "buf release", "asked for in buf release", "release")];
+    check(&server, "/?in=release&size=10", Reset, &panic);
+    // A large one is released when it has left.
+    check(&server, "/?in=release&size=5000", Late, &panic);
+    check(&server, "/?in=release&size=3000000", Late, &panic);
+}
+
+// ---- upstreams
+
+/// A peer that answers `ok\nfrom the peer` to each connection, and closes.
+fn peer() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // It ends with the process of the test.
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4];
+            if stream.read_exact(&mut request).is_ok() && &request == b"get\n" {
+                let _ = stream.write_all(b"ok\nfrom the peer");
+            }
+        }
+    });
+    port
+}
+
+/// A port that refuses connections.
+fn refusing() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn upstreams() -> Server {
+    let (peer, refusing) = (peer(), refusing());
+    let mut more = format!(
+        r#"
+[[http.server.location]]
+path = "/up"
+panics_upstream.pass = "one"
+
+[[http.server.location]]
+path = "/second"
+panics_upstream.pass = "two"
+
+[http.upstream.one]
+balancer = ["panics_balancer"]
+server = [{{ address = "127.0.0.1:{peer}" }}]
+
+[http.upstream.two]
+balancer = ["panics_balancer"]
+server = [{{ address = "127.0.0.1:{refusing}", max_fails = 0 }}, {{ address = "127.0.0.1:{peer}" }}]
+"#
+    );
+    for hook in ["init_peer", "get", "free"] {
+        more += &format!(
+            r#"
+[[http.server.location]]
+path = "/{hook}"
+panics_upstream.pass = "{hook}"
+
+[http.upstream.{hook}]
+balancer = ["panics_balancer"]
+panics_balancer.hook = "{hook}"
+server = [{{ address = "127.0.0.1:{peer}" }}]
+"#
+        );
+    }
+    more += &format!(
+        r#"
+[[http.server.location]]
+path = "/refused"
+panics_upstream.pass = "refused"
+
+[http.upstream.refused]
+balancer = ["panics_balancer"]
+panics_balancer.hook = "free"
+server = [{{ address = "127.0.0.1:{refusing}" }}]
+"#
+    );
+    server(&["headers", "panics"], &more)
+}
+
+#[test]
+fn in_an_upstream() {
+    let server = upstreams();
+    assert_eq!(server.get("/up").expect(200).text(), "from the peer");
+    assert_eq!(server.get("/second").expect(200).text(), "from the peer");
+    let panics = |hook: &'static str, message| [("panics_upstream", hook, message, hook)];
+    check(&server, "/up?in=create_request", Bare500, &panics("create_request", "asked for in create_request"));
+    check(&server, "/second?in=reinit_request", Bare500, &panics("reinit_request", "asked for in reinit_request"));
+    check(&server, "/up?in=process_header", Bare500, &panics("process_header", "asked for in process_header"));
+    check(&server, "/up?in=input_filter_init", Reset, &panics("input_filter_init", "asked for in input_filter_init"));
+    check(&server, "/up?in=input_filter", Reset, &panics("input_filter", "asked for in input_filter"));
+    check(&server, "/up?in=finalize_request", Reset, &panics("finalize_request", "asked for in finalize_request"));
+}
+
+#[test]
+fn when_the_client_has_gone() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let more = format!(
+        r#"
+[[http.server.location]]
+path = "/up"
+panics_upstream.pass = "silent"
+
+[http.upstream.silent]
+balancer = ["panics_balancer"]
+server = [{{ address = "127.0.0.1:{port}" }}]
+"#
+    );
+    let server = server(&["headers", "panics"], &more);
+    let mut client = server.connect();
+    client.send("GET /up?in=abort_request HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let (mut stream, _) = silent.accept().unwrap();
+    let mut request = [0; 4];
+    stream.read_exact(&mut request).unwrap();
+    client.stream.shutdown(Shutdown::Both).unwrap();
+    let panic = ("panics_upstream", "abort_request", "asked for in abort_request", "abort_request");
+    server.stderr(|log| log.contains(&logged(panic)));
+    // The peer learns that nobody waits.
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(stream.read(&mut request).unwrap(), 0, "the connection to the peer is closed");
+    assert_eq!(server.get("/").expect(200).text(), "calm");
+    settles(&server, "bufs", || state(&server).1, 0);
+}
+
+#[test]
+fn in_a_balancer() {
+    let server = upstreams();
+    let panics = |hook: &'static str, message| [("panics_balancer", hook, message, hook)];
+    check(&server, "/init_peer", Bare500, &panics("init_peer", "asked for in init_peer"));
+    check(&server, "/get", Bare500, &panics("get", "asked for in get"));
+    check(&server, "/free", Reset, &panics("free", "asked for in free"));
+    check(&server, "/refused", Bare500, &panics("free", "asked for in free"));
+}
+
+#[test]
+fn in_init_upstream_it_is_an_error_of_the_configuration() {
+    let text = Server::fails(&format!(
+        "{}\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n\n[http.upstream.one]\nbalancer = [\"panics_balancer\"]\n\
+         panics_balancer.hook = \"init_upstream\"\nserver = [{{ address = \"127.0.0.1:9\" }}]\n",
+        declared(&["panics_balancer"])
+    ));
+    assert!(text.contains("http.upstream.one.balancer: panics_balancer: panicked in init_upstream"), "{text}");
+}
+
+// ---- the end, and leaks
+
+#[test]
+fn in_the_release_of_a_configuration() {
+    let config = format!(
+        "worker_threads = 1\n{}[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\npanics.release = true\n",
+        declared(&["panics"])
+    );
+    let server = Server::start(&config);
+    assert_eq!(server.get("/").status, 404);
+    let answer = server.stop(Signal::TERM);
+    let line = logged(("panics", "release", "asked for in release", "release"));
+    assert!(answer.stderr.contains(&line), "{line} in {answer:#?}");
+    assert_eq!(answer.code, Some(0), "{answer:#?}");
+}
+
+/// Waits until a number that falls by itself has fallen.
+#[track_caller]
+fn settles(server: &Server, what: &str, now: impl Fn() -> u64, limit: u64) {
+    let start = Instant::now();
+    while now() > limit {
+        assert!(start.elapsed() < PATIENCE, "{what} of {}: {}, not {limit}", server.pid(), now());
+        thread::yield_now();
+    }
+}
+
+/// Open files of the server.
+fn files(server: &Server) -> u64 {
+    std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count() as u64
+}
+
+/// Its memory, in kilobytes.
+fn memory(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(PathBuf::from(format!("/proc/{}/status", server.pid()))).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim_end_matches("kB").trim().parse().unwrap()
+}
+
+#[test]
+fn nothing_leaks() {
+    let server = upstreams();
+    let paths = [
+        "/?in=handler&phase=access",
+        "/?in=handler&phase=log",
+        "/?in=header_filter",
+        "/?in=after_header",
+        "/?in=nested",
+        "/?in=payload",
+        "/?in=context_drop",
+        "/?in=context_replaced",
+        "/?in=body_filter",
+        "/?in=body_last",
+        "/?in=body_woken",
+        "/?in=unwinding",
+        "/variable?in=variable",
+        "/?in=content",
+        "/?in=behind_header",
+        "/?in=in_body",
+        "/?in=job",
+        "/?in=job_forgotten",
+        "/?in=release&size=10",
+        "/?in=release&size=100000",
+        "/up?in=create_request",
+        "/second?in=reinit_request",
+        "/up?in=process_header",
+        "/up?in=input_filter_init",
+        "/up?in=input_filter",
+        "/up?in=finalize_request",
+        "/init_peer",
+        "/get",
+        "/free",
+    ];
+    let round = || {
+        for path in paths {
+            let mut client = server.connect();
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
+            let (_, ending) = client.rest_and_end();
+            assert!(matches!(ending, Ending::Closed | Ending::Reset), "{path}");
+        }
+    };
+    // The first rounds fill free lists and caches.
+    for _ in 0..10 {
+        round();
+    }
+    settles(&server, "bufs", || state(&server).1, 0);
+    let (open, used) = (files(&server), memory(&server));
+    let (before, _) = state(&server);
+    for _ in 0..20 {
+        round();
+    }
+    settles(&server, "bufs", || state(&server).1, 0);
+    settles(&server, "open files", || files(&server), open);
+    // 560 panics: if each leaked its request or response it would be several megabytes.
+    assert!(memory(&server) < used + 3000, "{used} kB before, {} kB after", memory(&server));
+    let panics = state(&server).0 - before;
+    assert_eq!(panics, 20 * (paths.len() as u64 + 2), "two of the paths panic twice");
+    assert_eq!(server.get("/").expect(200).text(), "calm");
+}

@@ -1,0 +1,29 @@
+//! Support for tests of the server as a program: it is started with a configuration, and spoken to byte by byte.
+//!
+//! ```text
+//! let server = Server::start(
+//!     r#"
+//! module = [{ name = "return" }]
+//! [[http.server]]
+//! listen = ["127.0.0.1:PORT"]
+//! return = { code = 200, text = "hello" }
+//! "#,
+//! );
+//! assert_eq!(server.get("/").text(), "hello");
+//! ```
+
+// Not every test uses all of it.
+#![allow(dead_code, unused_imports)]
+
+pub mod client;
+
+pub mod files;
+
+pub mod server;
+
+pub use client::{Client, Ending, Response};
+pub use files::Folder;
+pub use server::{Answer, Server, command};
+
+/// How long anything may take. Nothing does, unless it hangs.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
