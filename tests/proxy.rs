@@ -17,7 +17,7 @@ use support::{Client, Ending, Folder, PATIENCE, Server, files};
 const MODULES: &str = r#"
 module = [
     { name = "return" }, { name = "not_modified" }, { name = "headers" }, { name = "gzip" },
-    { name = "proxy" }, { name = "round_robin" },
+    { name = "limit_rate" }, { name = "proxy" }, { name = "round_robin" },
 ]
 worker_threads = 2
 error_log = { path = "stderr", level = "info" }
@@ -408,6 +408,23 @@ fn small_pieces_for_a_client_that_does_not_read_cost_no_memory() {
     let grown = resident_kb(&server).saturating_sub(before);
     assert!(grown < 4 * 1024, "{grown} kB more");
     drop(client);
+}
+
+#[test]
+fn limit_rate_slows_the_peer_down() {
+    let (peer, server) = proxied("limit_rate = { rate = \"4m\" }\nproxy.read_timeout = \"500ms\"");
+    let body = files::noise(8 * 1024 * 1024);
+    let start = Instant::now();
+    let (mut client, mut connection) = at_peer(&peer, &server, GET);
+    let theirs = body.clone();
+    let writer = thread::spawn(move || {
+        connection.reply(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", theirs.len()));
+        connection.reply(&theirs);
+        connection
+    });
+    assert!(client.response().expect(200).body == body, "other bytes");
+    assert!(start.elapsed() > Duration::from_millis(900), "8 MB in {:?}", start.elapsed());
+    drop(writer.join().unwrap());
 }
 
 #[test]

@@ -59,8 +59,6 @@ pub struct Ready {
 
 /// The most events that one call of poll gives.
 const EVENTS: usize = 512;
-/// How long a turn waits at the most when a source wants to go on in it.
-const LATER: Duration = Duration::from_millis(1);
 /// The token of the waker of other threads.
 const REMOTE: Token = Token(usize::MAX);
 
@@ -116,7 +114,7 @@ impl Loop {
     fn turn(&self, events: &mut Events) -> io::Result<()> {
         let later = std::mem::take(&mut *self.later.borrow_mut());
         let wait = self.timers.next().map(|at| Duration::from_millis(at.saturating_sub(self.now_ms())));
-        let wait = if later.is_empty() { wait } else { Some(wait.unwrap_or(LATER).min(LATER)) };
+        let wait = if later.is_empty() { wait } else { Some(Duration::ZERO) };
         match self.poll.borrow_mut().poll(events, wait) {
             Ok(()) => (),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
@@ -209,7 +207,7 @@ impl Loop {
         self.posted.borrow_mut().push_back((source, code));
     }
 
-    /// Calls `source.posted(0)` in the next turn, after other events, which begins in at most this long.
+    /// Calls `source.posted(0)` in the next turn, after the events that have come by then.
     pub fn post_later(&self, source: Rc<dyn Source>) {
         self.later.borrow_mut().push(source);
     }
