@@ -58,6 +58,8 @@ pub enum Flushed {
     Done,
     /// The socket takes no more.
     Blocked,
+    /// It may take more, but others are to have their turn first.
+    More,
     /// This part of a file has to be read from the disk first.
     Disk(Arc<OpenFile>, u64, u64),
 }
@@ -136,9 +138,17 @@ impl WriteQueue {
 
     /// Sends until all is gone or the socket takes no more.
     pub fn flush(&mut self, socket: &impl AsFd, use_sendfile: bool) -> io::Result<Flushed> {
+        self.flush_some(socket, use_sendfile, 0)
+    }
+
+    /// As [`flush`](WriteQueue::flush), but stops after about `max` bytes of files, so that a fast client cannot hold the
+    /// loop (nginx: sendfile_max_chunk). 0: no limit.
+    pub fn flush_some(&mut self, socket: &impl AsFd, use_sendfile: bool, max: u64) -> io::Result<Flushed> {
+        let mut of_files = 0;
         loop {
             let sent = match self.items.front() {
                 None => return Ok(Flushed::Done),
+                Some(Item::Buf(buf)) if buf.in_file() && max > 0 && of_files >= max => return Ok(Flushed::More),
                 Some(Item::Buf(buf)) if buf.in_file() => {
                     let Some((file, pos, len)) = buf.file() else { return Ok(Flushed::Done) };
                     let Some(file) = bufs::open_file(file) else { return Err(io::ErrorKind::InvalidInput.into()) };
@@ -146,11 +156,13 @@ impl WriteQueue {
                     if !in_memory(&file, pos, step)? {
                         return Ok(Flushed::Disk(file, pos, step));
                     }
-                    if use_sendfile {
+                    let sent = if use_sendfile {
                         send_file(socket, &file, pos, step, len)?
                     } else {
                         copy_file(socket, &file, pos, step)?
-                    }
+                    };
+                    of_files += sent as u64;
+                    sent
                 }
                 Some(_) => self.send_memory(socket)?,
             };

@@ -367,11 +367,24 @@ fn ip_hash_goes_on_when_the_peer_refuses_and_comes_back_to_it() {
 }
 
 #[test]
-fn ip_hash_knows_no_backup() {
+fn ip_hash_leaves_backups_to_the_next_balancer() {
+    let (a, b, backup) = (Named::new("a"), Named::new("b"), Named::new("x"));
+    let list = servers(&[at(a.port, ""), at(b.port, ""), at(backup.port, ", backup = true")]);
+    let server = server_with(&format!("{IP_HASH}{list}"), "");
+    let clients = (1..20).map(|n| met_from(&server, &format!("127.0.{n}.1"), 1)).collect::<String>();
+    assert!(!clients.contains('x'), "{clients}");
+    let list =
+        servers(&[at(Reserved::new().port, ""), at(Reserved::new().port, ""), at(backup.port, ", backup = true")]);
+    let server = server_with(&format!("{IP_HASH}{list}"), "");
+    assert_eq!(met_from(&server, "127.0.0.1", 2), "xx");
+}
+
+#[test]
+fn ip_hash_alone_knows_no_backup() {
     let list = servers(&[at(1, ""), at(2, ", backup = true")]);
     let text = Server::fails(&format!(
         "module = [{{ name = \"proxy\" }}, {{ name = \"round_robin\" }}, {{ name = \"ip_hash\" }}]\n\
-         [http.upstream.backend]\n{IP_HASH}{list}\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n"
+         [http.upstream.backend]\nbalancer = [\"ip_hash\"]\n{list}\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n"
     ));
     assert!(text.contains("http.upstream.backend.server.backup: the balancer \"ip_hash\" does not support"), "{text}");
 }

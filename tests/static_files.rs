@@ -90,7 +90,7 @@ fn what_may_not_be_read_gets_403() {
         return;
     }
     for name in ["html/secret", "html/dir"] {
-        fs::set_permissions(folder.path(name), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(folder.path(name), fs::Permissions::from_mode(0o0)).unwrap();
     }
     let server = Server::start_in(folder, SITE);
     server.get("/secret").expect(403);
@@ -196,6 +196,16 @@ fn files_of_every_size() {
 #[test]
 fn files_of_every_size_with_sendfile_false() {
     sizes("sendfile = false");
+}
+
+#[test]
+fn files_of_every_size_in_many_turns() {
+    sizes("sendfile_max_chunk = 1000");
+}
+
+#[test]
+fn files_of_every_size_in_one_turn() {
+    sizes("sendfile_max_chunk = 0");
 }
 
 #[test]

@@ -697,7 +697,8 @@ impl Http1 {
         let (result, sent, progress) = {
             let queue = &mut *self.queue.borrow_mut();
             let before = queue.bytes();
-            let result = queue.flush(&*self.socket.borrow(), r.place().core.sendfile);
+            let core = &r.place().core;
+            let result = queue.flush_some(&*self.socket.borrow(), core.sendfile, core.sendfile_max_chunk);
             (result, queue.take_sent(), queue.bytes() < before)
         };
         if !sent.is_empty() {
@@ -716,6 +717,13 @@ impl Http1 {
                 if let Some(timer) = timer.filter(|timer| progress || !self.lp.timer_runs(*timer)) {
                     self.lp.start_timer(timer, r.place().core.send_timeout);
                 }
+                Ok(false)
+            }
+            Flushed::More => {
+                if let Some(timer) = timer {
+                    self.lp.start_timer(timer, r.place().core.send_timeout);
+                }
+                self.lp.post_later(self.clone());
                 Ok(false)
             }
             Flushed::Disk(file, pos, len) => self.read_ahead(r, file, pos, len).map(|()| false),
@@ -933,7 +941,8 @@ impl Source for Http1 {
                 self.disk.set(false);
                 self.on_writable();
             }
-            _ => (),
+            // The next turn of a large file.
+            _ => self.on_writable(),
         }
     }
 }

@@ -375,7 +375,7 @@ impl<'a> Builder<'a> {
         }
         let peers = Arc::new(Peers { list });
         let key = join_key(&join_key("http.upstream", &upstream.name), "balancer");
-        let mut links = Vec::new();
+        let (mut links, mut found) = (Vec::new(), Vec::new());
         for (index, name) in upstream.balancer.iter().enumerate() {
             // Not written: the default, which is part of no file.
             let origin = upstream.balancer_origins.get(index).copied().filter(|origin| *origin != Origin::BUILT_IN);
@@ -391,8 +391,11 @@ impl<'a> Builder<'a> {
                 self.errors.push(origin, format!("{key}[{index}]"), text);
                 continue;
             };
-            self.check_parameters(upstream, at);
+            found.push(at);
             links.extend(self.link_balancer(at, upstream.modules.get(at), &peers, origin, &key));
+        }
+        if found.len() == upstream.balancer.len() {
+            self.check_parameters(upstream, &found);
         }
         let keepalive =
             Keepalive::new(upstream.keepalive as usize, upstream.keepalive_timeout, upstream.keepalive_requests);
@@ -427,20 +430,28 @@ impl<'a> Builder<'a> {
         self.modules.iter().position(|module| module.name == name && module.description.provides("balancer"))
     }
 
-    fn check_parameters(&mut self, upstream: &crate::config::Upstream, balancer: usize) {
-        let module = &self.modules[balancer];
-        let known = &module.description.server_parameters;
-        for server in &upstream.server {
-            for (parameter, origin) in &server.set {
-                if !known.iter().any(|known| known == parameter) {
-                    let key = format!("http.upstream.{}.server.{parameter}", upstream.name);
-                    let text = format!(
-                        "the balancer {:?} does not support this parameter; it supports {}",
-                        module.name,
-                        known.join(", ")
-                    );
-                    self.errors.push(*origin, key, text);
-                }
+    /// A parameter of a server must mean something to one balancer of the chain at least: a balancer leaves what it does
+    /// not know to those that it delegates to (`backup` of ip_hash before round_robin).
+    fn check_parameters(&mut self, upstream: &crate::config::Upstream, balancers: &[usize]) {
+        let described = |at: &usize| &self.modules[*at].description;
+        let known: Vec<&str> =
+            balancers.iter().flat_map(|at| described(at).server_parameters.iter().map(String::as_str)).collect();
+        let names: Vec<String> = balancers.iter().map(|at| format!("{:?}", self.modules[*at].name)).collect();
+        let who = match names.as_slice() {
+            [one] => format!("the balancer {one} does not support"),
+            many => format!("none of the balancers {} supports", many.join(", ")),
+        };
+        let mut valid: Vec<&str> = Vec::new();
+        known.iter().for_each(|name| {
+            if !valid.contains(name) {
+                valid.push(name)
+            }
+        });
+        for (parameter, origin) in upstream.server.iter().flat_map(|server| &server.set) {
+            if !known.contains(parameter) {
+                let key = format!("http.upstream.{}.server.{parameter}", upstream.name);
+                let verb = if names.len() == 1 { "it supports" } else { "they support" };
+                self.errors.push(*origin, key, format!("{who} this parameter; {verb} {}", valid.join(", ")));
             }
         }
     }

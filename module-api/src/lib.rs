@@ -24,7 +24,7 @@
 //!
 //! Reading order: [`Module`] and its [`config`]; the kinds [`Filter`], [`PhaseHandler`], [`Content`], [`Upstream`],
 //! [`Balancer`], [`Variables`]; the handle [`Request`]; [`Buf`] and [`Chain`]; and below them the ABI itself ([`host`],
-//! [`root`], [`running`], [`panic`]).
+//! [`root`], [`running`], [`mod@panic`]).
 
 extern crate self as topnext_module_api;
 

@@ -18,6 +18,8 @@ mod server;
 mod usage;
 mod wrk;
 
+mod hop;
+
 mod guard;
 mod process;
 
@@ -31,6 +33,7 @@ Usage: topnext-bench COMMAND [OPTION]...
 
 Commands:
   http    topnext beside nginx, the same work, one worker each
+  hop     what a filter in the chain costs, and what a module's calls to the host cost
   help    this text
 
 `topnext-bench COMMAND --help` lists the options of a command.
@@ -62,6 +65,7 @@ fn dispatch(mut arguments: lexopt::Parser) -> Result<Verdict, String> {
     match arguments.next().map_err(|error| error.to_string())? {
         Some(Value(command)) => match command.to_str() {
             Some("http") => http::run(arguments),
+            Some("hop") => hop::run(arguments),
             Some(guard::COMMAND) => guard::run(arguments),
             Some("help") => help(),
             _ => Err(format!("unknown command {command:?}\n\n{HELP}")),

@@ -8,7 +8,7 @@
 //!
 //! The hash is nginx's, over the first three octets of an IPv4 address or all of an IPv6 address, so that clients keep
 //! their peers when nginx is replaced. If the peer is not available the hash goes on to another, up to 20 times in all;
-//! then the next balancer chooses. A peer that is gone for a while should be marked `down` rather than removed: then
+//! then the next balancer chooses, backups among them. A peer that is gone for a while should be marked `down` rather than removed: then
 //! the clients of the others keep theirs.
 
 #![forbid(unsafe_code)]
@@ -55,7 +55,9 @@ impl Balancer for IpHash {
     const SERVER_PARAMETERS: &'static [&'static str] = &["weight", "max_fails", "fail_timeout", "max_conns", "down"];
 
     fn init_upstream(&mut self, peers: &Selection<'_>) -> Result<(), ConfigErrors> {
-        *self = IpHash::of((0..peers.len()).map(|i| peers.weight(i)).collect());
+        // A backup has no share of the hash: it is for the next balancer to use when no other peer is left.
+        let share = |i| if peers.is_backup(i) { 0 } else { peers.weight(i) };
+        *self = IpHash::of((0..peers.len()).map(share).collect());
         Ok(())
     }
 
