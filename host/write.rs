@@ -159,7 +159,10 @@ impl WriteQueue {
                     let sent = if use_sendfile {
                         send_file(socket, &file, pos, step, len)?
                     } else {
-                        copy_file(socket, &file, pos, step)?
+                        match copy_file(socket, &file, pos, step)? {
+                            NoWait::Done(sent) => sent,
+                            NoWait::WouldBlock => return Ok(Flushed::Disk(file, pos, step)),
+                        }
                     };
                     of_files += sent as u64;
                     sent
@@ -281,15 +284,15 @@ fn send_file(socket: &impl AsFd, file: &OpenFile, pos: u64, len: u64, left: u64)
 }
 
 /// Sends a part of a file through memory (sendfile = false).
-fn copy_file(socket: &impl AsFd, file: &OpenFile, pos: u64, len: u64) -> io::Result<usize> {
+fn copy_file(socket: &impl AsFd, file: &OpenFile, pos: u64, len: u64) -> io::Result<NoWait<usize>> {
     let mut buffer = [0; 32 * 1024];
     let want = buffer.len().min(len as usize);
     let read = match file.read_nowait(pos, &mut buffer[..want])? {
         NoWait::Done(0) => return Err(truncated(len)),
         NoWait::Done(n) => n,
-        NoWait::WouldBlock => return Ok(0),
+        NoWait::WouldBlock => return Ok(NoWait::WouldBlock),
     };
-    write_once(|| rustix::net::send(socket, &buffer[..read], SendFlags::NOSIGNAL))
+    write_once(|| rustix::net::send(socket, &buffer[..read], SendFlags::NOSIGNAL)).map(NoWait::Done)
 }
 
 fn truncated(missing: u64) -> io::Error {

@@ -215,7 +215,7 @@ fn it_says_where_it_is() {
     let server = Server::start(
         "worker_threads = 2\nmodule = [{ name = \"return\" }]\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\", \"127.0.0.1:PORT2\"]\n",
     );
-    let text = server.stderr(|text| text.contains("  modules: "));
+    let text = server.stderr(|text| text.contains("  modules: ") && text.ends_with('\n'));
     let expected = format!(
         "topnext {VERSION} is ready, pid {}, 2 threads\n  http://{}/\n  http://{}/\n  modules: return {VERSION}\n",
         server.pid(),

@@ -205,13 +205,15 @@ fn level(level: LogLevel) -> Level {
 /// Says where to look, and what was loaded.
 fn greet(site: &Site) {
     let threads = if site.threads == 1 { "1 thread".to_string() } else { format!("{} threads", site.threads) };
-    eprintln!("topnext {VERSION} is ready, pid {}, {threads}", std::process::id());
+    let mut text = format!("topnext {VERSION} is ready, pid {}, {threads}\n", std::process::id());
     for address in &site.addresses {
-        eprintln!("  http://{}/", address.address);
+        let _ = writeln!(text, "  http://{}/", address.address);
     }
     let modules: Vec<String> =
         site.modules.iter().map(|module| format!("{} {}", module.name, module.description.version)).collect();
-    eprintln!("  modules: {}", if modules.is_empty() { "none".to_string() } else { modules.join(", ") });
+    let _ = writeln!(text, "  modules: {}", if modules.is_empty() { "none".to_string() } else { modules.join(", ") });
+    // At once, so that whoever reads it does not see a part.
+    eprint!("{text}");
 }
 
 #[cfg(test)]

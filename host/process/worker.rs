@@ -26,6 +26,11 @@ use crate::{
 /// How often kept connections to upstreams are looked through.
 const PURGE: Duration = Duration::from_secs(5);
 
+/// Signals that end the worker.
+const ENDING: [i32; 3] = [signal::SIGINT, signal::SIGTERM, signal::SIGQUIT];
+/// nginx's other signals. Caught, since by default they would end the process.
+const LATER: [i32; 4] = [signal::SIGHUP, signal::SIGUSR1, signal::SIGUSR2, signal::SIGWINCH];
+
 /// Runs a configuration until SIGINT, SIGTERM or SIGQUIT. `ready` is called when connections are accepted.
 pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
     // A worker has one configuration for its whole life (a reload starts another process), so that nothing on the path of
@@ -33,8 +38,8 @@ pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
     let site: &'static Site = Box::leak(Box::new(site));
     stats::uptime();
     let mut sockets = bind(site)?;
-    let mut signals = Signals::new([signal::SIGINT, signal::SIGTERM, signal::SIGQUIT])
-        .map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let mut signals =
+        Signals::new(ENDING.iter().chain(&LATER)).map_err(|error| format!("cannot wait for signals: {error}"))?;
     let mut threads = Vec::new();
     for number in 0..site.threads {
         let sockets: Vec<_> = sockets.iter_mut().filter_map(|(address, list)| Some((*address, list.pop()?))).collect();
@@ -47,9 +52,13 @@ pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
         }
     }
     ready(site);
-    if let Some(signal) = signals.forever().next() {
+    for signal in signals.forever() {
         let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-        log_line!(Level::Notice, "{name} received, exiting");
+        if ENDING.contains(&signal) {
+            log_line!(Level::Notice, "{name} received, exiting");
+            break;
+        }
+        log_line!(Level::Warn, "{name} received: reload, reopen and upgrade are not supported yet; nothing is done");
     }
     stop(threads);
     site.end();
