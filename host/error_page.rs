@@ -81,6 +81,11 @@ pub fn send(r: &Rc<Request>, status: u16) {
         send_bare(r, status);
         return finalize::flush(r);
     }
+    // Filters that prepared themselves for the response that is given up begin anew (nginx clears r->ctx here).
+    r.guarded(|| r.drop_contexts());
+    r.need_memory.set(false);
+    r.holding.set(0);
+    r.copy.replace(output::Copy::default());
     {
         let parts = &mut **r.parts.borrow_mut();
         for name in ["Content-Type", "Content-Encoding", "Accept-Ranges", "ETag", "Last-Modified"] {

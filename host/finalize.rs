@@ -30,8 +30,12 @@ pub fn finalize(r: &Rc<Request>, code: Code) {
         return;
     }
     upstream::detach(r);
+    r.conn.stop_reading_body();
     if r.failed.get() && !r.bare.get() {
         return fail(r);
+    }
+    if r.conn.is_broken() || code == Code::status(CLIENT_CLOSED) {
+        return client_closed(r);
     }
     let status = match code {
         Code::ERROR => Some(500),
@@ -41,7 +45,9 @@ pub fn finalize(r: &Rc<Request>, code: Code) {
         r.status.set(CLOSE);
         return abort(r);
     }
-    let Some(status) = status.filter(|_| !r.last_in.get() || r.has_panicked()) else {
+    // A status is no news once the response is complete, nor one of success once it has begun.
+    let is_news = |status: &u16| !r.last_out.get() && (*status >= 400 || !r.header_started.get()) || r.has_panicked();
+    let Some(status) = status.filter(is_news) else {
         return respond(r, code);
     };
     if r.header_started.get() {
@@ -78,7 +84,11 @@ pub fn flush(r: &Rc<Request>) {
         return fail(r);
     }
     r.wait.set(Wait::Flush);
-    if r.holding.get() != 0 || !r.copy.borrow().is_empty() {
+    if output::is_held(r) {
+        // What is not held leaves meanwhile.
+        if r.conn.flush_request(r) == Code::ERROR {
+            client_closed(r);
+        }
         return;
     }
     if !r.last_out.get() && !r.header_only.get() {

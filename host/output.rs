@@ -71,6 +71,9 @@ pub fn header_end(r: &Rc<Request>) -> Code {
 
 /// Runs the body filters.
 pub fn output(r: &Rc<Request>, chain: Chain) -> Code {
+    if r.is_too_deep() {
+        return Code::ERROR;
+    }
     if r.has_panicked() || !r.header_sent.get() {
         if !r.header_sent.get() && !r.has_panicked() {
             log_line!(Level::Alert, "*{} a body before its header{}", r.conn.number, r.log_tail());
@@ -254,6 +257,9 @@ pub fn continue_all(r: &Rc<Request>) {
             return crate::finalize::finalize(r, Code::ERROR);
         }
     }
+    if r.wait.get() == Wait::Ended || r.conn.flush_request(r) == Code::ERROR {
+        return crate::finalize::client_closed(r);
+    }
     if !r.copy.borrow().is_empty() && r.conn.unsent() == 0 && r.holding.get() == 0 {
         let code = copy(r);
         if !matches!(code, Code::OK | Code::AGAIN) {
@@ -278,10 +284,10 @@ fn progress(r: &Rc<Request>, code: Code) {
     if !matches!(code, Code::OK | Code::AGAIN) {
         return crate::finalize::finalize(r, Code::ERROR);
     }
-    if r.conn.unsent() == 0 {
-        crate::phases::room(r);
-    } else if r.wait.get() == Wait::Flush {
-        crate::finalize::flush(r);
+    match r.conn.flush_request(r) {
+        Code::OK => crate::phases::room(r),
+        Code::AGAIN => (),
+        _ => crate::finalize::client_closed(r),
     }
 }
 

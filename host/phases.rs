@@ -43,7 +43,7 @@ impl Step {
             Step::Handlers(Phase::Rewrite) => Step::Handlers(Phase::Preaccess),
             Step::Handlers(Phase::Preaccess) => Step::Handlers(Phase::Access),
             Step::Handlers(Phase::Access) => Step::Handlers(Phase::Precontent),
-            Step::Handlers(Phase::Precontent | Phase::Content | Phase::Log) => Step::Handlers(Phase::Content),
+            Step::Handlers(_) => Step::Handlers(Phase::Content),
         }
     }
 }
@@ -119,6 +119,15 @@ fn content_answer(r: &Rc<Request>, code: Code, _: usize) {
 /// A handler answered Again. What woke it while it ran is not lost.
 fn wait(r: &Rc<Request>, wait: Wait) {
     r.wait.set(wait);
+    if r.conn.unsent() > 0 && r.header_sent.get() && r.conn.flush_request(r) == Code::ERROR {
+        return finalize::client_closed(r);
+    }
+    if !r.is_awaited() && r.conn.unsent() == 0 && !output::is_held(r) {
+        let text =
+            "its handler answered Again, but nothing will wake it: no timer, waker, job, body or output is pending";
+        log_line!(Level::Alert, "*{} {text}{}", r.conn.number, r.log_tail());
+        return finalize(r, Code::ERROR);
+    }
     while let Some(code) = r.late_wakes.borrow_mut().pop_front() {
         r.conn.lp.post(r.clone(), code);
     }

@@ -47,6 +47,8 @@ enum Item {
 pub struct WriteQueue {
     items: VecDeque<Item>,
     bytes: u64,
+    /// Bytes of the file in front that have just been read from the disk.
+    trusted: u64,
     /// Sent bufs. They go back when no borrow is held, since that may run code of modules.
     sent: Chain,
 }
@@ -153,17 +155,18 @@ impl WriteQueue {
                     let Some((file, pos, len)) = buf.file() else { return Ok(Flushed::Done) };
                     let Some(file) = bufs::open_file(file) else { return Err(io::ErrorKind::InvalidInput.into()) };
                     let step = len.min(FILE_STEP);
-                    if !in_memory(&file, pos, step)? {
+                    if self.trusted == 0 && !in_memory(&file, pos, step)? {
                         return Ok(Flushed::Disk(file, pos, step));
                     }
                     let sent = if use_sendfile {
                         send_file(socket, &file, pos, step, len)?
                     } else {
-                        match copy_file(socket, &file, pos, step)? {
+                        match copy_file(socket, &file, pos, step, self.trusted > 0)? {
                             NoWait::Done(sent) => sent,
                             NoWait::WouldBlock => return Ok(Flushed::Disk(file, pos, step)),
                         }
                     };
+                    self.trusted = self.trusted.saturating_sub(sent as u64);
                     of_files += sent as u64;
                     sent
                 }
@@ -227,6 +230,12 @@ impl WriteQueue {
         }
     }
 
+    /// The pool has just read the next `bytes` of the file in front: they are not asked for again. (Not every file system
+    /// can tell whether a read would block; those that cannot say that it would, always.)
+    pub fn trust(&mut self, bytes: u64) {
+        self.trusted = bytes;
+    }
+
     /// Bufs that are no longer needed. To be dropped when no borrow of the queue is held.
     pub fn take_sent(&mut self) -> Chain {
         std::mem::take(&mut self.sent)
@@ -284,10 +293,15 @@ fn send_file(socket: &impl AsFd, file: &OpenFile, pos: u64, len: u64, left: u64)
 }
 
 /// Sends a part of a file through memory (sendfile = false).
-fn copy_file(socket: &impl AsFd, file: &OpenFile, pos: u64, len: u64) -> io::Result<NoWait<usize>> {
+fn copy_file(socket: &impl AsFd, file: &OpenFile, pos: u64, len: u64, trusted: bool) -> io::Result<NoWait<usize>> {
     let mut buffer = [0; 32 * 1024];
     let want = buffer.len().min(len as usize);
-    let read = match file.read_nowait(pos, &mut buffer[..want])? {
+    let read = if trusted {
+        NoWait::Done(file.read_blocking(pos, &mut buffer[..want])?)
+    } else {
+        file.read_nowait(pos, &mut buffer[..want])?
+    };
+    let read = match read {
         NoWait::Done(0) => return Err(truncated(len)),
         NoWait::Done(n) => n,
         NoWait::WouldBlock => return Ok(NoWait::WouldBlock),

@@ -151,7 +151,9 @@ impl Loop {
         self.run_posted();
         let removed = std::mem::take(&mut *self.removed.borrow_mut());
         for key in removed {
-            drop(self.sources.borrow_mut().try_remove(key));
+            let source = self.sources.borrow_mut().try_remove(key);
+            // Here, where nothing is borrowed: the last owner of a source may drop more than itself.
+            drop(source);
         }
         Ok(())
     }
@@ -219,7 +221,8 @@ impl Loop {
 
     /// Starts a timer, or starts it anew.
     pub fn start_timer(&self, timer: TimerId, after: Duration) {
-        let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        // At least one: a timer of none would expire again in the turn that started it, and again.
+        let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1);
         self.timers.set(timer, self.now_ms().saturating_add(ms));
     }
 

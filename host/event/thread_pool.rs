@@ -5,6 +5,7 @@ use std::{
     io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
 /// A job. It tells its loop itself when it is done.
@@ -14,6 +15,7 @@ pub type Job = Box<dyn FnOnce() + Send>;
 pub struct ThreadPool {
     queue: Mutex<Queue>,
     more: Condvar,
+    ended: Condvar,
     max_queue: usize,
 }
 
@@ -23,13 +25,14 @@ struct Queue {
     idle: usize,
     threads: usize,
     max_threads: usize,
+    stopping: bool,
 }
 
 impl ThreadPool {
     /// A pool that starts up to `threads` threads when there is work, and lets up to `max_queue` jobs wait.
     pub fn new(threads: usize, max_queue: usize) -> Arc<ThreadPool> {
         let queue = Queue { max_threads: threads.max(1), ..Queue::default() };
-        Arc::new(ThreadPool { queue: Mutex::new(queue), more: Condvar::new(), max_queue })
+        Arc::new(ThreadPool { queue: Mutex::new(queue), more: Condvar::new(), ended: Condvar::new(), max_queue })
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -39,7 +42,7 @@ impl ThreadPool {
     /// Hands a job over. If the queue is full, or no thread can be started, the job comes back.
     pub fn run(self: &Arc<Self>, job: Job) -> Result<(), Job> {
         let mut queue = self.lock();
-        if queue.jobs.len() >= self.max_queue {
+        if queue.stopping || queue.jobs.len() >= self.max_queue {
             return Err(job);
         }
         if queue.idle <= queue.jobs.len() && queue.threads < queue.max_threads {
@@ -58,6 +61,23 @@ impl ThreadPool {
         Ok(())
     }
 
+    /// Takes no more jobs, drops those that wait, and waits for those that run, but not longer than `limit`. False if
+    /// some still run.
+    pub fn stop(&self, limit: Duration) -> bool {
+        let waiting = {
+            let mut queue = self.lock();
+            queue.stopping = true;
+            std::mem::take(&mut queue.jobs)
+        };
+        // Dropped where the lock is not held: a job may be a module's.
+        drop(waiting);
+        self.more.notify_all();
+        let queue = self.lock();
+        let running = |queue: &mut Queue| queue.threads > 0;
+        let ended = self.ended.wait_timeout_while(queue, limit, running).unwrap_or_else(PoisonError::into_inner);
+        ended.0.threads == 0
+    }
+
     fn start_thread(self: &Arc<Self>) -> io::Result<()> {
         let pool = self.clone();
         thread::Builder::new().name("topnext-pool".to_string()).spawn(move || pool.work()).map(|_| ())
@@ -68,6 +88,11 @@ impl ThreadPool {
             let mut queue = self.lock();
             queue.idle += 1;
             while queue.jobs.is_empty() {
+                if queue.stopping {
+                    queue.idle -= 1;
+                    queue.threads -= 1;
+                    return self.ended.notify_all();
+                }
                 queue = self.more.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
             queue.idle -= 1;
@@ -101,5 +126,7 @@ mod tests {
         assert!(pool.run(Box::new(|| ())).is_err(), "the queue holds one job only");
         release.send(()).expect("the job waits");
         assert_eq!(is_done.recv(), Ok(1));
+        assert!(pool.stop(Duration::from_secs(60)), "its thread ends");
+        assert!(pool.run(Box::new(|| ())).is_err(), "a stopped pool takes no jobs");
     }
 }

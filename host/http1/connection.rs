@@ -27,7 +27,7 @@ use std::{
 use bytes::{Buf as _, BytesMut};
 use mio::{Token, net::TcpStream};
 use rustix::{io::Errno, net::RecvFlags};
-use topnext_module_api::{Buf, Chain, Code, running::Hook};
+use topnext_module_api::{Chain, Code, running::Hook};
 
 use super::{
     BadRequest, ChunkedDecoder, Decoded, Framing, Head, HeadParser, Limits, Method, Normalized, Progress, Target,
@@ -53,6 +53,10 @@ const READ_SIZE: usize = 4096;
 const BODY_READ_SIZE: usize = 32 * 1024;
 /// Output that waits for more before it is written (nginx: postpone_output).
 const POSTPONE: u64 = 1460;
+/// Bodies are kept in memory, and this is the most of one that is, whatever client_max_body_size says.
+const MAX_BODY: u64 = 64 * 1024 * 1024;
+/// Reads of one connection after which others get their turn.
+const MAX_READS: usize = 16;
 /// How long the rest of a body is read on after the response, in all and between two reads (nginx: lingering_time,
 /// lingering_timeout).
 const LINGERING_TIME: Duration = Duration::from_secs(30);
@@ -121,8 +125,16 @@ pub struct Http1 {
     read_timer: Cell<Option<TimerId>>,
     send_timer: Cell<Option<TimerId>>,
     linger_until_ms: Cell<u64>,
-    /// The pool reads a part of a file into the page cache.
-    disk: Cell<bool>,
+    /// Bytes of a file that the pool is reading into the page cache.
+    disk: Cell<u64>,
+    /// A turn to go on writing in has been asked for.
+    more: Cell<bool>,
+    /// A turn to go on reading in has been asked for.
+    read_on: Cell<bool>,
+    /// Writing to the client has failed.
+    broken: Cell<bool>,
+    /// How long it may be idle, as the last request's location says.
+    idle_timeout: Cell<Option<Duration>>,
     remote_id: Cell<Option<RemoteId>>,
 }
 
@@ -170,7 +182,11 @@ pub fn accept(
         read_timer: Cell::new(None),
         send_timer: Cell::new(None),
         linger_until_ms: Cell::new(0),
-        disk: Cell::new(false),
+        disk: Cell::new(0),
+        more: Cell::new(false),
+        read_on: Cell::new(false),
+        broken: Cell::new(false),
+        idle_timeout: Cell::new(None),
         remote_id: Cell::new(None),
     });
     stats::add(stats::Counter::Connections, 1);
@@ -410,7 +426,8 @@ impl Http1 {
         request.host.set(match (&lower, host) {
             (Some(lower), _) => request.store(&[lower]),
             (None, Some(span)) => Text::Head(span),
-            (None, None) => Text::default(),
+            // HTTP/1.0 may do without Host (nginx: the server's name stands in).
+            (None, None) => request.store(&[server.name().as_bytes()]),
         });
         if framing == Framing::None || framing == Framing::Length(0) {
             request.body.borrow_mut().complete = true;
@@ -448,6 +465,7 @@ impl Http1 {
         self.requests.set(self.requests.get() + 1);
         stats::add(stats::Counter::Requests, 1);
         self.state.set(State::Busy);
+        self.reader.replace(BodyReader::Nothing);
         let request = Rc::new(Request::new(self.clone(), self.site, server, parts, Framing::None, false));
         request.bad_line.replace(line.trim_ascii_end().to_vec());
         request.body.borrow_mut().complete = true;
@@ -480,16 +498,15 @@ impl Http1 {
     }
 
     /// Takes what has come of the body: Ok when it is complete.
-    fn pull_body(&self, r: &Rc<Request>) -> Code {
-        let max = r.place().core.client_max_body_size;
-        loop {
-            match self.decode_body(&mut |piece| {
-                let body = &mut *r.body.borrow_mut();
-                body.received += piece.len() as u64;
-                body.chain.push(Buf::from(piece));
-            }) {
+    fn pull_body(self: &Rc<Self>, r: &Rc<Request>) -> Code {
+        let max = match r.place().core.client_max_body_size {
+            0 => MAX_BODY,
+            max => max.min(MAX_BODY),
+        };
+        for _ in 0..MAX_READS {
+            match self.decode_body(&mut |piece| r.body.borrow_mut().add(&piece)) {
                 Ok(true) => {
-                    r.body.borrow_mut().complete = true;
+                    r.body.borrow_mut().end();
                     return Code::OK;
                 }
                 Ok(false) => (),
@@ -499,11 +516,11 @@ impl Http1 {
                     return Code::status(bad.status);
                 }
             }
-            if max > 0 && r.body.borrow().received > max {
+            if r.body.borrow().received > max {
                 let received = r.body.borrow().received;
                 log_line!(
                     Level::Error,
-                    "*{} client intended to send too large chunked body: {received} bytes so far{}",
+                    "*{} client intended to send too large body: {received} bytes so far, at most {max} are kept{}",
                     self.number,
                     r.log_tail()
                 );
@@ -524,6 +541,26 @@ impl Http1 {
                 }
             }
         }
+        self.read_later();
+        Code::AGAIN
+    }
+
+    /// Others get their turn; what is left to read is read in the next one.
+    fn read_later(self: &Rc<Self>) {
+        self.read_on.set(true);
+        self.lp.post_later(self.clone());
+    }
+
+    /// No handler waits for the body any more.
+    pub fn stop_reading_body(&self) {
+        if let Some(timer) = self.read_timer.get().filter(|_| self.state.get() == State::Busy) {
+            self.lp.stop_timer(timer);
+        }
+    }
+
+    /// Whether writing to the client has failed.
+    pub fn is_broken(&self) -> bool {
+        self.broken.get()
     }
 
     /// Decodes what is in the input: true when the body is complete.
@@ -676,6 +713,7 @@ impl Http1 {
             Ok(true) => Code::OK,
             Ok(false) => Code::AGAIN,
             Err(error) => {
+                self.broken.set(true);
                 let level = match error.kind() {
                     io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Level::Info,
                     _ => Level::Error,
@@ -691,7 +729,7 @@ impl Http1 {
         if self.queue.borrow().is_empty() {
             return Ok(true);
         }
-        if self.disk.get() {
+        if self.disk.get() > 0 {
             return Ok(false);
         }
         let (result, sent, progress) = {
@@ -723,10 +761,17 @@ impl Http1 {
                 if let Some(timer) = timer {
                     self.lp.start_timer(timer, r.place().core.send_timeout);
                 }
-                self.lp.post_later(self.clone());
+                if !self.more.replace(true) {
+                    self.lp.post_later(self.clone());
+                }
                 Ok(false)
             }
-            Flushed::Disk(file, pos, len) => self.read_ahead(r, file, pos, len).map(|()| false),
+            Flushed::Disk(file, pos, len) => {
+                if let Some(timer) = timer {
+                    self.lp.start_timer(timer, r.place().core.send_timeout);
+                }
+                self.read_ahead(r, file, pos, len).map(|()| false)
+            }
         }
     }
 
@@ -756,7 +801,7 @@ impl Http1 {
             remote.call(id, DISK_DONE);
         });
         r.site.pool.run(job).map_err(|_| io::Error::other("the thread pool's queue is full"))?;
-        self.disk.set(true);
+        self.disk.set(len);
         Ok(())
     }
 
@@ -776,6 +821,10 @@ impl Http1 {
 
     /// The response has left: what follows on this connection?
     pub fn request_done(self: &Rc<Self>, r: &Rc<Request>) {
+        self.idle_timeout.set(Some(r.place().core.keepalive_timeout));
+        if r.place().core.keepalive_timeout.is_zero() {
+            self.keep.set(false);
+        }
         self.request.replace(None);
         if !self.keep.get() {
             return self.begin_linger();
@@ -797,7 +846,8 @@ impl Http1 {
         if self.eof.get() && self.input.borrow().is_empty() {
             return self.close();
         }
-        self.start_read_timer(self.address.names.default_server().place.core.keepalive_timeout);
+        let idle = self.address.names.default_server().place.core.keepalive_timeout;
+        self.start_read_timer(self.idle_timeout.get().unwrap_or(idle));
         if self.readable.get() || !self.input.borrow().is_empty() {
             // Posted, so that a client that pipelines does not make this recurse.
             self.lp.post(self.clone(), NEXT_REQUEST);
@@ -806,7 +856,7 @@ impl Http1 {
 
     /// Reads the rest of a body that no handler wanted.
     fn discard(self: &Rc<Self>) {
-        loop {
+        for _ in 0..MAX_READS {
             match self.decode_body(&mut drop) {
                 Ok(true) => return self.next_request(),
                 Ok(false) => (),
@@ -822,6 +872,7 @@ impl Http1 {
                 Err(_) => return self.close(),
             }
         }
+        self.read_later();
     }
 
     /// Closes our side, and reads on for a while: a client that still sends would else lose the response to a reset.
@@ -843,7 +894,7 @@ impl Http1 {
     }
 
     fn linger(self: &Rc<Self>) {
-        loop {
+        for _ in 0..MAX_READS {
             self.input.borrow_mut().clear();
             if self.lp.now_ms() > self.linger_until_ms.get() {
                 return self.close();
@@ -855,6 +906,7 @@ impl Http1 {
                 Err(_) => return self.close(),
             }
         }
+        self.read_later();
     }
 
     /// Closes with a reset, so that the client does not take what it has for the whole response.
@@ -938,11 +990,18 @@ impl Source for Http1 {
         match code {
             NEXT_REQUEST => self.on_readable(),
             DISK_DONE => {
-                self.disk.set(false);
+                let read = self.disk.replace(0);
+                self.queue.borrow_mut().trust(read);
                 self.on_writable();
             }
-            // The next turn of a large file.
-            _ => self.on_writable(),
+            // The next turn of a large file, or of a large body.
+            _ => {
+                self.more.set(false);
+                if self.read_on.replace(false) {
+                    self.on_readable();
+                }
+                self.on_writable();
+            }
         }
     }
 }

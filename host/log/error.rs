@@ -62,7 +62,7 @@ pub fn write(level: Level, text: Arguments<'_>) {
     let start = line.len();
     let _ = line.write_fmt(text);
     // A line stays a line, whatever a client has sent.
-    if line[start..].bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
+    if line[start..].chars().any(char::is_control) {
         let text = line.split_off(start);
         for c in text.chars() {
             if c.is_control() {

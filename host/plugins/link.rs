@@ -38,13 +38,13 @@ impl Chains {
         let mut header: Vec<HeaderLink> = Vec::new();
         let mut body: Vec<BodyLink> = Vec::new();
         for &(hooks, data, module) in filters {
-            header.push(HeaderLink { call: hooks.header(), data, next: ptr::null(), module });
+            header.push(HeaderLink { call: hooks.header(), data, next: ptr::null(), module, reserved: [0; 2] });
             if hooks.has_body() {
-                body.push(BodyLink { call: hooks.body(), data, next: ptr::null(), module });
+                body.push(BodyLink { call: hooks.body(), data, next: ptr::null(), module, reserved: [0; 2] });
             }
         }
-        header.push(HeaderLink { call: header_end, data: ptr::null(), next: ptr::null(), module: 0 });
-        body.push(BodyLink { call: body_end, data: ptr::null(), next: ptr::null(), module: 0 });
+        header.push(HeaderLink { call: header_end, data: ptr::null(), next: ptr::null(), module: 0, reserved: [0; 2] });
+        body.push(BodyLink { call: body_end, data: ptr::null(), next: ptr::null(), module: 0, reserved: [0; 2] });
         let (mut header, mut body) = (header.into_boxed_slice(), body.into_boxed_slice());
         for i in 1..header.len() {
             header[i - 1].next = &raw const header[i];
@@ -155,7 +155,7 @@ pub struct Protocol {
 impl Protocol {
     /// Hooks, prepared configuration and slot.
     pub fn new(hooks: UpstreamHooksRef, data: *const (), module: u32) -> Protocol {
-        Protocol { hooks, link: UpstreamLink { data, module } }
+        Protocol { hooks, link: UpstreamLink { data, module, reserved: [0; 2] } }
     }
 
     /// The slot of its module.
@@ -235,6 +235,9 @@ pub fn init_balancer(
     peers: &Arc<Peers>,
 ) -> Result<Balancer, Vec<ConfigError>> {
     let Some(hooks) = module.root.balancer().into_option() else { return Err(Vec::new()) };
+    if prepared.data().is_null() {
+        return Err(Vec::new());
+    }
     let choice = Choice::new(peers.clone(), None, 0);
     // SAFETY: the data were made for this upstream alone and are not shared yet.
     let errors = unsafe { hooks.init_upstream()(module.slot, prepared.data().cast_mut(), &selection(&choice)) };
@@ -256,6 +259,7 @@ impl Balancers {
             data: balancer.prepared.data(),
             next: ptr::null(),
             module: balancer.prepared.module().slot,
+            reserved: [0; 2],
         };
         let mut links: Box<[BalancerLink]> = balancers.iter().map(link).collect();
         for i in 1..links.len() {

@@ -302,7 +302,8 @@ fn start(
 ) -> Result<LoadedModule, Refusal> {
     // What an earlier module may have left.
     last_panic();
-    let instance = match root.init()(host, candidate.slot) {
+    // SAFETY: the layout of the table was compared with the module's, and it is the host's own.
+    let instance = match unsafe { root.init()(host, candidate.slot) } {
         RResult::ROk(instance) => instance,
         RResult::RErr(message) => {
             let panic = last_panic();

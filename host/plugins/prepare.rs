@@ -15,7 +15,7 @@ use topnext_module_api::config::Value as Abi;
 
 use super::LoadedModule;
 use crate::config::{
-    Diagnostics, Field, ModuleSchema, ModuleTable, Node, Type, Value,
+    Diagnostics, Entry, Field, ModuleSchema, ModuleTable, Node, Presence, Type, Value,
     units::{duration, size},
 };
 
@@ -118,9 +118,11 @@ impl Preparer<'_> {
         let value = match table {
             Some(table) if !table.valid || !table.complete => return None,
             Some(table) => to_abi_table(&self.schemas[module].fields, &table.table, true),
-            None => Abi::Table(Vec::new().into()),
+            // Nobody can have written a table for it: the defaults hold.
+            None => to_abi_table(&self.schemas[module].fields, &defaults(&self.schemas[module].fields), true),
         };
         match loaded.configure(value) {
+            Ok(configured) if !configured.enabled => None,
             Ok(configured) => {
                 let (data, enabled) = (configured.data, configured.enabled);
                 Some(Arc::new(Prepared { module: loaded.clone(), data, enabled, ended: AtomicBool::new(false) }))
@@ -147,6 +149,17 @@ fn as_written(fields: &[Field], path: &str) -> String {
         Some((key, rest)) => format!("{key}{rest}"),
         None => path.to_string(),
     }
+}
+
+/// The defaults of a schema, as a table.
+fn defaults(fields: &[Field]) -> crate::config::Table {
+    let mut table = crate::config::Table::new();
+    for field in fields {
+        if let Presence::Default { node, .. } = &field.presence {
+            table.push(Entry { key: field.key.clone(), key_origin: node.origin, node: node.clone() });
+        }
+    }
+    table
 }
 
 /// A checked table as the ABI has it: durations in milliseconds, sizes in bytes.

@@ -3,6 +3,8 @@
 //! Every thread has a cell that modules set when they are entered (see module-api's `running`). Panics are counted per
 //! thread, which is how a request learns that a call into a module has panicked somewhere below, and per module and hook.
 
+#![allow(unsafe_code)]
+
 use std::{
     cell::{Cell, RefCell},
     sync::{
@@ -36,10 +38,30 @@ pub fn cell() -> &'static RunningCell {
 /// Runs host code that a module has called: meanwhile the cell says so.
 pub fn as_host<T>(run: impl FnOnce() -> T) -> T {
     let cell = cell();
-    let before = cell.replace(Running::HOST);
+    // SAFETY: the host says that it runs itself, and then who ran before.
+    let before = unsafe { cell.replace(Running::HOST) };
     let result = run();
-    cell.replace(before);
+    // SAFETY: as above.
+    unsafe { cell.replace(before) };
     result
+}
+
+/// Runs `run` as if it were a module's hook: with the cell set, and with the guard too if `guard`. For measurements of what
+/// that costs. `None`: it panicked.
+#[inline(always)]
+pub fn as_hook<T>(hook: Hook, guard: bool, run: impl FnOnce() -> T) -> Option<T> {
+    let cell = cell();
+    // Slot 0 is the host's, so that no module's context can be found under it.
+    if guard {
+        // SAFETY: see above.
+        return unsafe { topnext_module_api::panic::enter_for_host(cell, 0, hook, run) }.ok();
+    }
+    // SAFETY: see above.
+    let before = unsafe { cell.replace(Running { module: 0, hook }) };
+    let result = run();
+    // SAFETY: what was there.
+    unsafe { cell.replace(before) };
+    Some(result)
 }
 
 /// Panics that modules have had on this thread.
@@ -50,7 +72,8 @@ pub fn panics() -> u64 {
 /// Counts a panic of a module in a hook, and remembers what it said. Returns how many this module has had.
 pub fn count_panic(running: Running, text: String) -> u64 {
     COUNT.set(COUNT.get() + 1);
-    LAST.replace(Some(text));
+    // At the end of a thread it may be gone.
+    let _ = LAST.try_with(|last| last.replace(Some(text)));
     let module = (running.module as usize).min(MAX_MODULES);
     let hook = (running.hook.0 as usize).min(HOOKS - 1);
     PANICS[module][hook].fetch_add(1, Ordering::Relaxed);

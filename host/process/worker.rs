@@ -23,6 +23,8 @@ use crate::{
     stats,
 };
 
+/// How long jobs on the thread pool may take to end when the worker does.
+const JOBS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often kept connections to upstreams are looked through.
 const PURGE: Duration = Duration::from_secs(5);
 
@@ -61,7 +63,12 @@ pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
         log_line!(Level::Warn, "{name} received: reload, reopen and upgrade are not supported yet; nothing is done");
     }
     stop(threads);
-    site.end();
+    // Jobs are code of modules: with one still running their state stays, and goes with the process.
+    if site.pool.stop(JOBS_TIMEOUT) {
+        site.end();
+    } else {
+        log_line!(Level::Warn, "jobs on the thread pool did not end in {} s", JOBS_TIMEOUT.as_secs());
+    }
     Ok(())
 }
 

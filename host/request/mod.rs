@@ -28,7 +28,8 @@ use std::{
     time::Duration,
 };
 
-use topnext_module_api::{Chain, context::RawContext, running::Hook};
+use bytes::BytesMut;
+use topnext_module_api::{Buf, Chain, context::RawContext, running::Hook};
 
 use crate::{
     event::{Ready, RemoteId, Source, TimerId, remote},
@@ -163,14 +164,51 @@ pub enum Wait {
 /// The body of the request.
 #[derive(Default)]
 pub struct Body {
-    /// What has been read.
+    /// What has been read, in pieces of a good size.
     pub chain: Chain,
-    /// Bytes in `chain`.
+    /// The piece that is being filled.
+    piece: BytesMut,
+    /// Bytes in both.
     pub received: u64,
     /// A handler waits for all of it.
     pub wanted: bool,
     /// All of it has been read.
     pub complete: bool,
+}
+
+/// Calls of modules into the host and back that may be nested.
+const MAX_DEPTH: u32 = 32;
+/// The size of the pieces in which a body is kept.
+const BODY_PIECE: usize = 16 * 1024;
+
+impl Body {
+    /// Adds bytes, copied: a body that comes in tiny pieces must not cost a buffer for each.
+    pub fn add(&mut self, mut bytes: &[u8]) {
+        self.received += bytes.len() as u64;
+        while !bytes.is_empty() {
+            if self.piece.capacity() == 0 {
+                self.piece.reserve(BODY_PIECE.min(bytes.len().max(1024)));
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(BODY_PIECE - self.piece.len()));
+            self.piece.extend_from_slice(now);
+            bytes = later;
+            if self.piece.len() == BODY_PIECE {
+                self.end_piece();
+            }
+        }
+    }
+
+    /// The body is complete.
+    pub fn end(&mut self) {
+        self.end_piece();
+        self.complete = true;
+    }
+
+    fn end_piece(&mut self) {
+        if !self.piece.is_empty() {
+            self.chain.push(Buf::from(std::mem::take(&mut self.piece).freeze()));
+        }
+    }
 }
 
 /// A file that a handler has asked for, and that the thread pool opens.
@@ -363,6 +401,20 @@ impl Request {
         self.failed.get() || (self.depth.get() > 0 && self.panics_before.get() != crate::plugins::running::panics())
     }
 
+    /// Whether modules and host have called each other too deep: a variable that evaluates itself, a body filter that
+    /// starts the chain anew. The request fails, and the stack does not overflow.
+    pub fn is_too_deep(&self) -> bool {
+        if self.depth.get() < MAX_DEPTH {
+            return false;
+        }
+        if !self.failed.replace(true) {
+            let name = crate::plugins::running::module_name(crate::plugins::running::cell().get().module);
+            let text = "calls between modules and host are nested too deep; the last one came from module";
+            log_line!(Level::Crit, "*{} {text} {name}{}", self.conn.number, self.log_tail());
+        }
+        true
+    }
+
     /// Runs `call`, which calls a module, and notes whether it panicked.
     pub fn guarded<T>(&self, call: impl FnOnce() -> T) -> T {
         if self.depth.get() == 0 {
@@ -399,6 +451,16 @@ impl Request {
             timer
         });
         lp.start_timer(timer, time);
+    }
+
+    /// Whether something that wakes a handler is pending: a timer, a waker, a job, or the body.
+    pub fn is_awaited(&self) -> bool {
+        let timers = self.timers.borrow().iter().any(|(timer, _)| self.conn.lp.timer_runs(*timer));
+        let body = {
+            let body = self.body.borrow();
+            body.wanted && !body.complete
+        };
+        timers || body || self.jobs.get() > 0 || self.remote_id.get().is_some() || !self.late_wakes.borrow().is_empty()
     }
 
     /// Drops all contexts, each under its module's guard.

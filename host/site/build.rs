@@ -27,7 +27,7 @@ use crate::{
     log::Sink,
     open_file,
     plugins::{
-        self, Candidate, Declared, LoadedModule, Refusal,
+        self, Candidate, Declared, Description, LoadedModule, Refusal,
         link::{self, Balancers, Chains, Protocol},
         prepare::{Prepared, Preparer},
         running,
@@ -133,34 +133,42 @@ type Modules = (Vec<Arc<LoadedModule>>, Vec<ModuleSchema>, Vec<Refusal>);
 
 /// Loads what can be loaded. Schemas and modules have the same order.
 fn load_modules(candidates: Vec<Candidate>) -> Modules {
-    topnext_module_api::host::set(main::api());
+    main::set_for_host();
     let mut names: Vec<String> = Vec::new();
     for candidate in &candidates {
         names.resize(names.len().max(candidate.slot as usize), "refused module".to_string());
         names[candidate.slot as usize - 1] = candidate.name.clone();
     }
     running::name_modules(names);
-    let (modules, mut refusals) = plugins::load_all(candidates, main::api(), running::last_panic);
-    let (mut kept, mut schemas) = (Vec::new(), Vec::new());
-    for module in modules {
-        match ModuleSchema::parse(&module.description.text, &module.name, contexts(&module)) {
+    // The schema first: a module that is refused for it is not loaded.
+    let (mut schemas, mut good, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
+    for candidate in candidates {
+        match ModuleSchema::parse(&candidate.description.text, &candidate.name, contexts(&candidate.description)) {
             Ok(schema) => {
-                schemas.push(schema);
-                kept.push(Arc::new(module));
+                schemas.push((candidate.slot, schema));
+                good.push(candidate);
             }
-            Err(message) => refusals.push(
-                plugins::description::refusal(&module.file, plugins::RefusalKind::BadDescription)
-                    .line("found", message)
-                    .line("fix", "rebuild the module with a current module-api"),
-            ),
+            Err(message) => {
+                let refusal = plugins::description::refusal(&candidate.file, plugins::RefusalKind::BadDescription);
+                let refusal = refusal.line("found", message).line(
+                    "fix",
+                    "if the module is newer than this server, upgrade topnext; else rebuild it with a current module-api",
+                );
+                refusals.push(refusal.at(&candidate.place, &candidate.name));
+            }
         }
     }
+    let (modules, refused) = plugins::load_all(good, main::api(), running::last_panic);
+    refusals.extend(refused);
+    let kept: Vec<Arc<LoadedModule>> = modules.into_iter().map(Arc::new).collect();
+    schemas.retain(|(slot, _)| kept.iter().any(|module| module.slot == *slot));
+    let schemas = schemas.into_iter().map(|(_, schema)| schema).collect();
     facts::set(kept.iter().map(Arc::as_ref));
     (kept, schemas, refusals)
 }
 
-fn contexts(module: &LoadedModule) -> Contexts {
-    let provides = |kind| module.description.provides(kind);
+fn contexts(description: &Description) -> Contexts {
+    let provides = |kind| description.provides(kind);
     let http = ["filter", "phases", "content", "upstream", "variables"].into_iter().any(provides);
     let http = if http { Contexts::HTTP.or(Contexts::SERVER).or(Contexts::LOCATION) } else { Contexts::NONE };
     if provides("balancer") { http.or(Contexts::UPSTREAM) } else { http }
@@ -268,7 +276,7 @@ impl<'a> Builder<'a> {
         let mut content: Vec<(&ModuleTable, &LoadedModule, Option<HandlerLink>, Option<Protocol>)> = Vec::new();
         for table in &scope.modules {
             let module = &self.modules[table.module];
-            if !contexts(module).meets(Contexts::LOCATION) {
+            if !contexts(&module.description).meets(Contexts::LOCATION) {
                 continue;
             }
             let Some(active) = self.preparer.prepare(table, self.errors) else { continue };
@@ -278,11 +286,16 @@ impl<'a> Builder<'a> {
             }
             if let Some(hooks) = root.phases().into_option() {
                 for phase in phases_of(hooks) {
-                    handlers[phase as usize].push(HandlerLink { call: hooks.call(), data, module: slot });
+                    handlers[phase as usize].push(HandlerLink {
+                        call: hooks.call(),
+                        data,
+                        module: slot,
+                        reserved: [0; 2],
+                    });
                 }
             }
             if let Some(hooks) = root.content().into_option() {
-                let link = HandlerLink { call: hooks.call(), data, module: slot };
+                let link = HandlerLink { call: hooks.call(), data, module: slot, reserved: [0; 2] };
                 content.push((table, module, Some(link), None));
             }
             if let Some(hooks) = root.upstream().into_option() {

@@ -22,6 +22,8 @@ pub mod peer_number {
     pub const BACKUP: u32 = 1;
     /// 1 if it can be chosen now: not down, not failed too often, not tried for this request, connections left.
     pub const AVAILABLE: u32 = 2;
+    /// How many peers there are, whichever peer is asked about.
+    pub const COUNT: u32 = 7;
     /// Connections in use.
     pub const CONNECTIONS: u32 = 3;
     /// Failures that count at the moment.
@@ -41,6 +43,7 @@ pub struct Selection<'h> {
     data: HostData,
     api: SelectionApiRef,
     cell: &'h RunningCell,
+    reserved: [usize; 2],
     not_send: PhantomData<*mut ()>,
 }
 
@@ -50,7 +53,7 @@ impl<'h> Selection<'h> {
     /// # Safety
     /// `data` is what the functions of `api` expect, and stays valid during `'h`; `cell` is this thread's.
     pub unsafe fn new(data: HostData, api: SelectionApiRef, cell: &'h RunningCell) -> Selection<'h> {
-        Selection { data, api, cell, not_send: PhantomData }
+        Selection { data, api, cell, reserved: [0; 2], not_send: PhantomData }
     }
 
     fn number(&self, peer: usize, which: u32) -> i64 {
@@ -61,12 +64,12 @@ impl<'h> Selection<'h> {
 
     /// The number of peers, backups included.
     pub fn len(&self) -> usize {
-        (0..).find(|&peer| self.number(peer, peer_number::WEIGHT) < 0).unwrap_or(0)
+        usize::try_from(self.number(0, peer_number::COUNT)).unwrap_or(0)
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.number(0, peer_number::WEIGHT) < 0
+        self.len() == 0
     }
 
     /// The weight of a peer; 0 if there is no such peer.
@@ -129,16 +132,17 @@ impl<'h> Selection<'h> {
         unsafe { self.api.set_state()(self.data, self.cell.get().module, state) }
     }
 
-    /// Always true: the host filters by level.
-    pub fn logs(&self, _: Level) -> bool {
-        true
+    /// Whether a line of this level would be logged.
+    pub fn logs(&self, level: Level) -> bool {
+        // SAFETY: any level is allowed.
+        unsafe { self.api.logs()(level as u32) }
     }
 
     /// Logs a line about this choice. Use [`crate::log!`].
     pub fn log(&self, level: Level, text: fmt::Arguments<'_>) {
         let text = text.to_string();
         // SAFETY: see `number`.
-        unsafe { self.api.log()(self.data, level, text.as_str().into()) }
+        unsafe { self.api.log()(self.data, level as u32, text.as_str().into()) }
     }
 }
 
@@ -150,7 +154,8 @@ impl fmt::Debug for Selection<'_> {
 
 /// How it went with a peer.
 #[repr(u32)]
-#[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// It answered.
     Ok = 0,
@@ -201,6 +206,8 @@ pub struct BalancerLink {
     pub next: *const BalancerLink,
     /// The slot of the module.
     pub module: u32,
+    /// For later; 0.
+    pub reserved: [usize; 2],
 }
 
 // SAFETY: the data are a module's balancer, which is Sync by the bound on Module; links are not changed once made.
@@ -238,7 +245,7 @@ impl<'a> BalancerNext<'a> {
     pub fn free(self, s: &mut Selection<'_>, peer: usize, outcome: Outcome) {
         if let (Some(link), Ok(peer)) = (self.0, u32::try_from(peer)) {
             // SAFETY: as above.
-            unsafe { link.hooks.free()(link, s, peer, outcome) }
+            unsafe { link.hooks.free()(link, s, peer, outcome as u32) }
         }
     }
 }
@@ -257,7 +264,7 @@ pub struct BalancerHooks {
     pub get: unsafe extern "C" fn(&BalancerLink, &mut Selection<'_>) -> i64,
     /// See [`Balancer::free`].
     #[sabi(last_prefix_field)]
-    pub free: unsafe extern "C" fn(&BalancerLink, &mut Selection<'_>, u32, Outcome),
+    pub free: unsafe extern "C" fn(&BalancerLink, &mut Selection<'_>, u32, u32),
 }
 
 impl BalancerHooks {
@@ -311,6 +318,11 @@ unsafe extern "C" fn get<B: Balancer>(link: &BalancerLink, s: &mut Selection<'_>
     }
 }
 
-unsafe extern "C" fn free<B: Balancer>(link: &BalancerLink, s: &mut Selection<'_>, peer: u32, outcome: Outcome) {
+unsafe extern "C" fn free<B: Balancer>(link: &BalancerLink, s: &mut Selection<'_>, peer: u32, outcome: u32) {
+    let outcome = match outcome {
+        0 => Outcome::Ok,
+        1 => Outcome::Failed,
+        _ => Outcome::Unknown,
+    };
     call::<B, _>(link, s, Hook::FREE_PEER, |b, s, next| b.free(s, peer as usize, outcome, next));
 }

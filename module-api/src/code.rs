@@ -24,9 +24,9 @@ impl Code {
     /// Not mine: the next handler of the phase is asked.
     pub const DECLINED: Code = Code(-5);
 
-    /// An HTTP status as an answer.
+    /// An HTTP status (100 to 599) as an answer. Any other number is [`Code::ERROR`].
     pub const fn status(status: u16) -> Code {
-        Code(status as i32)
+        if status >= 100 && status <= 599 { Code(status as i32) } else { Code::ERROR }
     }
 
     /// The HTTP status, if the answer is one (100 to 599).

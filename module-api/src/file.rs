@@ -8,7 +8,7 @@ use crate::host;
 
 /// What kind of thing a path led to.
 #[repr(u32)]
-#[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileKind {
     /// A regular file.
     Regular = 0,
@@ -26,7 +26,8 @@ pub struct File {
     size: u64,
     mtime: i64,
     mtime_nanos: u32,
-    kind: FileKind,
+    /// A [`FileKind`].
+    kind: u32,
     reserved: u64,
 }
 
@@ -41,7 +42,7 @@ impl File {
     /// # Safety
     /// `handle` comes from the host's file service and one owner of it passes to the new value.
     pub unsafe fn from_raw(handle: *const (), size: u64, mtime: i64, mtime_nanos: u32, kind: FileKind) -> File {
-        File { handle, size, mtime, mtime_nanos, kind, reserved: 0 }
+        File { handle, size, mtime, mtime_nanos, kind: kind as u32, reserved: 0 }
     }
 
     /// The host's handle, still owned by this value.
@@ -69,14 +70,21 @@ impl File {
 
     /// What it is.
     pub fn kind(&self) -> FileKind {
-        self.kind
+        match self.kind {
+            0 => FileKind::Regular,
+            1 => FileKind::Directory,
+            _ => FileKind::Other,
+        }
     }
 }
 
 impl Clone for File {
     fn clone(&self) -> File {
         // SAFETY: the handle is alive, since this value owns a share of it.
-        let handle = unsafe { host::expect().bufs().file_clone()(self.handle) };
+        let handle = match self.handle.is_null() {
+            true => self.handle,
+            false => unsafe { host::expect().bufs().file_clone()(self.handle) },
+        };
         let File { size, mtime, mtime_nanos, kind, reserved, .. } = *self;
         File { handle, size, mtime, mtime_nanos, kind, reserved }
     }
@@ -95,7 +103,7 @@ impl Drop for File {
 
 impl fmt::Debug for File {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("File").field("size", &self.size).field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("File").field("size", &self.size).field("kind", &self.kind()).finish_non_exhaustive()
     }
 }
 
@@ -127,8 +135,14 @@ pub struct RawOpened {
 impl RawOpened {
     /// An answer without a file.
     pub fn without_file(result: u32) -> RawOpened {
-        let file =
-            File { handle: std::ptr::null(), size: 0, mtime: 0, mtime_nanos: 0, kind: FileKind::Other, reserved: 0 };
+        let file = File {
+            handle: std::ptr::null(),
+            size: 0,
+            mtime: 0,
+            mtime_nanos: 0,
+            kind: FileKind::Other as u32,
+            reserved: 0,
+        };
         RawOpened { result, file }
     }
 }
@@ -136,7 +150,7 @@ impl RawOpened {
 impl From<RawOpened> for Opened {
     fn from(raw: RawOpened) -> Opened {
         match raw.result {
-            0 => Opened::File(raw.file),
+            0 if !raw.file.handle.is_null() => Opened::File(raw.file),
             1 => Opened::Pending,
             2 => Opened::NotFound,
             3 => Opened::Forbidden,

@@ -6,7 +6,7 @@ use crate::{Request, chain::Chain, code::Code, module::Module, panic::enter, run
 
 /// A link of the chain of header filters. The host makes one per filter and location, and sets `next`.
 ///
-/// A link may get more fields in a later minor version, behind these: never assume its size.
+/// Its layout never changes within a major version; the reserved words are for later.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy)]
 pub struct HeaderLink {
@@ -18,6 +18,8 @@ pub struct HeaderLink {
     pub next: *const HeaderLink,
     /// The slot of the module.
     pub module: u32,
+    /// For later; 0.
+    pub reserved: [usize; 2],
 }
 
 /// A link of the chain of body filters. See [`HeaderLink`].
@@ -32,6 +34,8 @@ pub struct BodyLink {
     pub next: *const BodyLink,
     /// The slot of the module.
     pub module: u32,
+    /// For later; 0.
+    pub reserved: [usize; 2],
 }
 
 // SAFETY: the data are a module's configuration, which is Sync by the bound on Module; links are not changed once made.

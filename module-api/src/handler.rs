@@ -6,7 +6,8 @@ use crate::{Request, code::Code, module::Module, panic::enter, running::Hook};
 
 /// The phases in which modules can have handlers, in the order in which a request passes them (nginx: ngx_http_phases).
 #[repr(u32)]
-#[derive(StableAbi, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[non_exhaustive]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Phase {
     /// The header has been read.
     PostRead = 0,
@@ -84,6 +85,8 @@ pub struct HandlerLink {
     pub data: *const (),
     /// The slot of the module.
     pub module: u32,
+    /// For later; 0.
+    pub reserved: [usize; 2],
 }
 
 // SAFETY: the data are a module's configuration, which is Sync by the bound on Module; links are not changed once made.

@@ -133,10 +133,10 @@ pub struct RequestApi {
     /// Posts an internal redirect.
     pub internal_redirect: unsafe extern "C" fn(r: HostData, uri: RSlice<'_, u8>, args: RSlice<'_, u8>) -> Code,
     /// Whether a line of this level would be logged.
-    pub logs: unsafe extern "C" fn(r: HostData, level: Level) -> bool,
+    pub logs: unsafe extern "C" fn(r: HostData, level: u32) -> bool,
     /// Writes a line into the error log that holds for this request.
     #[sabi(last_prefix_field)]
-    pub log: unsafe extern "C" fn(r: HostData, level: Level, message: RStr<'_>),
+    pub log: unsafe extern "C" fn(r: HostData, level: u32, message: RStr<'_>),
 }
 
 /// Services while a peer is chosen: for http, stream and mail alike. Called on the thread of the request, within a hook.
@@ -155,9 +155,11 @@ pub struct SelectionApi {
     pub state: unsafe extern "C" fn(s: HostData, module: u32) -> u64,
     /// Sets that word.
     pub set_state: unsafe extern "C" fn(s: HostData, module: u32, state: u64),
+    /// Whether a line of this level would be logged.
+    pub logs: unsafe extern "C" fn(level: u32) -> bool,
     /// Writes a line into the error log.
     #[sabi(last_prefix_field)]
-    pub log: unsafe extern "C" fn(s: HostData, level: Level, message: RStr<'_>),
+    pub log: unsafe extern "C" fn(s: HostData, level: u32, message: RStr<'_>),
 }
 
 static HOST: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
@@ -180,7 +182,11 @@ pub(crate) fn expect() -> HostApiRef {
 }
 
 /// Sets this image's host. Called by the generated `init`, by the host for itself, and by the kit.
-pub fn set(host: HostApiRef) {
+///
+/// # Safety
+/// The functions of the table do what their docs say.
+#[doc(hidden)]
+pub unsafe fn set(host: HostApiRef) {
     // SAFETY: HostApiRef is a transparent wrapper of one non-null pointer to a table that is never freed.
     HOST.store(unsafe { std::mem::transmute::<HostApiRef, *mut ()>(host) }, Ordering::Release);
 }

@@ -1,10 +1,8 @@
 //! Logging into the host's error log, with nginx's eight levels.
 
-use abi_stable::StableAbi;
-
 /// A level of the error log (nginx: error_log). Lower is graver.
 #[repr(u32)]
-#[derive(StableAbi, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub enum Level {
     /// The system is unusable.
     Emerg = 1,

@@ -106,11 +106,17 @@ pub struct Configured {
     pub data: *const (),
     /// The value of the key `enabled`, or true.
     pub enabled: bool,
+    /// For later; 0.
+    pub reserved: [u64; 2],
 }
 
 /// Sets this image up and makes the module's state. The first call into a module.
-pub(crate) extern "C" fn init<S: State>(host: HostApiRef, module: u32) -> RResult<RawInstance, RString> {
-    host::set(host);
+///
+/// # Safety
+/// The functions of `host` do what their docs say.
+pub(crate) unsafe extern "C" fn init<S: State>(host: HostApiRef, module: u32) -> RResult<RawInstance, RString> {
+    // SAFETY: the caller's promise.
+    unsafe { host::set(host) };
     SLOT.store(module, Ordering::Relaxed);
     panic::install_hook(host::cell);
     // SAFETY: callable on any thread.
@@ -148,10 +154,10 @@ pub(crate) unsafe extern "C" fn configure<M: Module>(
         let Some(ConfigTable(config)) = config.filter(|_| errors.is_empty()) else { return Err(errors) };
         let enabled = config.enabled();
         if !enabled {
-            return Ok(Configured { data: std::ptr::null(), enabled });
+            return Ok(Configured { data: std::ptr::null(), enabled, reserved: [0; 2] });
         }
         let made = M::new(config, &Setup { state: &instance.state })?;
-        Ok(Configured { data: Box::into_raw(Box::new(made)).cast_const().cast(), enabled })
+        Ok(Configured { data: Box::into_raw(Box::new(made)).cast_const().cast(), enabled, reserved: [0; 2] })
     };
     let Some(cell) = host::cell() else { return RResult::RErr(RVec::new()) };
     match enter(cell, module, Hook::CONFIGURE, make) {

@@ -31,6 +31,8 @@ pub struct PanicReport<'a> {
     pub file: RStr<'a>,
     /// The line in it; 0 if unknown.
     pub line: u32,
+    /// For later; 0.
+    pub reserved: [u64; 2],
 }
 
 /// The hook panicked. It has been reported; nothing is left to do but to give up the request.
@@ -39,14 +41,31 @@ pub struct Panicked;
 
 /// Runs a hook of a module: notes who runs, catches a panic, restores who ran before.
 #[inline(always)]
-pub fn enter<T>(cell: &RunningCell, module: u32, hook: Hook, run: impl FnOnce() -> T) -> Result<T, Panicked> {
-    let before = cell.replace(Running { module, hook });
+pub(crate) fn enter<T>(cell: &RunningCell, module: u32, hook: Hook, run: impl FnOnce() -> T) -> Result<T, Panicked> {
+    // SAFETY: this is the entry into the module in this slot.
+    let before = unsafe { cell.replace(Running { module, hook }) };
     let result = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(value) => Ok(value),
         Err(payload) => Err(report(module, hook, payload)),
     };
-    cell.replace(before);
+    // SAFETY: and this its end.
+    unsafe { cell.replace(before) };
     result
+}
+
+/// As `enter`, for the host, which measures what it costs.
+///
+/// # Safety
+/// `module` and `hook` are what `run` is taken for: contexts are found by them.
+#[doc(hidden)]
+#[inline(always)]
+pub unsafe fn enter_for_host<T>(
+    cell: &RunningCell,
+    module: u32,
+    hook: Hook,
+    run: impl FnOnce() -> T,
+) -> Result<T, Panicked> {
+    enter(cell, module, hook, run)
 }
 
 #[cold]
@@ -61,7 +80,8 @@ fn report(module: u32, hook: Hook, payload: Box<dyn Any + Send>) -> Panicked {
         "(the panic's payload is not a string)"
     };
     if let Some(host) = host::get() {
-        let report = PanicReport { module, hook, message: message.into(), file: file.as_str().into(), line };
+        let report =
+            PanicReport { module, hook, message: message.into(), file: file.as_str().into(), line, reserved: [0; 2] };
         // SAFETY: the report lives during the call, which is all that `panicked` asks for.
         unsafe { host.panicked()(&report) }
     }

@@ -68,6 +68,7 @@ pub struct Request<'h> {
     data: HostData,
     api: RequestApiRef,
     cell: &'h RunningCell,
+    reserved: [usize; 2],
     not_send: PhantomData<*mut ()>,
 }
 
@@ -77,7 +78,7 @@ impl<'h> Request<'h> {
     /// # Safety
     /// `data` is what the functions of `api` expect, and stays valid during `'h`; `cell` is this thread's.
     pub unsafe fn new(data: HostData, api: RequestApiRef, cell: &'h RunningCell) -> Request<'h> {
-        Request { data, api, cell, not_send: PhantomData }
+        Request { data, api, cell, reserved: [0; 2], not_send: PhantomData }
     }
 
     /// The host's pointer.
@@ -86,6 +87,7 @@ impl<'h> Request<'h> {
     }
 
     /// This thread's cell.
+    #[doc(hidden)]
     pub fn cell(&self) -> &'h RunningCell {
         self.cell
     }
@@ -332,6 +334,8 @@ impl<'h> Request<'h> {
 
     /// Sets this module's context, dropping the one before.
     pub fn set_context<T: 'static>(&mut self, value: T) -> Context<'h, T> {
+        // The one before goes now, so that nobody finds it while the new one is checked out.
+        drop(Context::<T>::take(self.data, self.api, self.module()).map(Context::remove));
         Context::new(self.data, self.api, self.module(), value)
     }
 
@@ -400,14 +404,14 @@ impl<'h> Request<'h> {
     /// Whether a line of this level would be logged.
     pub fn logs(&self, level: Level) -> bool {
         // SAFETY: see `text`.
-        unsafe { self.api.logs()(self.data, level) }
+        unsafe { self.api.logs()(self.data, level as u32) }
     }
 
     /// Logs a line about this request. Use [`crate::log!`].
     pub fn log(&self, level: Level, text: fmt::Arguments<'_>) {
         let text = text.to_string();
         // SAFETY: see `text`.
-        unsafe { self.api.log()(self.data, level, text.as_str().into()) }
+        unsafe { self.api.log()(self.data, level as u32, text.as_str().into()) }
     }
 }
 

@@ -3,7 +3,6 @@
 use abi_stable::{
     StableAbi,
     library::RootModule,
-    package_version_strings,
     sabi_types::VersionStrings,
     std_types::{ROption, RResult, RStr, RString, RVec},
 };
@@ -36,7 +35,7 @@ pub struct ModuleRoot {
     /// Whether its panics unwind; if not it is refused.
     pub unwinds: bool,
     /// The first call: sets the image up for this slot, and makes the state. An error refuses the module.
-    pub init: extern "C" fn(host: HostApiRef, module: u32) -> RResult<RawInstance, RString>,
+    pub init: unsafe extern "C" fn(host: HostApiRef, module: u32) -> RResult<RawInstance, RString>,
     /// The last call: drops the state.
     pub fini: unsafe extern "C" fn(module: u32, instance: RawInstance),
     /// Makes the configuration of one place from the merged table.
@@ -69,7 +68,7 @@ impl RootModule for ModuleRootRef {
     abi_stable::declare_root_module_statics! {ModuleRootRef}
     const BASE_NAME: &'static str = "topnext_module";
     const NAME: &'static str = "topnext module";
-    const VERSION_STRINGS: VersionStrings = package_version_strings!();
+    const VERSION_STRINGS: VersionStrings = VersionStrings::new(crate::API_VERSION);
 }
 
 /// Makes a shared library a module.

@@ -56,6 +56,7 @@ hooks! {
     JOB = 20, "job";
     CONTEXT_DROP = 21, "context drop";
     BUF_RELEASE = 22, "buf release";
+    UPSTREAM = 23, "upstream";
 }
 
 impl fmt::Debug for Hook {
@@ -103,8 +104,12 @@ impl RunningCell {
     }
 
     /// Notes who runs, and returns who ran before.
+    ///
+    /// # Safety
+    /// Only generated entries into modules and the host say who runs: contexts are found by it.
+    #[doc(hidden)]
     #[inline]
-    pub fn replace(&self, running: Running) -> Running {
+    pub unsafe fn replace(&self, running: Running) -> Running {
         let before = self.get();
         self.running.store((u64::from(running.module) << 32) | u64::from(running.hook.0), Ordering::Relaxed);
         before

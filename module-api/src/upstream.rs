@@ -136,6 +136,8 @@ pub struct UpstreamLink {
     pub data: *const (),
     /// The slot of the module.
     pub module: u32,
+    /// For later; 0.
+    pub reserved: [usize; 2],
 }
 
 // SAFETY: the data are a module's configuration, which is Sync by the bound on Module; links are not changed once made.
@@ -201,7 +203,7 @@ fn call<U: Upstream>(
 unsafe extern "C" fn upstream<U: Upstream>(link: &UpstreamLink) -> u32 {
     // SAFETY: as in `call`.
     let run = || unsafe { &*link.data.cast::<U>() }.upstream().0;
-    let entered = host::cell().map(|cell| enter(cell, link.module, Hook::CONFIGURE, run));
+    let entered = host::cell().map(|cell| enter(cell, link.module, Hook::UPSTREAM, run));
     match entered {
         Some(Ok(id)) => id,
         _ => u32::MAX,

@@ -110,8 +110,9 @@ not_called! {
     body(HostData) -> Chain;
     open_file(HostData, RSlice<'_, u8>) -> RawOpened;
     internal_redirect(HostData, RSlice<'_, u8>, RSlice<'_, u8>) -> Code;
-    logs(HostData, Level) -> bool;
-    log_request(HostData, Level, RStr<'_>);
+    logs(HostData, u32) -> bool;
+    logs_level(u32) -> bool;
+    log_request(HostData, u32, RStr<'_>);
     peer_number(HostData, u32, u32) -> i64;
     peer_address(HostData, u32) -> RStr<'static>;
     client_address(HostData) -> RSlice<'static, u8>;
@@ -151,5 +152,5 @@ fn requests() -> RequestApi {
 }
 
 fn selections() -> SelectionApi {
-    SelectionApi { peer_number, peer_address, client_address, state, set_state, log: log_request }
+    SelectionApi { peer_number, peer_address, client_address, state, set_state, logs: logs_level, log: log_request }
 }

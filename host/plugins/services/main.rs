@@ -41,6 +41,12 @@ pub fn api() -> HostApiRef {
     HostApiRef(API.static_as_prefix())
 }
 
+/// Makes the table the one of the host's own image too, whose bufs and chains need it.
+pub fn set_for_host() {
+    // SAFETY: the table is this one.
+    unsafe { topnext_module_api::host::set(api()) }
+}
+
 /// What the configuration being read offers to modules.
 #[derive(Default)]
 pub struct Configuring {

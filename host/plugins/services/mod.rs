@@ -46,9 +46,17 @@ pub(super) fn guarded<T>(default: T, run: impl FnOnce() -> T) -> T {
 
 #[cold]
 fn note_panic(payload: Box<dyn std::any::Any + Send>) {
+    let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => text.to_string(),
+        (_, Some(text)) => text.clone(),
+        _ => "(no text)".to_string(),
+    };
     std::mem::forget(payload);
-    running::count_panic(Running::HOST, "the host panicked".to_string());
-    log_line!(Level::Alert, "the host panicked in a service that a module called: please report this");
+    // At the end of a thread even this may panic; nothing may leave here, for the caller is a module.
+    let _ = catch_unwind(AssertUnwindSafe(|| {
+        running::count_panic(Running::HOST, "the host panicked".to_string());
+        log_line!(Level::Alert, "the host panicked in a service that a module called, please report this: {text}");
+    }));
 }
 
 /// Bytes of a request's head, pool or configuration, as a module gets them.

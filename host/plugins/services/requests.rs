@@ -218,6 +218,13 @@ unsafe extern "C" fn set_header_out(data: HostData, name: RStr<'_>, value: RSlic
     unsafe {
         with_ref(data, false, |r| {
             if r.header_sent.get() {
+                let (name_of, tail) = (running::module_name(module), r.log_tail());
+                let text = "was not set: the header is out";
+                log_line!(
+                    Level::Error,
+                    "*{} {name_of}: the response header field {name:?} {text}{tail}",
+                    r.conn.number
+                );
                 return false;
             }
             let result = {
@@ -534,11 +541,12 @@ unsafe extern "C" fn internal_redirect(data: HostData, uri: RSlice<'_, u8>, args
     }
 }
 
-unsafe extern "C" fn logs(_: HostData, level: Level) -> bool {
-    error::logs(level)
+unsafe extern "C" fn logs(_: HostData, level: u32) -> bool {
+    error::logs(Level::from_number(level))
 }
 
-unsafe extern "C" fn log(data: HostData, level: Level, message: RStr<'_>) {
+unsafe extern "C" fn log(data: HostData, level: u32, message: RStr<'_>) {
+    let level = Level::from_number(level);
     let module = running::cell().get().module;
     // SAFETY: the contract of the table.
     unsafe {

@@ -19,7 +19,7 @@ use super::{guarded, lasting};
 use crate::{log::error::Level, log_line, plugins::running, upstream::peers::Peers};
 
 static API: WithMetadata<SelectionApi> =
-    WithMetadata::new(SelectionApi { peer_number: number, peer_address, client_address, state, set_state, log });
+    WithMetadata::new(SelectionApi { peer_number: number, peer_address, client_address, state, set_state, logs, log });
 
 /// The table.
 pub const fn api() -> SelectionApiRef {
@@ -71,6 +71,9 @@ unsafe extern "C" fn number(data: HostData, peer: u32, which: u32) -> i64 {
     // SAFETY: the contract of the table.
     unsafe {
         with(data, -1, |choice| {
+            if which == peer_number::COUNT {
+                return i64::try_from(choice.peers.list.len()).unwrap_or(i64::MAX);
+            }
             let index = peer as usize;
             let Some(peer) = choice.peers.list.get(index) else { return -1 };
             match which {
@@ -125,7 +128,12 @@ unsafe extern "C" fn set_state(data: HostData, module: u32, state: u64) {
     }
 }
 
-unsafe extern "C" fn log(_: HostData, level: Level, message: RStr<'_>) {
+unsafe extern "C" fn logs(level: u32) -> bool {
+    crate::log::error::logs(Level::from_number(level))
+}
+
+unsafe extern "C" fn log(_: HostData, level: u32, message: RStr<'_>) {
+    let level = Level::from_number(level);
     let module = running::cell().get().module;
     guarded((), || log_line!(level, "{}: {message}", running::module_name(module)));
 }

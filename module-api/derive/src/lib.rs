@@ -76,10 +76,13 @@ fn derive_config(input: &DeriveInput) -> Result<Tokens, Error> {
         });
         reads.push(quote!(let #ident = table.take::<#ty>(#key, errors);));
         inits.push(quote!(#ident: #ident?));
-        if ident == "enabled" {
+        if key == "enabled" {
+            if !matches!(ty, Type::Path(path) if path.path.is_ident("bool")) {
+                return Err(Error::new_spanned(ty, "the key `enabled` switches the module: its type is bool"));
+            }
             enabled = quote! {
                 fn enabled(&self) -> bool {
-                    self.enabled
+                    self.#ident
                 }
             };
         }

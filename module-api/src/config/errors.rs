@@ -13,6 +13,8 @@ pub struct ConfigError {
     pub path: RString,
     /// What was found, and what would be valid.
     pub message: RString,
+    /// For later; 0.
+    pub reserved: u64,
 }
 
 /// Collects what is wrong, so that the operator is told everything at once.
@@ -37,7 +39,11 @@ impl ConfigErrors {
             }
             full.push_str(path);
         }
-        self.errors.push(ConfigError { path: full.trim_start_matches('.').into(), message: message.into().into() });
+        self.errors.push(ConfigError {
+            path: full.trim_start_matches('.').into(),
+            message: message.into().into(),
+            reserved: 0,
+        });
         None
     }
 

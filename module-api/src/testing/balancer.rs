@@ -141,7 +141,7 @@ impl<'a> BalancerTest<'a> {
         let mut next = ptr::null();
         self.links.clear();
         for (at, (hooks, data)) in all.into_iter().enumerate().rev() {
-            let link = Rc::new(BalancerLink { hooks, data, next, module: MODULE + at as u32 });
+            let link = Rc::new(BalancerLink { hooks, data, next, module: MODULE + at as u32, reserved: [0; 2] });
             next = Rc::as_ptr(&link);
             self.links.insert(0, link);
         }
@@ -313,7 +313,7 @@ impl<'a> Choice<'a> {
 }
 
 pub(crate) fn table() -> SelectionApiRef {
-    SelectionApi { peer_number: number, peer_address, client_address, state, set_state, log }.leak_into_prefix()
+    SelectionApi { peer_number: number, peer_address, client_address, state, set_state, logs, log }.leak_into_prefix()
 }
 
 /// The choice behind the pointer in a handle.
@@ -328,6 +328,9 @@ unsafe fn choice<'a>(s: HostData) -> &'a Choice<'a> {
 unsafe extern "C" fn number(s: HostData, peer: u32, which: u32) -> i64 {
     // SAFETY: called through a handle. So in all functions below.
     let choice = unsafe { choice(s) };
+    if which == peer_number::COUNT {
+        return choice.test.peers.len() as i64;
+    }
     let Some(found) = choice.test.peers.get(peer as usize) else {
         return -1;
     };
@@ -369,7 +372,12 @@ unsafe extern "C" fn set_state(s: HostData, module: u32, state: u64) {
     unsafe { choice(s) }.states.borrow_mut().insert(module, state);
 }
 
-unsafe extern "C" fn log(s: HostData, level: Level, message: RStr<'_>) {
+unsafe extern "C" fn logs(_: u32) -> bool {
+    true
+}
+
+unsafe extern "C" fn log(s: HostData, level: u32, message: RStr<'_>) {
+    let level = Level::from_number(level);
     // SAFETY: as above.
     let choice = unsafe { choice(s) };
     choice.test.log.borrow_mut().push(Line { level, text: message.to_string() });

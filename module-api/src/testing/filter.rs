@@ -56,8 +56,9 @@ impl<'a> FilterTest<'a> {
     pub fn then<F: Filter>(mut self, filter: &'a F) -> Self {
         let hooks = FilterHooks::of::<F>();
         let (data, module) = (ptr::from_ref(filter).cast(), MODULE + self.filters.len() as u32);
-        let header = HeaderLink { call: hooks.header, data, next: ptr::null(), module };
-        let body = hooks.has_body.then_some(BodyLink { call: hooks.body, data, next: ptr::null(), module });
+        let header = HeaderLink { call: hooks.header, data, next: ptr::null(), module, reserved: [0; 2] };
+        let body =
+            hooks.has_body.then_some(BodyLink { call: hooks.body, data, next: ptr::null(), module, reserved: [0; 2] });
         self.filters.push((header, body));
         self
     }

@@ -41,7 +41,7 @@ pub struct HandlerTest<'a> {
 
 impl HandlerTest<'_> {
     fn new(hooks: HandlerHooks, data: *const (), phase: Phase) -> Self {
-        let link = HandlerLink { call: hooks.call, data, module: MODULE };
+        let link = HandlerLink { call: hooks.call, data, module: MODULE, reserved: [0; 2] };
         HandlerTest { common: Common::default(), link, phase, lifetime: PhantomData }
     }
 

@@ -319,8 +319,20 @@ impl Links {
     pub(crate) fn new() -> Links {
         let (data, module) = (std::ptr::null(), 0);
         Links {
-            headers: vec![Rc::new(HeaderLink { call: super::end::header, data, next: std::ptr::null(), module })],
-            bodies: vec![Rc::new(BodyLink { call: super::end::body, data, next: std::ptr::null(), module })],
+            headers: vec![Rc::new(HeaderLink {
+                call: super::end::header,
+                data,
+                next: std::ptr::null(),
+                module,
+                reserved: [0; 2],
+            })],
+            bodies: vec![Rc::new(BodyLink {
+                call: super::end::body,
+                data,
+                next: std::ptr::null(),
+                module,
+                reserved: [0; 2],
+            })],
             handler: None,
         }
     }

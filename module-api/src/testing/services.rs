@@ -329,11 +329,12 @@ unsafe extern "C" fn internal_redirect(r: HostData, uri: RSlice<'_, u8>, args: R
     Code::DONE
 }
 
-unsafe extern "C" fn logs(_: HostData, _: Level) -> bool {
+unsafe extern "C" fn logs(_: HostData, _: u32) -> bool {
     true
 }
 
-unsafe extern "C" fn log(r: HostData, level: Level, message: RStr<'_>) {
+unsafe extern "C" fn log(r: HostData, level: u32, message: RStr<'_>) {
+    let level = Level::from_number(level);
     // SAFETY: as above.
     unsafe { state(r) }.kit.note(level, message.as_str());
 }

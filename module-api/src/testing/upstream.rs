@@ -20,7 +20,7 @@ pub fn upstream<U: Upstream>(upstream: &U) -> UpstreamTest<'_> {
     UpstreamTest {
         common: Common::default(),
         hooks: UpstreamHooks::of::<U>(),
-        link: UpstreamLink { data: ptr::from_ref(upstream).cast(), module: MODULE },
+        link: UpstreamLink { data: ptr::from_ref(upstream).cast(), module: MODULE, reserved: [0; 2] },
         closes: false,
         lifetime: PhantomData,
     }

@@ -2,8 +2,7 @@
 //! which module runs, and with the panic guard as well, which is all that a module's hook has.
 
 use topnext::plugins::running;
-use topnext_module_api::panic::enter;
-use topnext_module_api::running::{Hook, Running};
+use topnext_module_api::running::Hook;
 
 /// A header filter. The count stands for what a real one would look at.
 pub trait Header {
@@ -64,16 +63,12 @@ impl Header for Plain {
 
 impl Header for WithCell {
     fn call(&self, count: &mut u64) -> i32 {
-        let cell = running::cell();
-        let before = cell.replace(Running { module: 1, hook: Hook::HEADER_FILTER });
-        let code = self.0.call(count);
-        cell.replace(before);
-        code
+        running::as_hook(Hook::HEADER_FILTER, false, || self.0.call(count)).unwrap_or(-1)
     }
 }
 
 impl Header for WithGuard {
     fn call(&self, count: &mut u64) -> i32 {
-        enter(running::cell(), 1, Hook::HEADER_FILTER, || self.0.call(count)).unwrap_or(-1)
+        running::as_hook(Hook::HEADER_FILTER, true, || self.0.call(count)).unwrap_or(-1)
     }
 }
