@@ -47,8 +47,10 @@ enum Item {
 pub struct WriteQueue {
     items: VecDeque<Item>,
     bytes: u64,
-    /// Bytes of the file in front that have just been read from the disk.
+    /// Bytes of the file in front that are known to be in memory.
     trusted: u64,
+    /// Because the pool has read them.
+    from_disk: bool,
     /// Sent bufs. They go back when no borrow is held, since that may run code of modules.
     sent: Chain,
 }
@@ -154,14 +156,17 @@ impl WriteQueue {
                 Some(Item::Buf(buf)) if buf.in_file() => {
                     let Some((file, pos, len)) = buf.file() else { return Ok(Flushed::Done) };
                     let Some(file) = bufs::open_file(file) else { return Err(io::ErrorKind::InvalidInput.into()) };
-                    let step = len.min(FILE_STEP);
-                    if self.trusted == 0 && !in_memory(&file, pos, step)? {
-                        return Ok(Flushed::Disk(file, pos, step));
+                    let step = len.min(if self.trusted > 0 { self.trusted } else { FILE_STEP });
+                    if self.trusted == 0 {
+                        if !in_memory(&file, pos, step)? {
+                            return Ok(Flushed::Disk(file, pos, step));
+                        }
+                        self.trust(step, false);
                     }
                     let sent = if use_sendfile {
                         send_file(socket, &file, pos, step, len)?
                     } else {
-                        match copy_file(socket, &file, pos, step, self.trusted > 0)? {
+                        match copy_file(socket, &file, pos, step, self.from_disk)? {
                             NoWait::Done(sent) => sent,
                             NoWait::WouldBlock => return Ok(Flushed::Disk(file, pos, step)),
                         }
@@ -224,16 +229,20 @@ impl WriteQueue {
                         }
                     });
                 }
-                Some(Item::Buf(buf)) => self.sent.push(buf),
+                Some(Item::Buf(buf)) => {
+                    self.trusted = 0;
+                    self.sent.push(buf);
+                }
                 None => return,
             }
         }
     }
 
-    /// The pool has just read the next `bytes` of the file in front: they are not asked for again. (Not every file system
-    /// can tell whether a read would block; those that cannot say that it would, always.)
-    pub fn trust(&mut self, bytes: u64) {
-        self.trusted = bytes;
+    /// The next `bytes` of the file in front are in memory, and are not asked for again. `from_disk`: because the pool has
+    /// just read them. (Not every file system can tell whether a read would block; those that cannot say that it would,
+    /// always.)
+    pub fn trust(&mut self, bytes: u64, from_disk: bool) {
+        (self.trusted, self.from_disk) = (bytes, from_disk);
     }
 
     /// Bufs that are no longer needed. To be dropped when no borrow of the queue is held.

@@ -1,5 +1,5 @@
 //! Minor versions in both directions: a module of this version and one of the next, in a host of this version and one of
-//! the next. Each pair loads, and serves a request.
+//! the next. Each pair loads, and serves a request. `topnext inspect` names the versions.
 
 #[path = "support/build.rs"]
 mod build;
@@ -12,6 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use build::Variant;
+
+/// What module-api calls itself with the feature `next-minor`.
+const NEXT_VERSION: &str = "1.1.0";
 
 /// How long a server may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,6 +37,27 @@ fn this_module_in_the_next_host() {
 #[test]
 fn the_next_module_in_the_next_host() {
     serves("next_next", build::next_minor_server(), Variant::NextMinor);
+}
+
+#[test]
+fn inspect_shows_the_versions_and_that_either_host_would_load_it() {
+    let (this, next) = (PathBuf::from(env!("CARGO_BIN_EXE_topnext")), build::next_minor_server());
+    let manifest = fs::read_to_string(build::root().join("module-api/Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let this_version = manifest["package"]["version"].as_str().unwrap();
+    for (server, host) in [(&this, topnext_module_api::API_VERSION), (&next, NEXT_VERSION)] {
+        for (module, built_with) in [(Variant::Stable, this_version), (Variant::NextMinor, NEXT_VERSION)] {
+            let file = build::module_as("plain", module);
+            let output = Command::new(server).arg("inspect").arg(file).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+            let built = text.lines().find_map(|line| line.trim().strip_prefix("built with ")).unwrap_or_default();
+            assert!(built.trim().starts_with(&format!("module-api {built_with} (abi ")), "{built:?} in:\n{text}");
+            let verdict = text.lines().find(|line| line.starts_with("this host ")).unwrap_or_default();
+            assert!(verdict.starts_with(&format!("this host (module-api {host} (abi ")), "{verdict:?} in:\n{text}");
+            assert!(verdict.ends_with(") would load it"), "{verdict:?} in:\n{text}");
+        }
+    }
 }
 
 /// Checks the configuration with `-t`, then serves a request that passes the module's filter.

@@ -991,7 +991,7 @@ impl Source for Http1 {
             NEXT_REQUEST => self.on_readable(),
             DISK_DONE => {
                 let read = self.disk.replace(0);
-                self.queue.borrow_mut().trust(read);
+                self.queue.borrow_mut().trust(read, true);
                 self.on_writable();
             }
             // The next turn of a large file, or of a large body.

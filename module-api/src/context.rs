@@ -89,6 +89,16 @@ impl<'h, T: 'static> Context<'h, T> {
     }
 }
 
+/// Drops the module's context of this request, of whatever type, if there is one.
+pub(crate) fn discard(r: HostData, api: RequestApiRef, module: u32) {
+    // SAFETY: `r` is valid during the hook.
+    let raw = unsafe { api.take_context()(r, module) };
+    if let (Some(drop), false) = (raw.drop, raw.ptr.is_null()) {
+        // SAFETY: the host gave ownership away; the function belongs to the pointer, and guards itself.
+        unsafe { drop(raw.ptr) }
+    }
+}
+
 impl<T: 'static> Drop for Context<'_, T> {
     fn drop(&mut self) {
         if let Some(boxed) = self.boxed.take() {

@@ -80,10 +80,11 @@ impl File {
 
 impl Clone for File {
     fn clone(&self) -> File {
-        // SAFETY: the handle is alive, since this value owns a share of it.
-        let handle = match self.handle.is_null() {
-            true => self.handle,
-            false => unsafe { host::expect().bufs().file_clone()(self.handle) },
+        let handle = if self.handle.is_null() {
+            self.handle
+        } else {
+            // SAFETY: the handle is alive, since this value owns a share of it.
+            unsafe { host::expect().bufs().file_clone()(self.handle) }
         };
         let File { size, mtime, mtime_nanos, kind, reserved, .. } = *self;
         File { handle, size, mtime, mtime_nanos, kind, reserved }

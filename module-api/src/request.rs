@@ -335,7 +335,7 @@ impl<'h> Request<'h> {
     /// Sets this module's context, dropping the one before.
     pub fn set_context<T: 'static>(&mut self, value: T) -> Context<'h, T> {
         // The one before goes now, so that nobody finds it while the new one is checked out.
-        drop(Context::<T>::take(self.data, self.api, self.module()).map(Context::remove));
+        crate::context::discard(self.data, self.api, self.module());
         Context::new(self.data, self.api, self.module(), value)
     }
 
@@ -382,7 +382,8 @@ impl<'h> Request<'h> {
 
     /// Runs `work` on the thread pool. Answer Again: the hook is called again when the job is done.
     ///
-    /// The request stays alive until then. `None` if the pool's queue is full.
+    /// If the request ends first, because the client goes away, the work runs on and its result is dropped. `None` if the
+    /// pool's queue is full.
     pub fn offload<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> Option<Job<T>> {
         let (job, raw) = Job::new(work);
         // SAFETY: see `text`; the job is run or dropped by the host.

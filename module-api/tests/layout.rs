@@ -1,7 +1,8 @@
-//! The snapshot of the ABI: every type that a module and the host pass to each other, in `abi.txt`.
+//! The snapshot of the ABI: every type that a module and the host pass to each other, and every number that means
+//! something in them, in `abi.txt`.
 //!
-//! A difference is either a mistake or a step of the ABI: a minor version (fields behind the last of a prefix type), or,
-//! for anything else, a new epoch before 1.0 is frozen and a new major version after. Accept it with
+//! A difference is either a mistake or a step of the ABI: a minor version (fields behind the last of a prefix type, new
+//! numbers), or, for anything else, a new epoch before 1.0 is frozen and a new major version after. Accept it with
 //! `UPDATE_ABI=1 cargo test -p topnext-module-api --test layout`.
 //!
 //! Types of other crates (abi_stable's own) are listed with size and alignment only.
@@ -12,7 +13,14 @@ use abi_stable::{
     StableAbi,
     type_layout::{TLData, TLField, TLFields, TLFunction, TypeLayout},
 };
-use topnext_module_api::{ABI_EPOCH, root::ModuleRootRef};
+use topnext_module_api::{
+    ABI_EPOCH, Code, FileKind, Level, Outcome, Phase,
+    balancer::peer_number,
+    host::ModuleFact,
+    request::{number, text},
+    root::ModuleRootRef,
+    running::Hook,
+};
 
 #[test]
 fn the_abi_is_as_it_was() {
@@ -40,6 +48,8 @@ fn the_abi_is_as_it_was() {
 fn a_difference_is_shown_by_line() {
     assert_eq!(difference("a\nb\nc\n", "a\nx\nc\nd\n"), "- b\n+ x\n+ d\n");
     assert_eq!(difference("a\n", "a\n"), "");
+    // A line that is also far behind hides nothing in between.
+    assert_eq!(difference("\na\n\nb\n\nc\n", "\na\nb\n\nc\n\n"), "- \n+ \n");
 }
 
 /// The text of `abi.txt`.
@@ -51,7 +61,99 @@ fn snapshot() -> String {
         out.push('\n');
         out.push_str(text);
     }
+    for (title, values) in numbers() {
+        let _ = write!(out, "\n{title}:\n");
+        values.iter().for_each(|(name, value)| out.push_str(&format!("  {value} {name}\n")));
+    }
     out
+}
+
+/// Constants by their names, as [`numbers`] lists them.
+macro_rules! named {
+    ($of:ident: $($name:ident)*) => { vec![$((stringify!($name).to_owned(), i64::from($of::$name))),*] };
+}
+
+/// Variants by their names.
+macro_rules! variants {
+    ($of:ident: $($name:ident)*) => { vec![$((stringify!($name).to_owned(), $of::$name as i64)),*] };
+}
+
+/// What is passed as a plain number, with what each number means.
+fn numbers() -> Vec<(&'static str, Vec<(String, i64)>)> {
+    let code = |name: &str, code: Code| (name.to_owned(), i64::from(code.raw()));
+    vec![
+        ("request::text", named!(text: METHOD URI ARGS REQUEST_URI FILENAME HOST REMOTE_ADDR LOCATION MIME_TYPE)),
+        (
+            "request::number",
+            named!(number: STATUS CONTENT_LENGTH HEADER_SENT VERSION UNSENT IS_MAIN BODY_LENGTH NOW_MS
+                UPSTREAM_KEEPALIVE),
+        ),
+        ("balancer::peer_number", named!(peer_number: WEIGHT BACKUP AVAILABLE CONNECTIONS FAILS DOWN MAX_FAILS COUNT)),
+        ("Hook", Hook::ALL.iter().map(|hook| (hook.name().to_owned(), i64::from(hook.0))).collect()),
+        (
+            "Code",
+            vec![
+                code("OK", Code::OK),
+                code("ERROR", Code::ERROR),
+                code("AGAIN", Code::AGAIN),
+                code("DONE", Code::DONE),
+                code("DECLINED", Code::DECLINED),
+                code("status(100)", Code::status(100)),
+                code("status(599)", Code::status(599)),
+            ],
+        ),
+        ("Phase", Phase::ALL.iter().map(|phase| (phase.name().to_owned(), *phase as i64)).collect()),
+        ("Level", variants!(Level: Emerg Alert Crit Error Warn Notice Info Debug)),
+        ("FileKind", variants!(FileKind: Regular Directory Other)),
+        ("Outcome", variants!(Outcome: Ok Failed Unknown)),
+        ("ModuleFact", variants!(ModuleFact: Name Version Provides File About)),
+    ]
+}
+
+/// The constants of a module in its source, `pub const NAME: u32 = VALUE;`.
+fn constants(source: &str, module: &str) -> Vec<(String, i64)> {
+    let start = source.find(&format!("pub mod {module} {{")).expect("the module is in this file");
+    let body = &source[start..start + source[start..].find("\n}").expect("and ends")];
+    let constants = body.lines().filter_map(|line| line.trim().strip_prefix("pub const "));
+    constants
+        .map(|line| {
+            let (name, value) = line.trim_end_matches(';').split_once(": u32 = ").expect("all are u32");
+            (name.to_owned(), value.parse().expect("a number"))
+        })
+        .collect()
+}
+
+/// The variants of an enumeration in its source, `Name = VALUE,`.
+fn variants_of(source: &str, name: &str) -> Vec<(String, i64)> {
+    let start = source.find(&format!("pub enum {name} {{")).expect("the enumeration is in this file");
+    let body = &source[start..start + source[start..].find("\n}").expect("and ends")];
+    let variants = body.lines().filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = "));
+    variants.map(|(name, value)| (name.to_owned(), value.parse().expect("a number"))).collect()
+}
+
+#[test]
+fn no_number_is_missing_in_the_snapshot() {
+    let found: BTreeMap<_, _> = numbers().into_iter().collect();
+    let sorted = |mut values: Vec<(String, i64)>| {
+        values.sort_by_key(|(_, value)| *value);
+        values
+    };
+    let (request, balancer) = (include_str!("../src/request.rs"), include_str!("../src/balancer.rs"));
+    for (title, source, module) in [
+        ("request::text", request, "text"),
+        ("request::number", request, "number"),
+        ("balancer::peer_number", balancer, "peer_number"),
+    ] {
+        assert_eq!(sorted(constants(source, module)), sorted(found[title].clone()), "{title}");
+    }
+    for (name, source) in [
+        ("Level", include_str!("../src/log.rs")),
+        ("FileKind", include_str!("../src/file.rs")),
+        ("Outcome", balancer),
+        ("ModuleFact", include_str!("../src/host.rs")),
+    ] {
+        assert_eq!(variants_of(source, name), found[name], "{name}");
+    }
 }
 
 /// The type as Rust writes it. abi_stable leaves the arguments of its own generic types out, which are put in here.
@@ -177,19 +279,28 @@ fn signature(function: &TLFunction) -> String {
     format!("{safety}fn({}) -> {returns}", params.join(", "))
 }
 
-/// The lines that only one of the texts has, in order.
+/// The lines that only one of the texts has, in order: all but a longest common subsequence.
 fn difference(expected: &str, found: &str) -> String {
     let (old, new): (Vec<_>, Vec<_>) = (expected.lines().collect(), found.lines().collect());
-    let (mut out, mut at) = (String::new(), 0);
-    for line in &old {
-        match new[at..].iter().position(|other| other == line) {
-            Some(skipped) => {
-                new[at..at + skipped].iter().for_each(|line| out.push_str(&format!("+ {line}\n")));
-                at += skipped + 1;
-            }
-            None => out.push_str(&format!("- {line}\n")),
+    // The length of that of what follows line i of the old and line j of the new.
+    let mut common = vec![vec![0_u32; new.len() + 1]; old.len() + 1];
+    for i in (0..old.len()).rev() {
+        for j in (0..new.len()).rev() {
+            common[i][j] =
+                if old[i] == new[j] { common[i + 1][j + 1] + 1 } else { common[i + 1][j].max(common[i][j + 1]) };
         }
     }
-    new[at..].iter().for_each(|line| out.push_str(&format!("+ {line}\n")));
+    let (mut out, mut i, mut j) = (String::new(), 0, 0);
+    while i < old.len() || j < new.len() {
+        if i < old.len() && j < new.len() && old[i] == new[j] {
+            (i, j) = (i + 1, j + 1);
+        } else if j == new.len() || i < old.len() && common[i + 1][j] >= common[i][j + 1] {
+            out.push_str(&format!("- {}\n", old[i]));
+            i += 1;
+        } else {
+            out.push_str(&format!("+ {}\n", new[j]));
+            j += 1;
+        }
+    }
     out
 }

@@ -32,7 +32,7 @@ pub struct ModuleRoot {
     pub api_version: RStr<'static>,
     pub abi_epoch: u64,
     pub unwinds: bool,
-    pub init: extern "C" fn(host: HostApiRef, module: u32) -> RResult<RawInstance, RString>,
+    pub init: unsafe extern "C" fn(host: HostApiRef, module: u32) -> RResult<RawInstance, RString>,
     pub fini: unsafe extern "C" fn(module: u32, instance: RawInstance),
     pub configure: unsafe extern "C" fn(
         module: u32,
@@ -77,7 +77,7 @@ const DESCRIPTION: Description = Description {
 #[used]
 pub static TOPNEXT_DESCRIPTION: [u8; DESCRIPTION.len()] = DESCRIPTION.render();
 
-extern "C" fn init(_: HostApiRef, _: u32) -> RResult<RawInstance, RString> {
+unsafe extern "C" fn init(_: HostApiRef, _: u32) -> RResult<RawInstance, RString> {
     RResult::RErr(RString::from("a module of another layout was started"))
 }
 

@@ -1,0 +1,125 @@
+//! What happens to data that cannot go on at once: held by a filter, waiting for the disk, or too small to be sent alone.
+
+mod support;
+
+use std::{
+    io::Read,
+    thread,
+    time::{Duration, Instant},
+};
+
+use support::{Client, Server, files};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// `/n` tells how many connections are open, the asking one included, and how many bufs are in use.
+fn site(server: &str) -> String {
+    format!(
+        "worker_threads = 1\nmodule = [{{ name = \"return\" }}, {{ name = \"static\" }}, {{ name = \"not_modified\" }}, \
+         {{ name = \"gzip\" }}, {{ name = \"limit_rate\" }}, {{ name = \"proxy\" }}, {{ name = \"round_robin\" }}]\n\
+         [[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\nroot = \"html\"\n{server}\n\
+         [[http.server.location]]\npath = \"= /n\"\nlimit_rate.rate = 0\n\
+         return = {{ code = 200, text = \"$connections_active $live_bufs\" }}\n"
+    )
+}
+
+fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !check() {
+        assert!(start.elapsed() < PATIENCE, "{what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn clients_that_go_away_while_a_filter_holds_their_response_leave_nothing_behind() {
+    let noise = files::noise(3_000_000);
+    let server = Server::with(&[("html/a", &noise)], &site("limit_rate.rate = 3000"));
+    let clients: Vec<Client> = (0..10)
+        .map(|_| {
+            let mut client = server.connect();
+            client.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
+            client.head().unwrap();
+            client
+        })
+        .collect();
+    clients.into_iter().for_each(Client::reset);
+    eventually("connections stay", || server.get("/n").text().starts_with("1 "));
+}
+
+#[test]
+fn gzip_behind_limit_rate_comes_to_its_end_at_any_rate() {
+    let text = files::text(200_000);
+    for rate in [7_700, 9_400, 15_400, 22_200, 25_600] {
+        let config = site(&format!(
+            "limit_rate = {{ rate = {rate}, after = 30000 }}\ngzip = {{ enabled = true, types = [\"*\"] }}"
+        ));
+        let server = Server::with(&[("html/a.txt", &text)], &config);
+        let response = server.get_with("/a.txt", "Accept-Encoding: gzip\r\n").expect(200);
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&response.body[..]).read_to_end(&mut plain).unwrap();
+        assert!(plain == text, "rate {rate}");
+    }
+}
+
+#[test]
+fn files_on_a_file_system_that_cannot_tell_whether_a_read_would_block() {
+    // tmpfs refuses RWF_NOWAIT on many kernels.
+    let folder = std::path::Path::new("/dev/shm").join(format!("topnext-{}", std::process::id()));
+    if std::fs::create_dir_all(&folder).is_err() {
+        eprintln!("SKIPPED: there is no tmpfs at /dev/shm");
+        assert!(std::env::var_os("TOPNEXT_NO_SKIP").is_none(), "skipped");
+        return;
+    }
+    for (size, sendfile) in [(3_000, true), (3_000_000, true), (3_000, false), (3_000_000, false)] {
+        let noise = files::noise(size);
+        std::fs::write(folder.join("a"), &noise).unwrap();
+        let root = folder.display();
+        let server =
+            Server::start(&site("").replace("root = \"html\"", &format!("root = \"{root}\"\nsendfile = {sendfile}")));
+        let response = server.get("/a").expect(200);
+        assert!(response.body == noise, "{size} bytes, sendfile = {sendfile}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_body_in_tiny_chunks_costs_its_size() {
+    let server = Server::with(
+        &[("html/a", b"a")],
+        &site(
+            "[[http.server.location]]\npath = \"/up\"\nproxy.pass = \"http://127.0.0.1:1\"\nclient_body_timeout = \"30s\"\n",
+        ),
+    );
+    let mut client = server.connect();
+    client.send("POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send("1\r\nx\r\n".repeat(300_000));
+    // All has been read when the next connection is answered after it, on the one thread there is.
+    eventually("bufs", || {
+        let text = server.get("/n").text().to_string();
+        let bufs: u64 = text.split(' ').nth(1).unwrap().parse().unwrap();
+        assert!(bufs < 100, "{text}");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let kib: u64 = kib.trim().split(' ').next().unwrap().parse().unwrap();
+        assert!(kib < 100_000, "{kib} KiB of memory for 300,000 bytes of body");
+        bufs >= 18
+    });
+}
+
+#[test]
+fn an_error_page_after_a_filter_has_prepared_itself() {
+    let text = files::text(50_000);
+    let config = site("gzip = { enabled = true, types = [\"*\"] }");
+    let config = config
+        .replace("{ name = \"not_modified\" }, ", "")
+        .replace("{ name = \"gzip\" }", "{ name = \"gzip\" }, { name = \"not_modified\" }");
+    let server = Server::with(&[("html/a.txt", &text)], &config);
+    let response = server.get_with("/a.txt", "Accept-Encoding: gzip\r\nIf-Match: \"no\"\r\n").expect(412);
+    let mut page = String::new();
+    match response.field("Content-Encoding") {
+        Some("gzip") => flate2::read::GzDecoder::new(&response.body[..]).read_to_string(&mut page).map(|_| ()).unwrap(),
+        _ => page.push_str(response.text()),
+    }
+    assert!(page.contains("412 Precondition Failed"), "{page}");
+}
