@@ -119,17 +119,24 @@ fn content_answer(r: &Rc<Request>, code: Code, _: usize) {
 /// A handler answered Again. What woke it while it ran is not lost.
 fn wait(r: &Rc<Request>, wait: Wait) {
     r.wait.set(wait);
-    if r.conn.unsent() > 0 && r.header_sent.get() && r.conn.flush_request(r) == Code::ERROR {
-        return finalize::client_closed(r);
+    let mut woken = false;
+    while let Some(code) = r.late_wakes.borrow_mut().pop_front() {
+        woken = true;
+        r.conn.lp.post(r.clone(), code);
     }
-    if !r.is_awaited() && r.conn.unsent() == 0 && !output::is_held(r) {
+    if r.conn.unsent() > 0 && r.header_sent.get() {
+        match r.conn.flush_request(r) {
+            // It has all left by now: that is the room that the handler waits for.
+            Code::OK => return r.conn.room_later(),
+            Code::AGAIN => return,
+            _ => return finalize::client_closed(r),
+        }
+    }
+    if !woken && !r.is_awaited() && r.conn.unsent() == 0 && !output::is_held(r) {
         let text =
             "its handler answered Again, but nothing will wake it: no timer, waker, job, body or output is pending";
         log_line!(Level::Alert, "*{} {text}{}", r.conn.number, r.log_tail());
         return finalize(r, Code::ERROR);
-    }
-    while let Some(code) = r.late_wakes.borrow_mut().pop_front() {
-        r.conn.lp.post(r.clone(), code);
     }
 }
 

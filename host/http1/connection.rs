@@ -131,6 +131,8 @@ pub struct Http1 {
     more: Cell<bool>,
     /// A turn to go on reading in has been asked for.
     read_on: Cell<bool>,
+    /// A turn in which the handler is asked for more has been asked for.
+    room: Cell<bool>,
     /// Writing to the client has failed.
     broken: Cell<bool>,
     /// How long it may be idle, as the last request's location says.
@@ -185,6 +187,7 @@ pub fn accept(
         disk: Cell::new(0),
         more: Cell::new(false),
         read_on: Cell::new(false),
+        room: Cell::new(false),
         broken: Cell::new(false),
         idle_timeout: Cell::new(None),
         remote_id: Cell::new(None),
@@ -543,6 +546,12 @@ impl Http1 {
         }
         self.read_later();
         Code::AGAIN
+    }
+
+    /// The handler is asked for more in the next turn: what it gave has left, and no event will say so.
+    pub fn room_later(self: &Rc<Self>) {
+        self.room.set(true);
+        self.lp.post_later(self.clone());
     }
 
     /// Others get their turn; what is left to read is read in the next one.
@@ -999,6 +1008,10 @@ impl Source for Http1 {
                 self.more.set(false);
                 if self.read_on.replace(false) {
                     self.on_readable();
+                }
+                let request = self.request.borrow().clone().filter(|_| self.room.replace(false));
+                if let Some(r) = request.filter(|_| self.queue.borrow().is_empty()) {
+                    return phases::room(&r);
                 }
                 self.on_writable();
             }

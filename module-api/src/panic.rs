@@ -1,4 +1,4 @@
-//! A panic costs one request: every entry into a module goes through [`enter`], which catches it and reports it.
+//! A panic costs one request: every entry into a module goes through `enter`, which catches it and reports it.
 //!
 //! The host learns module, hook, message, file and line; it marks the request as failed, so that no module in between
 //! can turn the answer into success. File and line come from a panic hook, of which each image (`.so`) has its own.

@@ -136,6 +136,12 @@ macro_rules! export_module {
             pub static TOPNEXT_ROOT: rt::LibHeader = rt::header(loader);
         };
     };
+    ($($other:tt)*) => {
+        ::core::compile_error!(concat!(
+            "export_module! takes, in this order: name: \"...\", module: TYPE, provides: [filter | phases | content | ",
+            "upstream | balancer | variables], and if wanted state: TYPE, after: [\"...\"], before: [\"...\"], always: true"
+        ));
+    };
 }
 
 /// What `export_module!` expands to; not for authors.

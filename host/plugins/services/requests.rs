@@ -16,6 +16,7 @@ use topnext_module_api::{
     file::RawOpened,
     host::{HostData, OptionalBytes, RequestApi, RequestApiRef},
     request::{number, text},
+    running::Hook,
     wake::{RawJob, RawWaker},
 };
 
@@ -349,7 +350,21 @@ unsafe extern "C" fn need_memory(data: HostData) {
 unsafe extern "C" fn wake_after(data: HostData, ms: u64) {
     let code = caller_code();
     // SAFETY: the contract of the table.
-    unsafe { with(data, (), |r| r.wake_after(code, Duration::from_millis(ms))) }
+    unsafe {
+        with(data, (), |r| {
+            check_wakes(&r, code);
+            r.wake_after(code, Duration::from_millis(ms));
+        })
+    }
+}
+
+/// Says so if a hook that is never called again asks to be: upstream, balancer and variable hooks, and the log phase's.
+fn check_wakes(r: &Request, code: u64) {
+    let (module, hook) = ((code >> 32) as u32, Hook(code as u32));
+    if !matches!(hook, Hook::HEADER_FILTER | Hook::BODY_FILTER | Hook::HANDLER | Hook::CONTENT) {
+        let (name, hook, tail) = (running::module_name(module), hook.name(), r.log_tail());
+        log_line!(Level::Alert, "*{} {name} asks to be woken in {hook}, which is never woken{tail}", r.conn.number);
+    }
 }
 
 /// Whoever calls, as a wake names it. To be asked before the host takes over the cell.
@@ -372,6 +387,7 @@ unsafe extern "C" fn waker(data: HostData) -> RawWaker {
     // SAFETY: the contract of the table.
     let target = unsafe {
         with(data, None, |r| {
+            check_wakes(&r, code);
             let (remote, id) = (r.conn.lp.remote().clone(), r.announce());
             Some(Arc::new(WakerTarget { remote, id, code, pending: Arc::default() }))
         })
@@ -431,6 +447,7 @@ unsafe extern "C" fn offload(data: HostData, job: RawJob) -> bool {
     // SAFETY: the contract of the table.
     unsafe {
         with(data, false, |r| {
+            check_wakes(&r, code);
             let (remote, id) = (r.conn.lp.remote().clone(), r.announce());
             let run = Box::new(move || {
                 job.run();
