@@ -136,7 +136,7 @@ fn wait(r: &Rc<Request>, wait: Wait) {
         let text =
             "its handler answered Again, but nothing will wake it: no timer, waker, job, body or output is pending";
         log_line!(Level::Alert, "*{} {text}{}", r.conn.number, r.log_tail());
-        return finalize(r, Code::ERROR);
+        finalize(r, Code::ERROR);
     }
 }
 
