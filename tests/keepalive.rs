@@ -151,6 +151,7 @@ fn keepalive_timeout() {
 fn keepalive_timeout_counts_when_a_connection_is_taken() {
     let (peer, server) = proxied("keepalive_timeout = \"50ms\"");
     let (mut client, mut connection) = first(&peer, &server, OK);
+    // The time out is the subject. The connection is kept before the response leaves, so that a slow machine only waits longer.
     thread::sleep(Duration::from_millis(60));
     client.send(GET);
     peer.accept().answer(OK);

@@ -705,6 +705,7 @@ fn read_timeout_counts_between_two_reads() {
     let start = Instant::now();
     connection.reply("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
     for _ in 0..10 {
+        // The pauses are the subject: each well below the time out, all together above it.
         thread::sleep(Duration::from_millis(100));
         connection.reply("x");
     }
@@ -726,6 +727,7 @@ fn read_timeout_does_not_count_while_the_client_is_slow() {
         connection.reply(&theirs);
         connection
     });
+    // Longer than the time out, which must not count; a slow machine only waits longer.
     thread::sleep(Duration::from_millis(600));
     assert!(client.response().expect(200).body == body, "other bytes");
     drop(writer.join().unwrap());
