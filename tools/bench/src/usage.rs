@@ -24,11 +24,13 @@ pub struct CpuTimes {
 impl CpuTimes {
     /// Of the process `master` and all that descend from it.
     pub fn of(master: u32) -> Result<CpuTimes, String> {
-        let processes = tree(master)?;
+        let mut processes = Vec::new();
         let mut threads = BTreeMap::new();
-        for &process in &processes {
-            for thread in numbers_in(&format!("/proc/{process}/task"))? {
-                // A thread can end between the listing and the reading.
+        for process in tree(master)? {
+            // A process can end between the listing and the reading, a thread too.
+            let Ok(tasks) = numbers_in(&format!("/proc/{process}/task")) else { continue };
+            processes.push(process);
+            for thread in tasks {
                 if let Ok(text) = fs::read_to_string(format!("/proc/{process}/task/{thread}/schedstat")) {
                     threads.insert((process, thread), run_time(&text)?);
                 }
@@ -59,17 +61,15 @@ impl CpuTimes {
 
 /// Resident memory in bytes of the workers below `master`, or of `master` itself if it has none.
 pub fn resident_memory(master: u32) -> Result<u64, String> {
-    let mut processes = tree(master)?;
-    if processes.len() > 1 {
-        processes.retain(|&process| process != master);
+    // A process that has ended since the listing has no file, one that nobody has waited for has no memory.
+    let used = |process: u32| vm_rss(&fs::read_to_string(format!("/proc/{process}/status")).ok()?);
+    let used: Vec<(u32, u64)> =
+        tree(master)?.into_iter().filter_map(|process| Some((process, used(process)?))).collect();
+    let workers = used.iter().any(|&(process, _)| process != master);
+    match used.iter().filter(|&&(process, _)| !workers || process != master).map(|&(_, bytes)| bytes).sum() {
+        0 => Err(format!("no process of {master} has a VmRSS in /proc")),
+        bytes => Ok(bytes),
     }
-    let mut sum = 0;
-    for process in processes {
-        let file = format!("/proc/{process}/status");
-        let text = fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
-        sum += vm_rss(&text).ok_or_else(|| format!("{file} has no VmRSS"))?;
-    }
-    Ok(sum)
 }
 
 /// `master` and its descendants, in ascending order.
@@ -148,6 +148,30 @@ mod tests {
         let before = CpuTimes::of(own).unwrap();
         assert!(before.threads.keys().any(|&(process, thread)| (process, thread) == (own, own)));
         assert!(resident_memory(own).unwrap() > 100_000);
+    }
+
+    /// Children come and go while the processes are counted: here, and with them the children of other tests.
+    #[test]
+    fn processes_that_end_meanwhile_are_no_error() {
+        let own = std::process::id();
+        std::thread::scope(|scope| {
+            let children = scope.spawn(|| {
+                for _ in 0..200 {
+                    std::process::Command::new("true").status().unwrap();
+                }
+            });
+            while !children.is_finished() {
+                CpuTimes::of(own).unwrap();
+                resident_memory(own).unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn process_that_is_not_there_is_an_error() {
+        let none = u32::MAX;
+        assert_eq!(CpuTimes::of(none), Err(format!("no thread of process {none} has a schedstat in /proc")));
+        assert_eq!(resident_memory(none), Err(format!("no process of {none} has a VmRSS in /proc")));
     }
 
     #[test]
