@@ -2,9 +2,9 @@
 
 /// The type for a URI's extension; `default_type` if it has none that is known.
 pub fn of<'a>(uri: &[u8], default_type: &'a str) -> &'a str {
-    let name = uri.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-    let Some(dot) = name.iter().rposition(|&byte| byte == b'.') else { return default_type };
-    let Ok(extension) = std::str::from_utf8(&name[dot + 1..]) else { return default_type };
+    let mark = uri.iter().rposition(|&byte| byte == b'.' || byte == b'/');
+    let Some(dot) = mark.filter(|&at| uri[at] == b'.') else { return default_type };
+    let Ok(extension) = std::str::from_utf8(&uri[dot + 1..]) else { return default_type };
     mime_guess::from_ext(extension).first_raw().unwrap_or(default_type)
 }
 

@@ -183,7 +183,7 @@ fn run(loaded: Loaded, prefix: &Path) -> Result<(), String> {
     };
     let sink = sink.map_err(|error| format!("topnext: error_log cannot be opened: {error}"))?;
     error::open(sink, level(main.error_log.level));
-    log::start().map_err(|error| format!("topnext: cannot start the log's thread: {error}"))?;
+    log::start();
     let Loaded { site, places, .. } = loaded;
     drop(places);
     worker::run(site, greet).map_err(|error| format!("topnext: {}", error.replace('\n', "\ntopnext: ")))

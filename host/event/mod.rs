@@ -20,11 +20,13 @@ use std::{
     io,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use mio::{Events, Interest, Poll, Registry, Token, event::Event};
 use slab::Slab;
+
+use crate::clock;
 
 pub use remote::{Remote, RemoteId};
 pub use timers::TimerId;
@@ -75,8 +77,6 @@ pub struct Loop {
     /// Sources that go on in the next turn.
     later: RefCell<Vec<Rc<dyn Source>>>,
     remote: Arc<Remote>,
-    start: Instant,
-    now: Cell<Instant>,
     now_ms: Cell<u64>,
 }
 
@@ -86,7 +86,6 @@ impl Loop {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
         let remote = Remote::new(mio::Waker::new(&registry, REMOTE)?);
-        let now = Instant::now();
         Ok(Rc::new(Loop {
             poll: RefCell::new(poll),
             registry,
@@ -96,9 +95,7 @@ impl Loop {
             posted: RefCell::new(VecDeque::new()),
             later: RefCell::new(Vec::new()),
             remote,
-            start: now,
-            now: Cell::new(now),
-            now_ms: Cell::new(0),
+            now_ms: Cell::new(clock::monotonic_ms()),
         }))
     }
 
@@ -159,10 +156,8 @@ impl Loop {
     }
 
     fn look_at_clock(&self) {
-        let now = Instant::now();
-        self.now.set(now);
-        self.now_ms.set(u64::try_from(now.duration_since(self.start).as_millis()).unwrap_or(u64::MAX));
-        crate::clock::update();
+        self.now_ms.set(clock::monotonic_ms());
+        clock::update();
     }
 
     fn run_posted(&self) {
@@ -246,12 +241,7 @@ impl Loop {
         &self.remote
     }
 
-    /// The time at which this turn began.
-    pub fn now(&self) -> Instant {
-        self.now.get()
-    }
-
-    /// The same in milliseconds since the loop was made.
+    /// When this turn began, in milliseconds of a clock that never goes back; it moves in steps of the kernel's tick.
     pub fn now_ms(&self) -> u64 {
         self.now_ms.get()
     }

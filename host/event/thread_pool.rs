@@ -8,6 +8,9 @@ use std::{
     time::Duration,
 };
 
+/// A thread that has had no job for this long ends.
+const IDLE: Duration = Duration::from_secs(10);
+
 /// A job. It tells its loop itself when it is done.
 pub type Job = Box<dyn FnOnce() + Send>;
 
@@ -84,24 +87,25 @@ impl ThreadPool {
     }
 
     fn work(&self) {
-        loop {
-            let mut queue = self.lock();
-            queue.idle += 1;
-            while queue.jobs.is_empty() {
-                if queue.stopping {
-                    queue.idle -= 1;
-                    queue.threads -= 1;
-                    return self.ended.notify_all();
-                }
-                queue = self.more.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            }
-            queue.idle -= 1;
-            let job = queue.jobs.pop_front();
-            drop(queue);
-            if let Some(job) = job {
-                job();
-            }
+        while let Some(job) = self.next() {
+            job();
         }
+    }
+
+    /// Waits for a job. None: the thread is not needed any more, and is not counted from here on.
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.lock();
+        queue.idle += 1;
+        let nothing = |queue: &mut Queue| queue.jobs.is_empty() && !queue.stopping;
+        let waited = self.more.wait_timeout_while(queue, IDLE, nothing).unwrap_or_else(PoisonError::into_inner);
+        queue = waited.0;
+        queue.idle -= 1;
+        let job = queue.jobs.pop_front();
+        if job.is_none() {
+            queue.threads -= 1;
+            self.ended.notify_all();
+        }
+        job
     }
 }
 

@@ -30,8 +30,8 @@ use rustix::{io::Errno, net::RecvFlags};
 use topnext_module_api::{Chain, Code, running::Hook};
 
 use super::{
-    BadRequest, ChunkedDecoder, Decoded, Framing, Head, HeadParser, Limits, Method, Normalized, Progress, Target,
-    body_framing, encode_chunk_head, host, normalize, persistent, response,
+    BadRequest, ChunkedDecoder, Decoded, Framing, Head, HeadParser, Limits, Method, Normalized, Progress, Seen, Span,
+    Target, body_framing, encode_chunk_head, host, normalize, persistent, response,
 };
 use crate::{
     event::{Loop, Ready, RemoteId, Source, TimerId, remote},
@@ -40,7 +40,7 @@ use crate::{
     log::error::Level,
     log_line, phases,
     request::{Lent, Request, Text, Wait, wake_code},
-    site::Site,
+    site::{Server, Site},
     stats,
     write::{Flushed, WriteQueue},
 };
@@ -116,6 +116,7 @@ pub struct Http1 {
     eof: Cell<bool>,
     input: RefCell<BytesMut>,
     parser: RefCell<HeadParser>,
+    asked: RefCell<Asked>,
     reader: RefCell<BodyReader>,
     queue: RefCell<WriteQueue>,
     /// Another request may follow the one that runs.
@@ -176,6 +177,7 @@ pub fn accept(
         eof: Cell::new(false),
         input: RefCell::new(BytesMut::new()),
         parser: RefCell::new(HeadParser::new(limits)),
+        asked: RefCell::default(),
         reader: RefCell::new(BodyReader::Nothing),
         queue: RefCell::default(),
         keep: Cell::new(true),
@@ -372,19 +374,15 @@ impl Http1 {
 
     fn parse(&self, bytes: &[u8]) -> Result<Parsed, BadRequest> {
         let first = self.state.replace(State::Head) == State::Idle;
-        let parser = &mut *self.parser.borrow_mut();
-        if parser.parse(bytes)? == Progress::Incomplete {
+        let mut parts = Lent::new();
+        if self.parser.borrow_mut().parse(bytes, &mut parts.head)? == Progress::Incomplete {
             if first {
                 self.start_read_timer(self.address.names.default_server().place.core.client_header_timeout);
             }
             return Ok(Parsed::Incomplete);
         }
-        let mut parts = Lent::new();
-        let spare = std::mem::take(&mut parts.head);
-        parts.head = parser.take_head(spare);
         let head = parts.head.head_len();
         parts.bytes.extend_from_slice(&bytes[..head]);
-        parser.reset();
         Ok(Parsed::Head(parts))
     }
 
@@ -402,11 +400,21 @@ impl Http1 {
         if let Some(timer) = self.read_timer.get() {
             self.lp.stop_timer(timer);
         }
-        let facts = Facts::of(&parts.head, &parts.bytes);
+        let facts = Facts::of(&parts.head, &parts.bytes, &self.asked.borrow());
         let host = facts.as_ref().ok().and_then(|facts| facts.host);
         let name = host.map_or(&b""[..], |span| span.of(&parts.bytes));
-        let lower = name.iter().any(u8::is_ascii_uppercase).then(|| name.to_ascii_lowercase());
-        let server = self.address.names.find(lower.as_deref().unwrap_or(name));
+        let mut lower = None;
+        let server = match facts.as_ref().ok().and_then(|facts| facts.server) {
+            Some(server) => server,
+            None => {
+                lower = name.iter().any(u8::is_ascii_uppercase).then(|| name.to_ascii_lowercase());
+                let server = self.address.names.find(lower.as_deref().unwrap_or(name));
+                if lower.is_none() && facts.is_ok() {
+                    self.asked.borrow_mut().note(&parts.head, &parts.bytes, name.len(), server);
+                }
+                server
+            }
+        };
         let core = &server.place.core;
         self.requests.set(self.requests.get() + 1);
         stats::add(stats::Counter::Requests, 1);
@@ -636,22 +644,15 @@ impl Http1 {
         let head_chunked = known.is_none() && !bodyless && http11;
         self.queue.borrow_mut().add_bytes(|out| {
             let parts = r.parts.borrow();
-            response::write_head(
-                out,
-                &response::HeadOut {
-                    status: r.status.get(),
-                    tokens: r.place().core.server_tokens,
-                    fields: parts
-                        .headers_out
-                        .fields()
-                        .iter()
-                        .map(|f| (parts.pool.get(f.name), parts.pool.get(f.value))),
-                    length: if bodyless { None } else { known },
-                    chunked: head_chunked,
-                    keep: self.keep.get(),
-                    http11,
-                },
-            );
+            let head = response::HeadOut {
+                status: r.status.get(),
+                tokens: r.place().core.server_tokens,
+                length: if bodyless { None } else { known },
+                chunked: head_chunked,
+                keep: self.keep.get(),
+                http11,
+            };
+            response::write_head(out, &head, &parts.headers_out, &parts.pool);
         });
         r.header_sent.set(true);
     }
@@ -1019,20 +1020,61 @@ impl Source for Http1 {
     }
 }
 
+/// The Host field of the last request on a connection, and what it led to: nearly always the next one is the same.
+#[derive(Default)]
+struct Asked {
+    /// The value as received.
+    value: Box<[u8]>,
+    /// The length of the name in it, which is at its start.
+    name_len: u32,
+    /// None before the first.
+    server: Option<&'static Server>,
+}
+
+/// A longer Host field is not remembered: it costs each idle connection as much memory.
+const MAX_ASKED: usize = 64;
+
+impl Asked {
+    fn note(&mut self, head: &Head, bytes: &[u8], name_len: usize, server: &'static Server) {
+        let value = head.value(head.facts().host, bytes).unwrap_or_default();
+        if head.plain_target().is_some() && !value.is_empty() && value.len() <= MAX_ASKED {
+            *self = Asked { value: value.into(), name_len: name_len as u32, server: Some(server) };
+        }
+    }
+
+    /// The name that `head` asks for and its server, if it asks for the same.
+    fn find(&self, head: &Head, bytes: &[u8]) -> Option<(Span, &'static Server)> {
+        let server = self.server?;
+        let Seen::One(index) = head.facts().host else { return None };
+        let value = head.fields().get(usize::from(index))?.value;
+        let same = value.of(bytes) == &*self.value;
+        same.then_some((Span { start: value.start, end: value.start + self.name_len }, server))
+    }
+}
+
 /// What a head says beyond its syntax.
 struct Facts {
-    host: Option<super::Span>,
-    raw_path: super::Span,
+    host: Option<Span>,
+    /// The server that the host names, if that is known already.
+    server: Option<&'static Server>,
+    raw_path: Span,
     path: Normalized,
-    args: Option<super::Span>,
+    args: Option<Span>,
     framing: Framing,
 }
 
 impl Facts {
-    fn of(head: &Head, bytes: &[u8]) -> Result<Facts, BadRequest> {
-        let target = Target::parse(head, bytes)?;
-        let host = host(head, bytes, &target)?;
+    fn of(head: &Head, bytes: &[u8], asked: &Asked) -> Result<Facts, BadRequest> {
         let framing = body_framing(head, bytes)?;
+        if let Some((raw_path, args)) = head.plain_target() {
+            let (host, server) = match asked.find(head, bytes) {
+                Some((host, server)) => (Some(host), Some(server)),
+                None => (host(head, bytes, &Target::Origin { path: raw_path, args })?.map(|host| host.name), None),
+            };
+            return Ok(Facts { host, server, raw_path, path: Normalized::Same, args, framing });
+        }
+        let target = Target::parse(head, bytes)?;
+        let host = host(head, bytes, &target)?.map(|host| host.name);
         let (path, args) = match target {
             Target::Origin { path, args } | Target::Absolute { path, args, .. } => (path, args),
             Target::Asterisk => (head.target(), None),
@@ -1045,8 +1087,7 @@ impl Facts {
             Normalized::Same if path.start == path.end => Normalized::Changed(b"/".to_vec()),
             normalized => normalized,
         };
-        let host = host.map(|host| host.name);
-        Ok(Facts { host, raw_path: path, path: normalized, args, framing })
+        Ok(Facts { host, server: None, raw_path: path, path: normalized, args, framing })
     }
 }
 
@@ -1055,7 +1096,7 @@ impl Request {
     pub fn new(
         conn: Rc<Http1>,
         site: &'static Site,
-        server: &'static crate::site::Server,
+        server: &'static Server,
         parts: Lent,
         framing: Framing,
         is_head: bool,

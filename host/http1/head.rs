@@ -2,21 +2,24 @@
 //!
 //! ```text
 //! let mut parser: HeadParser = HeadParser::new(Limits { request_line: 8192, header_line: 8192, total: 32768 });
-//! while parser.parse(&buf)? == Progress::Incomplete { /* read more into buf */ }
-//! let bytes = buf.split_to(parser.head().head_len()).freeze();
-//! assert_eq!(parser.head().target().of(&bytes), b"/index.html");
+//! let mut head = Head::default();
+//! while parser.parse(&buf, &mut head)? == Progress::Incomplete { /* read more into buf */ }
+//! let bytes = buf.split_to(head.head_len()).freeze();
+//! assert_eq!(head.target().of(&bytes), b"/index.html");
 //! ```
+//!
+//! A usual head that comes in one piece is parsed in one pass (usual_head.rs). What follows is for all others.
 //!
 //! The parser goes from LF to LF once, also when the head comes in many pieces; on the way it measures lines and
 //! refuses an LF without CR. The request line is read as soon as it is whole, the header lines (by httparse) when
-//! all are. Everything found is kept as offsets into the head, so a request costs no allocation once a connection's
-//! parser has seen one.
+//! all are. Everything found is kept as offsets into the head, so a request costs no allocation if the memory of an earlier
+//! head is used again.
 //!
 //! What httparse 1.10 would let pass and is refused here: LF without CR as a line end, any number of leading empty
 //! lines. Its request line parser is not used: it takes no target that is not UTF-8, and does not tell an unknown
 //! version from junk.
 
-use super::{BadRequest, Reason, is_token_byte};
+use super::{BadRequest, Reason, is_token_byte, usual_head};
 
 /// The usual number of header lines a head may have.
 pub const MAX_FIELDS: usize = 128;
@@ -40,7 +43,7 @@ pub struct Limits {
 pub enum Progress {
     /// Call again with the same bytes and more.
     Incomplete,
-    /// [`HeadParser::head`] is filled.
+    /// The head is filled, and the parser ready for the next one.
     Complete,
 }
 
@@ -148,14 +151,15 @@ pub struct Facts {
 /// A parsed head: offsets into the bytes it was parsed from.
 #[derive(Debug, Default)]
 pub struct Head {
-    method: Method,
-    method_span: Span,
-    target: Span,
-    minor: u8,
-    head_len: u32,
-    line_len: u32,
-    fields: Vec<Field>,
-    facts: Facts,
+    pub(super) method: Method,
+    pub(super) method_span: Span,
+    pub(super) target: Span,
+    pub(super) plain_path: Option<Span>,
+    pub(super) minor: u8,
+    pub(super) head_len: u32,
+    pub(super) line_len: u32,
+    pub(super) fields: Vec<Field>,
+    pub(super) facts: Facts,
 }
 
 impl Head {
@@ -170,6 +174,13 @@ impl Head {
     /// The request target as sent; [`super::Target::parse`] takes it apart.
     pub fn target(&self) -> Span {
         self.target
+    }
+
+    /// The path, and the arguments if there are any, where the target is a path that is normal as it is. `None`: it may
+    /// be all the same, and [`super::Target::parse`] and [`super::normalize`] know.
+    pub fn plain_target(&self) -> Option<(Span, Option<Span>)> {
+        let path = self.plain_path?;
+        Some((path, (path.end < self.target.end).then_some(Span { start: path.end + 1, end: self.target.end })))
     }
 
     /// 0 for HTTP/1.0, 1 for HTTP/1.1.
@@ -205,7 +216,8 @@ impl Head {
         self.line_len as usize
     }
 
-    fn clear(&mut self) {
+    /// Empties it for another head, and keeps its memory.
+    pub fn clear(&mut self) {
         self.fields.clear();
         *self = Head { fields: std::mem::take(&mut self.fields), ..Head::default() };
     }
@@ -223,7 +235,7 @@ pub struct HeadParser<const FIELDS: usize = MAX_FIELDS> {
     fields_at: Option<usize>,
     empty_lines: u8,
     field_count: usize,
-    progress: Progress,
+    /// What is known so far of a head that comes in pieces.
     head: Head,
 }
 
@@ -236,34 +248,32 @@ impl<const FIELDS: usize> HeadParser<FIELDS> {
             fields_at: None,
             empty_lines: 0,
             field_count: 0,
-            progress: Progress::Incomplete,
             head: Head::default(),
         }
     }
 
-    /// Makes ready for the next head. Keeps the memory.
-    pub fn reset(&mut self) {
-        (self.scanned, self.line, self.fields_at) = (0, 0, None);
-        (self.empty_lines, self.field_count) = (0, 0);
-        self.progress = Progress::Incomplete;
-        self.head.clear();
-    }
-
-    /// The parsed head. Meaningful after [`Progress::Complete`].
-    pub fn head(&self) -> &Head {
-        &self.head
-    }
-
-    /// Takes the parsed head out, to live as long as its request; `spare` is one whose memory can be used again.
-    pub fn take_head(&mut self, spare: Head) -> Head {
-        std::mem::replace(&mut self.head, spare)
-    }
-
     /// Goes on where the last call stopped. `buf` starts with the first byte of the head, and only grows from call to
-    /// call until [`reset`](Self::reset). A broken limit is reported as soon as it is certain. After an error the
-    /// parser can only be reset.
-    pub fn parse(&mut self, buf: &[u8]) -> Result<Progress, BadRequest> {
-        while self.progress == Progress::Incomplete {
+    /// call until the head is complete and in `out`. A broken limit is reported as soon as it is certain. After an error
+    /// the parser is of no more use.
+    pub fn parse(&mut self, buf: &[u8], out: &mut Head) -> Result<Progress, BadRequest> {
+        if self.scanned == 0 {
+            out.clear();
+            if usual_head::parse(buf, &self.limits, FIELDS, out).is_some() {
+                return Ok(Progress::Complete);
+            }
+        }
+        let progress = self.parse_lines(buf)?;
+        if progress == Progress::Complete {
+            std::mem::swap(&mut self.head, out);
+            self.head.clear();
+            (self.scanned, self.line, self.fields_at) = (0, 0, None);
+            (self.empty_lines, self.field_count) = (0, 0);
+        }
+        Ok(progress)
+    }
+
+    fn parse_lines(&mut self, buf: &[u8]) -> Result<Progress, BadRequest> {
+        loop {
             let Some(lf) = memchr::memchr(b'\n', buf.get(self.scanned..).unwrap_or_default()) else {
                 self.scanned = buf.len();
                 self.check_unfinished_line(buf)?;
@@ -283,13 +293,12 @@ impl<const FIELDS: usize> HeadParser<FIELDS> {
                 Some(fields_at) if line.is_empty() => {
                     self.parse_fields(buf, buf.get(fields_at..lf + 1).unwrap_or_default())?;
                     self.head.head_len = (lf + 1) as u32;
-                    self.progress = Progress::Complete;
+                    return Ok(Progress::Complete);
                 }
                 Some(_) => self.field_count += 1,
             }
             (self.scanned, self.line) = (lf + 1, lf + 1);
         }
-        Ok(Progress::Complete)
     }
 
     /// Checks what is known of a line before its LF has come.
@@ -409,8 +418,14 @@ impl<const FIELDS: usize> HeadParser<FIELDS> {
 }
 
 impl Facts {
+    /// Whether there is a precondition (RFC 9110, section 13.1; If-Range goes with Range).
+    pub fn is_conditional(&self) -> bool {
+        let conditions = [self.if_match, self.if_none_match, self.if_modified_since, self.if_unmodified_since];
+        conditions.iter().any(|seen| *seen != Seen::None)
+    }
+
     /// Length and first letter rule out nearly all other names, so at most two are compared.
-    fn note(&mut self, index: u16, name: &[u8], value: &[u8], minor: u8) {
+    pub(super) fn note(&mut self, index: u16, name: &[u8], value: &[u8], minor: u8) {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         let first = name.first().map_or(0, u8::to_ascii_lowercase);
         let seen = match (name.len(), first) {
@@ -477,17 +492,23 @@ mod tests {
     fn parse_with<const FIELDS: usize>(limits: Limits, input: &[u8]) -> Result<Head, u16> {
         let run = |pieces: &mut dyn Iterator<Item = usize>| {
             let mut parser = HeadParser::<FIELDS>::new(limits);
+            let mut head = Head::default();
             for end in pieces {
-                match parser.parse(&input[..end]) {
+                match parser.parse(&input[..end], &mut head) {
                     Ok(Progress::Incomplete) => {}
-                    Ok(Progress::Complete) => return Ok(parser.take_head(Head::default())),
+                    Ok(Progress::Complete) => return Ok(head),
                     Err(error) => return Err(error.status),
                 }
             }
             Err(0)
         };
         let whole = run(&mut [input.len()].into_iter());
-        let show = |result: &Result<Head, u16>| format!("{result:?}");
+        // Whether the target is known to be plain is the one thing that may differ.
+        let show = |result: &Result<Head, u16>| {
+            let text = format!("{result:?}");
+            let plain = text.find("plain_path").map_or(0..0, |at| at..at + text[at..].find("minor").unwrap_or(0));
+            [&text[..plain.start], &text[plain.end..]].concat()
+        };
         for at in 0..input.len() {
             let split = run(&mut [at, input.len()].into_iter());
             assert_eq!(show(&split), show(&whole), "split at {at} of {}", input.escape_ascii());
@@ -646,7 +667,9 @@ mod tests {
     /// httparse looks at many bytes at a time; every byte must mean the same wherever it stands.
     #[test]
     fn every_byte_at_every_place_of_names_and_values() {
-        let parse = |input: &[u8]| HeadParser::<4>::new(LIMITS).parse(input).is_ok_and(|p| p == Progress::Complete);
+        let parse = |input: &[u8]| {
+            HeadParser::<4>::new(LIMITS).parse(input, &mut Head::default()).is_ok_and(|p| p == Progress::Complete)
+        };
         for place in 0..70 {
             for byte in 0..=255_u8 {
                 let mut part = [b'x'; 70];
@@ -715,7 +738,10 @@ mod tests {
         let many = |count: usize| {
             let input = format!("GET / HTTP/1.1\r\n{}\r\n", "a:b\r\n".repeat(count));
             let mut parser: HeadParser = HeadParser::new(LIMITS);
-            parser.parse(input.as_bytes()).map_or_else(|error| error.status as usize, |_| parser.head().fields().len())
+            let mut head = Head::default();
+            parser
+                .parse(input.as_bytes(), &mut head)
+                .map_or_else(|error| error.status as usize, |_| head.fields().len())
         };
         assert_eq!([8, 9, 24, 25, 128, 129].map(many), [8, 9, 24, 25, 128, 431]);
     }
@@ -797,17 +823,35 @@ mod tests {
 
     #[test]
     fn a_parser_is_used_again() {
-        let mut parser: HeadParser = HeadParser::new(LIMITS);
+        let (mut parser, mut head): (HeadParser, _) = (HeadParser::new(LIMITS), Head::default());
         let first = b"\r\nGET /first HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-        assert_eq!(parser.parse(first), Ok(Progress::Complete));
-        assert_eq!(parser.parse(first), Ok(Progress::Complete));
-        assert_eq!(parser.head().fields().len(), 2);
-        parser.reset();
+        assert_eq!(parser.parse(&first[..20], &mut head), Ok(Progress::Incomplete));
+        assert_eq!(parser.parse(first, &mut head), Ok(Progress::Complete));
+        assert_eq!(head.fields().len(), 2);
         let second = b"PUT /2 HTTP/1.0\r\n\r\n";
-        assert_eq!(parser.parse(second), Ok(Progress::Complete));
-        let head = parser.head();
+        assert_eq!(parser.parse(second, &mut head), Ok(Progress::Complete));
         assert_eq!((head.method(), head.minor(), head.fields().len()), (Method::Put, 0, 0));
         assert_eq!((head.target().of(second), head.head_len()), (&b"/2"[..], second.len()));
         assert_eq!((head.facts().host, head.facts().connection_close), (Seen::None, false));
+    }
+
+    #[test]
+    fn a_plain_target_is_known() {
+        let plain = |target: &str| {
+            let input = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let head = parse_with::<MAX_FIELDS>(LIMITS, input.as_bytes()).unwrap();
+            head.plain_target().map(|(path, args)| {
+                let text = |span: Span| String::from_utf8_lossy(span.of(input.as_bytes())).into_owned();
+                (text(path), args.map(text))
+            })
+        };
+        let some = |path: &str, args: Option<&str>| Some((path.to_string(), args.map(str::to_string)));
+        assert_eq!(plain("/"), some("/", None));
+        assert_eq!(plain("/a/b.c/"), some("/a/b.c/", None));
+        assert_eq!(plain("/a?"), some("/a", Some("")));
+        assert_eq!(plain("/a?x=%20/../?"), some("/a", Some("x=%20/../?")));
+        for target in ["/%61", "//", "/a//b", "/.", "/../a", "/a/.b", "/a#b", "/a?b#c", "*", "http://a/", "a"] {
+            assert_eq!(plain(target), None, "{target}");
+        }
     }
 }

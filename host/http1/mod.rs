@@ -3,14 +3,13 @@
 //! The order of calls for one request on a connection:
 //!
 //! ```text
-//! HeadParser::parse(buf)            until Complete; then the caller splits head_len() bytes off its buffer
+//! HeadParser::parse(buf, head)      until Complete; then the caller splits head_len() bytes off its buffer
 //!   -> Target::parse(head, bytes)   the form of the request target, its path and its arguments
 //!   -> normalize(path, ..)          the path that locations are chosen by
 //!   -> host(head, bytes, target)    the name that servers are chosen by
 //!   -> body_framing(head, bytes)    None | Length(n) | Chunked
 //! ChunkedDecoder::decode(buf, out)  while the body is chunked
 //!   -> persistent(head)             may another request follow on this connection?
-//! HeadParser::reset()
 //! ```
 //!
 //! Nothing here is lenient. Two servers that read one byte stream differently can be made to disagree on where a
@@ -20,6 +19,8 @@ use std::fmt;
 
 // In the order in which a request meets them.
 pub mod head;
+
+mod usual_head;
 
 pub mod target;
 
@@ -205,7 +206,7 @@ mod tests {
     /// Reads pipelined requests as a connection would, fed in the given pieces, and writes down what it saw.
     fn transcript(pieces: &[&[u8]]) -> Result<Vec<String>, BadRequest> {
         let limits = Limits { request_line: 100, header_line: 100, total: 500 };
-        let mut parser: HeadParser = HeadParser::new(limits);
+        let (mut parser, mut head): (HeadParser, _) = (HeadParser::new(limits), Head::default());
         let (mut buf, mut seen) = (BytesMut::new(), Vec::new());
         // The body that is being read: how, what came of it, and the line to write once it is whole.
         let mut body: Option<(Framing, ChunkedDecoder, Vec<u8>, String)> = None;
@@ -213,10 +214,10 @@ mod tests {
             buf.extend_from_slice(piece);
             loop {
                 let Some((framing, decoder, content, line)) = &mut body else {
-                    if buf.is_empty() || parser.parse(&buf)? == Progress::Incomplete {
+                    if buf.is_empty() || parser.parse(&buf, &mut head)? == Progress::Incomplete {
                         break;
                     }
-                    let head = parser.head();
+                    let head = &head;
                     let bytes = buf.split_to(head.head_len()).freeze();
                     let target = Target::parse(head, &bytes)?;
                     let name =
@@ -249,7 +250,6 @@ mod tests {
                 }
                 seen.push(format!("{line} body={}", content.escape_ascii()));
                 body = None;
-                parser.reset();
             }
         }
         Ok(seen)

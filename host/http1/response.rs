@@ -2,16 +2,17 @@
 
 use std::cell::RefCell;
 
-use crate::{clock, error_page};
+use crate::{
+    clock, error_page,
+    request::{headers_out::HeadersOut, pool::Pool},
+};
 
-/// What a head says.
-pub struct HeadOut<'a, Fields: Iterator<Item = (&'a [u8], &'a [u8])>> {
+/// What a head says beside the fields that modules have set.
+pub struct HeadOut {
     /// The status.
     pub status: u16,
     /// Whether the version is told (nginx: server_tokens).
     pub tokens: bool,
-    /// The fields that modules have set.
-    pub fields: Fields,
     /// The length of the body, if it is known and there may be one.
     pub length: Option<u64>,
     /// The body is chunked.
@@ -23,41 +24,39 @@ pub struct HeadOut<'a, Fields: Iterator<Item = (&'a [u8], &'a [u8])>> {
 }
 
 /// Writes the head at the end of `out`. A module that sets Date or Server itself replaces the host's.
-pub fn write_head<'a>(out: &mut Vec<u8>, head: &HeadOut<'a, impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone>) {
+pub fn write_head(out: &mut Vec<u8>, head: &HeadOut, fields: &HeadersOut, pool: &Pool) {
     out.reserve(512);
-    let fields = || head.fields.clone();
-    let has = |name: &[u8]| fields().any(|(field, _)| field.eq_ignore_ascii_case(name));
-    match (has(b"server"), has(b"date")) {
-        (false, false) if head.status == 200 => usual_start(out, head.tokens),
-        (server, date) => {
-            status_line(out, head.status);
-            if !server {
-                out.extend_from_slice(server_line(head.tokens));
-            }
-            if !date {
-                clock::with_date(|date, _| date_line(out, date));
-            }
+    if head.status == 200 && !fields.replaces_own() {
+        usual_start(out, head.tokens);
+    } else {
+        let has = |name| fields.get(pool, name, 0).is_some();
+        status_line(out, head.status);
+        if !has(b"server") {
+            out.extend_from_slice(server_line(head.tokens));
+        }
+        if !has(b"date") {
+            clock::with_date(|date, _| date_line(out, date));
         }
     }
-    for (name, value) in fields() {
-        out.extend_from_slice(name);
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value);
-        out.extend_from_slice(b"\r\n");
+    for field in fields.fields() {
+        out.extend_from_slice(pool.get(field.line()));
     }
     if let Some(length) = head.length {
         out.extend_from_slice(b"Content-Length: ");
         out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
-        out.extend_from_slice(b"\r\n");
     } else if head.chunked {
-        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        out.extend_from_slice(b"Transfer-Encoding: chunked");
     }
-    match (head.keep, head.http11) {
-        (false, _) => out.extend_from_slice(b"Connection: close\r\n\r\n"),
-        (true, false) => out.extend_from_slice(b"Connection: keep-alive\r\n\r\n"),
+    let has_framing = head.length.is_some() || head.chunked;
+    out.extend_from_slice(match (head.keep, head.http11, has_framing) {
+        (false, _, true) => b"\r\nConnection: close\r\n\r\n",
+        (false, _, false) => b"Connection: close\r\n\r\n",
+        (true, false, true) => b"\r\nConnection: keep-alive\r\n\r\n",
+        (true, false, false) => b"Connection: keep-alive\r\n\r\n",
         // HTTP/1.1 keeps connections unless it is told otherwise (RFC 9112, 9.3).
-        (true, true) => out.extend_from_slice(b"\r\n"),
-    }
+        (true, true, true) => b"\r\n\r\n",
+        (true, true, false) => b"\r\n",
+    });
 }
 
 thread_local! {
@@ -108,26 +107,35 @@ fn date_line(out: &mut Vec<u8>, date: &str) {
 mod tests {
     use super::*;
 
-    fn text<'a>(head: &HeadOut<'a, std::vec::IntoIter<(&'a [u8], &'a [u8])>>) -> String {
-        let mut out = Vec::new();
-        write_head(&mut out, head);
+    fn text(head: &HeadOut, fields: &[(&[u8], &[u8])]) -> String {
+        let (mut pool, mut headers, mut out) = (Pool::default(), HeadersOut::default(), Vec::new());
+        for (name, value) in fields {
+            headers.set(&mut pool, name, value, true).expect("a good field");
+        }
+        write_head(&mut out, head, &headers, &pool);
         String::from_utf8(out).expect("ASCII")
     }
 
+    const HEAD: HeadOut =
+        HeadOut { status: 404, tokens: false, length: Some(12), chunked: false, keep: true, http11: true };
+
     #[test]
     fn the_hosts_fields_and_the_modules() {
-        let fields: Vec<(&[u8], &[u8])> = vec![(b"X-A", b"1"), (b"Date", b"never")];
-        let head = HeadOut {
-            status: 404,
-            tokens: false,
-            fields: fields.into_iter(),
-            length: Some(12),
-            chunked: false,
-            keep: true,
-            http11: true,
-        };
         let expected =
             "HTTP/1.1 404 Not Found\r\nServer: topnext\r\nX-A: 1\r\nDate: never\r\nContent-Length: 12\r\n\r\n";
-        assert_eq!(text(&head), expected);
+        assert_eq!(text(&HEAD, &[(b"X-A", b"1"), (b"Date", b" never ")]), expected);
+    }
+
+    #[test]
+    fn framing_and_connection() {
+        let end = |head: HeadOut| {
+            let text = text(&head, &[(b"Date", b"never")]);
+            text.split_once("never\r\n").expect("the date").1.to_string()
+        };
+        assert_eq!(end(HeadOut { length: None, ..HEAD }), "\r\n");
+        assert_eq!(end(HeadOut { length: None, chunked: true, ..HEAD }), "Transfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(end(HeadOut { keep: false, ..HEAD }), "Content-Length: 12\r\nConnection: close\r\n\r\n");
+        assert_eq!(end(HeadOut { keep: false, length: None, ..HEAD }), "Connection: close\r\n\r\n");
+        assert_eq!(end(HeadOut { http11: false, ..HEAD }), "Content-Length: 12\r\nConnection: keep-alive\r\n\r\n");
     }
 }

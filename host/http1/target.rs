@@ -211,8 +211,9 @@ mod tests {
     fn target(method: &str, raw: &str) -> Result<String, u16> {
         let input = format!("{method} {raw} HTTP/1.1\r\nHost: h\r\n\r\n").into_bytes();
         let mut parser: HeadParser = HeadParser::new(Limits { request_line: 8192, header_line: 8192, total: 8192 });
-        parser.parse(&input).map_err(|error| error.status)?;
-        let target = Target::parse(parser.head(), &input).map_err(|error| error.status)?;
+        let mut head = Head::default();
+        parser.parse(&input, &mut head).map_err(|error| error.status)?;
+        let target = Target::parse(&head, &input).map_err(|error| error.status)?;
         let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
         let form = match target {
             Target::Origin { .. } => "origin".to_string(),

@@ -1,5 +1,6 @@
 //! Logs: lines go into bounded buffers, which one thread of their own writes out, so that no loop waits for a disk or a
-//! terminal. When a buffer is full lines are dropped, counted, and the count is logged once there is room again.
+//! terminal. When a buffer is full lines are dropped, counted, and the count is logged once there is room again. The thread
+//! is there while lines come, and ends when none have come for a while.
 
 pub mod access;
 
@@ -21,6 +22,8 @@ use std::{
 const MAX_WAITING: usize = 1024 * 1024;
 /// After each round of writes the thread rests this long: lines of the meantime share a write.
 const REST: Duration = Duration::from_millis(5);
+/// When no line has come for this long the thread ends; the next line starts another.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// One log, shared by all threads.
 pub struct Sink {
@@ -48,9 +51,20 @@ struct Waiting {
 #[derive(Default)]
 struct Writer {
     sinks: Mutex<Vec<Arc<Sink>>>,
-    work: Mutex<bool>,
+    state: Mutex<WriterState>,
     more: Condvar,
+    /// The thread knows of the last lines, or will be told.
     pending: AtomicBool,
+}
+
+#[derive(Default)]
+struct WriterState {
+    /// Lines are to be written as they come.
+    started: bool,
+    /// There is a thread.
+    running: bool,
+    /// There are lines for it.
+    work: bool,
 }
 
 fn writer() -> &'static Writer {
@@ -102,8 +116,7 @@ impl Sink {
         }
         let writer = writer();
         if !writer.pending.swap(true, Ordering::AcqRel) {
-            *lock(&writer.work) = true;
-            writer.more.notify_one();
+            writer.wake();
         }
     }
 
@@ -150,23 +163,46 @@ impl Sink {
     }
 }
 
-/// Starts the thread that writes. Before that lines wait.
-pub fn start() -> io::Result<()> {
-    thread::Builder::new().name("topnext-log".to_string()).spawn(|| {
-        let writer = writer();
-        loop {
-            let mut work = lock(&writer.work);
-            while !*work {
-                work = writer.more.wait(work).unwrap_or_else(PoisonError::into_inner);
+impl Writer {
+    fn wake(&'static self) {
+        let mut state = lock(&self.state);
+        state.work = true;
+        if state.started && !state.running {
+            state.running = self.start_thread();
+            if !state.running {
+                // The next line tries again.
+                self.pending.store(false, Ordering::Release);
             }
-            *work = false;
-            drop(work);
-            writer.pending.store(false, Ordering::Release);
+        }
+        drop(state);
+        self.more.notify_one();
+    }
+
+    fn start_thread(&'static self) -> bool {
+        thread::Builder::new().name("topnext-log".to_string()).spawn(|| self.write()).is_ok()
+    }
+
+    fn write(&self) {
+        loop {
+            let state = lock(&self.state);
+            let waited = self.more.wait_timeout_while(state, IDLE, |state| !state.work);
+            let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if !std::mem::take(&mut state.work) {
+                state.running = false;
+                return;
+            }
+            drop(state);
+            self.pending.store(false, Ordering::Release);
             flush();
             thread::sleep(REST);
         }
-    })?;
-    Ok(())
+    }
+}
+
+/// From here on lines are written as they come; those that have come so far are written now.
+pub fn start() {
+    lock(&writer().state).started = true;
+    writer().wake();
 }
 
 /// Writes everything out now: before the process ends.

@@ -1,3 +1,5 @@
 //! Processes and threads.
 
+pub mod signals;
+
 pub mod worker;

@@ -1,16 +1,20 @@
-//! The worker: binds, starts one event loop per thread, and ends them on a signal.
+//! The worker: binds, runs one event loop per thread, and ends them on a signal.
+//!
+//! The first loop runs on the main thread, where the signals come to. So a worker with one loop is a process with one
+//! thread, as long as nothing is logged or read from the disk: the kernel then spares it the counting of references to
+//! descriptors, on each call.
 
 use std::{
     io,
     net::TcpListener,
     panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use signal_hook::{consts::signal, iterator::Signals};
-
+use super::signals::Signals;
 use crate::{
     event::{Loop, Ready, Remote, Source},
     listen::{self, Address, Listener},
@@ -28,11 +32,6 @@ const JOBS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often kept connections to upstreams are looked through.
 const PURGE: Duration = Duration::from_secs(5);
 
-/// Signals that end the worker.
-const ENDING: [i32; 3] = [signal::SIGINT, signal::SIGTERM, signal::SIGQUIT];
-/// nginx's other signals. Caught, since by default they would end the process.
-const LATER: [i32; 4] = [signal::SIGHUP, signal::SIGUSR1, signal::SIGUSR2, signal::SIGWINCH];
-
 /// Runs a configuration until SIGINT, SIGTERM or SIGQUIT. `ready` is called when connections are accepted.
 pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
     // A worker has one configuration for its whole life (a reload starts another process), so that nothing on the path of
@@ -40,12 +39,9 @@ pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
     let site: &'static Site = Box::leak(Box::new(site));
     stats::uptime();
     let mut sockets = bind(site)?;
-    let mut signals =
-        Signals::new(ENDING.iter().chain(&LATER)).map_err(|error| format!("cannot wait for signals: {error}"))?;
     let mut threads = Vec::new();
-    for number in 0..site.threads {
-        let sockets: Vec<_> = sockets.iter_mut().filter_map(|(address, list)| Some((*address, list.pop()?))).collect();
-        match start(number, site, sockets) {
+    for number in 1..site.threads {
+        match start_thread(number, site, take_one_each(&mut sockets)) {
             Ok(thread) => threads.push(thread),
             Err(error) => {
                 stop(threads);
@@ -53,15 +49,22 @@ pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
             }
         }
     }
-    ready(site);
-    for signal in signals.forever() {
-        let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-        if ENDING.contains(&signal) {
-            log_line!(Level::Notice, "{name} received, exiting");
-            break;
+    error::number_thread(0);
+    let sockets = take_one_each(&mut sockets);
+    let started = start_loop(site, sockets).and_then(|lp| {
+        Signals::start(&lp).map_err(|error| format!("cannot wait for signals: {error}"))?;
+        Purge::start(&lp, site);
+        Ok(lp)
+    });
+    let lp = match started {
+        Ok(lp) => lp,
+        Err(error) => {
+            stop(threads);
+            return Err(format!("cannot start event loop 0: {error}"));
         }
-        log_line!(Level::Warn, "{name} received: reload, reopen and upgrade are not supported yet; nothing is done");
-    }
+    };
+    ready(site);
+    turn(&lp, 0);
     stop(threads);
     // Jobs are code of modules: with one still running their state stays, and goes with the process.
     if site.pool.stop(JOBS_TIMEOUT) {
@@ -89,36 +92,50 @@ fn bind(site: &'static Site) -> Result<Bound, String> {
     if errors.is_empty() { Ok(bound) } else { Err(errors.join("\n")) }
 }
 
+/// The sockets of one loop.
+fn take_one_each(bound: &mut Bound) -> Vec<(&'static Address, TcpListener)> {
+    bound.iter_mut().filter_map(|(address, list)| Some((*address, list.pop()?))).collect()
+}
+
+/// A loop of this thread, which accepts connections from its next turn on.
+fn start_loop(site: &'static Site, sockets: Vec<(&'static Address, TcpListener)>) -> Result<Rc<Loop>, String> {
+    let lp = Loop::new().map_err(|error| error.to_string())?;
+    for (address, socket) in sockets {
+        let listening = Listener::start(&lp, site, address, socket);
+        listening.map_err(|error| format!("{}: {error}", address.address))?;
+    }
+    Ok(lp)
+}
+
+/// Turns a loop until it is stopped.
+fn turn(lp: &Loop, number: usize) {
+    match catch_unwind(AssertUnwindSafe(|| lp.run())) {
+        Ok(Ok(())) => (),
+        Ok(Err(error)) => give_up(&format!("event loop {number} failed: {error}")),
+        Err(_) => give_up(&format!("event loop {number} panicked; this is a fault of the host, please report it")),
+    }
+}
+
 struct Thread {
     remote: Arc<Remote>,
     handle: JoinHandle<()>,
 }
 
-fn start(number: usize, site: &'static Site, sockets: Vec<(&'static Address, TcpListener)>) -> Result<Thread, String> {
+fn start_thread(
+    number: usize,
+    site: &'static Site,
+    sockets: Vec<(&'static Address, TcpListener)>,
+) -> Result<Thread, String> {
     let (sender, receiver) = mpsc::channel();
     let run = move || {
         error::number_thread(number as u32);
-        let started = Loop::new().map_err(|error| error.to_string()).and_then(|lp| {
-            for (address, socket) in sockets {
-                let listening = Listener::start(&lp, site, address, socket);
-                listening.map_err(|error| format!("{}: {error}", address.address))?;
-            }
-            if number == 0 {
-                Purge::start(&lp, site);
-            }
-            Ok(lp)
-        });
-        let lp = match started {
+        let lp = match start_loop(site, sockets) {
             Ok(lp) => lp,
             Err(error) => return drop(sender.send(Err(error))),
         };
         // The receiver waits for exactly this.
         let _ = sender.send(Ok(lp.remote().clone()));
-        match catch_unwind(AssertUnwindSafe(|| lp.run())) {
-            Ok(Ok(())) => (),
-            Ok(Err(error)) => give_up(&format!("event loop {number} failed: {error}")),
-            Err(_) => give_up(&format!("event loop {number} panicked; this is a fault of the host, please report it")),
-        }
+        turn(&lp, number);
     };
     let name = format!("topnext-{number}");
     let handle = thread::Builder::new().name(name).spawn(run).map_err(|error| error.to_string())?;
@@ -148,17 +165,17 @@ fn stop(threads: Vec<Thread>) {
 
 /// Closes kept connections that are too old.
 struct Purge {
-    lp: std::rc::Rc<Loop>,
+    lp: Rc<Loop>,
     site: &'static Site,
     timer: std::cell::Cell<Option<crate::event::TimerId>>,
 }
 
 impl Purge {
-    fn start(lp: &std::rc::Rc<Loop>, site: &'static Site) {
+    fn start(lp: &Rc<Loop>, site: &'static Site) {
         if site.upstreams.is_empty() {
             return;
         }
-        let purge = std::rc::Rc::new(Purge { lp: lp.clone(), site, timer: Default::default() });
+        let purge = Rc::new(Purge { lp: lp.clone(), site, timer: Default::default() });
         let timer = lp.add_timer(purge.clone(), 0);
         purge.timer.set(Some(timer));
         lp.start_timer(timer, PURGE);
@@ -166,9 +183,9 @@ impl Purge {
 }
 
 impl Source for Purge {
-    fn ready(self: std::rc::Rc<Self>, _: Ready) {}
+    fn ready(self: Rc<Self>, _: Ready) {}
 
-    fn expired(self: std::rc::Rc<Self>, _: u32) {
+    fn expired(self: Rc<Self>, _: u32) {
         for upstream in &self.site.upstreams {
             upstream.keepalive.purge(stats::now_ms());
         }

@@ -1,15 +1,36 @@
 //! The header of a response: status, length and fields, until they are written.
 
 use super::pool::{Pool, PoolStr};
+use crate::http1::is_token_byte;
 
-/// One field.
+/// One field, as the line that will be written.
 #[derive(Clone, Copy, Debug)]
 pub struct FieldOut {
-    /// The name as it will be written.
-    pub name: PoolStr,
-    /// The value, without leading or trailing white space.
-    pub value: PoolStr,
+    line: PoolStr,
+    name_len: u16,
 }
+
+impl FieldOut {
+    /// The line with its CRLF.
+    pub fn line(self) -> PoolStr {
+        self.line
+    }
+
+    /// The name as it will be written.
+    pub fn name(self) -> PoolStr {
+        self.line.split_at(usize::from(self.name_len)).0
+    }
+
+    /// The value, without leading or trailing white space.
+    pub fn value(self) -> PoolStr {
+        self.line.slice(usize::from(self.name_len) + SEPARATOR.len(), LINE_END.len())
+    }
+}
+
+const SEPARATOR: &[u8] = b": ";
+const LINE_END: &[u8] = b"\r\n";
+/// A longer name is refused.
+const MAX_NAME: usize = 1024;
 
 /// The most fields that a response may have.
 const MAX_FIELDS: usize = 256;
@@ -18,6 +39,8 @@ const MAX_FIELDS: usize = 256;
 #[derive(Debug, Default)]
 pub struct HeadersOut {
     fields: Vec<FieldOut>,
+    /// Server or Date may be among them.
+    replaces_own: bool,
 }
 
 /// Why a field was not set.
@@ -36,8 +59,8 @@ pub enum Refused {
 impl HeadersOut {
     /// The n-th field of this name.
     pub fn get<'p>(&self, pool: &'p Pool, name: &[u8], nth: usize) -> Option<&'p [u8]> {
-        let same = |field: &&FieldOut| pool.get(field.name).eq_ignore_ascii_case(name);
-        self.fields.iter().filter(same).nth(nth).map(|field| pool.get(field.value))
+        let same = |field: &&FieldOut| pool.get(field.name()).eq_ignore_ascii_case(name);
+        self.fields.iter().filter(same).nth(nth).map(|field| pool.get(field.value()))
     }
 
     /// The fields.
@@ -45,43 +68,52 @@ impl HeadersOut {
         &self.fields
     }
 
+    /// Whether a module has ever set a field that the host would write itself otherwise: Server or Date.
+    pub fn replaces_own(&self) -> bool {
+        self.replaces_own
+    }
+
     /// Sets a field, in place of all of this name unless `append`.
     pub fn set(&mut self, pool: &mut Pool, name: &[u8], value: &[u8], append: bool) -> Result<(), Refused> {
-        if name.is_empty() || !name.iter().all(|&byte| TOKEN[usize::from(byte)]) {
+        if name.is_empty() || name.len() > MAX_NAME || !name.iter().all(|&byte| is_token_byte(byte)) {
             return Err(Refused::Name);
         }
         // Without an early end, so that it takes many bytes at once.
         if value.iter().fold(false, |bad, &byte| bad | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f)) {
             return Err(Refused::Value);
         }
-        if is_framing(name) {
-            return Err(Refused::Host);
+        match own(name) {
+            Own::Framing => return Err(Refused::Host),
+            Own::Default => self.replaces_own = true,
+            Own::Not => (),
         }
-        let value = value.trim_ascii();
-        if !append {
-            // Replaced in place, so that the order of fields is that of their first mention.
-            let is_same = |field: &FieldOut| pool.get(field.name).eq_ignore_ascii_case(name);
-            if let Some(first) = self.fields.iter().position(is_same) {
-                let mut index = 0;
-                self.fields.retain(|field| {
-                    index += 1;
-                    index - 1 <= first || !is_same(field)
-                });
-                self.fields[first].value = pool.store(&[value]).ok_or(Refused::TooMuch)?;
-                return Ok(());
-            }
-        }
-        if self.fields.len() >= MAX_FIELDS {
+        // Replaced in place, so that the order of fields is that of their first mention.
+        let is_same = |field: &FieldOut, pool: &Pool| pool.get(field.name()).eq_ignore_ascii_case(name);
+        let first = match append {
+            true => None,
+            false => self.fields.iter().position(|field| is_same(field, pool)),
+        };
+        if first.is_none() && self.fields.len() >= MAX_FIELDS {
             return Err(Refused::TooMuch);
         }
-        let (name, value) = pool.store(&[name, value]).ok_or(Refused::TooMuch)?.split_at(name.len());
-        self.fields.push(FieldOut { name, value });
+        let line = pool.store(&[name, SEPARATOR, value.trim_ascii(), LINE_END]).ok_or(Refused::TooMuch)?;
+        let field = FieldOut { line, name_len: name.len() as u16 };
+        let Some(first) = first else {
+            self.fields.push(field);
+            return Ok(());
+        };
+        let mut index = 0;
+        self.fields.retain(|field| {
+            index += 1;
+            index - 1 <= first || !is_same(field, pool)
+        });
+        self.fields[first] = field;
         Ok(())
     }
 
     /// Removes the fields of this name.
     pub fn remove(&mut self, pool: &Pool, name: &[u8]) {
-        self.fields.retain(|field| !pool.get(field.name).eq_ignore_ascii_case(name));
+        self.fields.retain(|field| !pool.get(field.name()).eq_ignore_ascii_case(name));
     }
 
     /// Removes all fields behind the first `len`.
@@ -92,33 +124,31 @@ impl HeadersOut {
     /// Removes all fields.
     pub fn clear(&mut self) {
         self.fields.clear();
+        self.replaces_own = false;
     }
 }
 
-/// The bytes of a token (RFC 9110, 5.6.2).
-const TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let marks = b"!#$%&'*+-.^_`|~";
-    let mut i = 0;
-    while i < marks.len() {
-        table[marks[i] as usize] = true;
-        i += 1;
-    }
-    let mut byte = 0;
-    while byte < 128 {
-        table[byte] |= (byte as u8).is_ascii_alphanumeric();
-        byte += 1;
-    }
-    table
-};
+/// What the host has to do with a field.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Own {
+    /// Nothing.
+    Not,
+    /// It writes one if no module does.
+    Default,
+    /// It says where the response ends, or whether the connection stays: only the host knows.
+    Framing,
+}
 
-/// Fields that say where the response ends, or whether the connection stays: only the host knows.
-fn is_framing(name: &[u8]) -> bool {
+fn own(name: &[u8]) -> Own {
+    let is = |known: &[u8], own| if name.eq_ignore_ascii_case(known) { own } else { Own::Not };
     match name.len() {
-        10 => name.eq_ignore_ascii_case(b"connection") || name.eq_ignore_ascii_case(b"keep-alive"),
-        14 => name.eq_ignore_ascii_case(b"content-length"),
-        17 => name.eq_ignore_ascii_case(b"transfer-encoding"),
-        _ => false,
+        4 => is(b"date", Own::Default),
+        6 => is(b"server", Own::Default),
+        10 if name.eq_ignore_ascii_case(b"keep-alive") => Own::Framing,
+        10 => is(b"connection", Own::Framing),
+        14 => is(b"content-length", Own::Framing),
+        17 => is(b"transfer-encoding", Own::Framing),
+        _ => Own::Not,
     }
 }
 
@@ -128,7 +158,7 @@ mod tests {
 
     fn texts(headers: &HeadersOut, pool: &Pool) -> Vec<String> {
         let text = |s| String::from_utf8_lossy(pool.get(s)).into_owned();
-        headers.fields().iter().map(|field| format!("{}={}", text(field.name), text(field.value))).collect()
+        headers.fields().iter().map(|field| format!("{}={}", text(field.name()), text(field.value()))).collect()
     }
 
     #[test]

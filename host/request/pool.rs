@@ -14,6 +14,12 @@ impl PoolStr {
         let at = u32::try_from(at).unwrap_or(u32::MAX).min(self.len);
         (PoolStr { len: at, ..self }, PoolStr { start: self.start + at, len: self.len - at, ..self })
     }
+
+    /// All but the first `from` and the last `to` bytes.
+    pub fn slice(self, from: usize, to: usize) -> PoolStr {
+        let (_, rest) = self.split_at(from);
+        rest.split_at((rest.len as usize).saturating_sub(to)).0
+    }
 }
 
 /// Size of the first chunk; further ones are at least as large.

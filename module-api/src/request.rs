@@ -57,6 +57,8 @@ pub mod number {
     pub const NOW_MS: u32 = 7;
     /// Whether the upstream connection may be kept (only set).
     pub const UPSTREAM_KEEPALIVE: u32 = 8;
+    /// 1 if the request has a precondition, 0 if it has none.
+    pub const IS_CONDITIONAL: u32 = 9;
 }
 
 /// A request, during a hook. Never leaves the thread, nor the hook.
@@ -177,6 +179,12 @@ impl<'h> Request<'h> {
     pub fn header_in_nth(&self, name: &str, nth: usize) -> Option<&'h [u8]> {
         // SAFETY: see `text`.
         unsafe { self.api.header_in()(self.data, name.into(), nth) }.into_option().map(|value| value.as_slice())
+    }
+
+    /// Whether the request has a precondition: one of If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since (RFC
+    /// 9110, section 13.1; If-Range is part of a range request). Cheaper than asking for each.
+    pub fn is_conditional(&self) -> bool {
+        self.number(number::IS_CONDITIONAL) != 0
     }
 
     /// The request header fields, in the order received.

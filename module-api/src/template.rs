@@ -22,6 +22,11 @@ impl Template {
         r.template(self.id)
     }
 
+    /// The text, if it is the same for all requests: there is no variable in it.
+    pub fn constant(&self) -> Option<&str> {
+        (!self.text.contains('$')).then_some(&self.text)
+    }
+
     /// The text as the operator wrote it.
     pub fn source(&self) -> &str {
         &self.text

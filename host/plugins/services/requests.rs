@@ -142,6 +142,7 @@ unsafe extern "C" fn get_number(data: HostData, which: u32) -> i64 {
             number::IS_MAIN => 1,
             number::BODY_LENGTH => length(r.body_length()),
             number::NOW_MS => length(Some(r.conn.lp.now_ms())),
+            number::IS_CONDITIONAL => i64::from(r.parts.borrow().head.facts().is_conditional()),
             _ => -1,
         })
     }
@@ -208,7 +209,7 @@ unsafe extern "C" fn header_out_at(data: HostData, index: usize) -> FieldBytes {
     unsafe {
         with_ref(data, ROption::RNone, |r| {
             let field = r.parts.borrow().headers_out.fields().get(index).copied();
-            field.map(|f| Tuple2(text_of(r, Text::Pool(f.name)), text_of(r, Text::Pool(f.value)))).into()
+            field.map(|f| Tuple2(text_of(r, Text::Pool(f.name())), text_of(r, Text::Pool(f.value())))).into()
         })
     }
 }

@@ -104,6 +104,12 @@ impl Spec {
         find(&self.headers_in, name, 0)
     }
 
+    /// Whether it has a precondition.
+    pub(crate) fn is_conditional(&self) -> bool {
+        let names = ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since"];
+        names.iter().any(|name| self.header_in(name).is_some())
+    }
+
     /// The host that the client asked for, in lower case and without a port.
     pub(crate) fn host(&self) -> Vec<u8> {
         let host = self.header_in("host").unwrap_or_default().to_ascii_lowercase();

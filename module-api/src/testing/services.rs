@@ -113,6 +113,7 @@ unsafe extern "C" fn request_number(r: HostData, which: u32) -> i64 {
         number::IS_MAIN => i64::from(state.spec.main),
         number::BODY_LENGTH => state.spec.body_length(),
         number::NOW_MS => of(state.now.get()),
+        number::IS_CONDITIONAL => i64::from(state.spec.is_conditional()),
         _ => -1,
     }
 }

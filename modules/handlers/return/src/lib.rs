@@ -35,6 +35,8 @@ pub enum Return {
     Redirect(u16, Template),
     /// A text of the type that the URI has (types, default_type).
     Text(u16, Template),
+    /// The same where there is no variable in it: all responses share its memory.
+    Constant(u16, Bytes),
     /// A code of less than 400 without a text: a response without a body.
     Empty(u16),
     /// A code of 400 and more without a text: the host has a page for it.
@@ -66,7 +68,11 @@ impl PhaseHandler for Return {
                 Code::status(*code)
             }
             Return::Empty(code) => send_empty(r, *code),
-            Return::Text(code, text) => send_text(r, *code, text.eval(r)),
+            Return::Text(code, text) => {
+                let text = text.eval(r);
+                send_text(r, *code, Buf::copy_from(text))
+            }
+            Return::Constant(code, text) => send_text(r, *code, Buf::from(text.clone())),
         }
     }
 }
@@ -83,7 +89,10 @@ impl Module for Return {
         }
         Ok(match (table.code, table.text, table.url) {
             (code, _, Some(url)) => Return::Redirect(code.unwrap_or(302), url),
-            (Some(code), Some(text), None) => Return::Text(code, text),
+            (Some(code), Some(text), None) => match text.constant() {
+                Some(text) => Return::Constant(code, Bytes::from(text.to_string())),
+                None => Return::Text(code, text),
+            },
             (Some(code), None, None) if code < 400 => Return::Empty(code),
             (Some(code), None, None) => Return::Page(code),
             (None, _, None) => return Err(ConfigErrors::from("needs a code".to_string())),
@@ -120,12 +129,11 @@ fn send_empty(r: &mut Request<'_>, code: u16) -> Code {
     finish(r, Buf::last())
 }
 
-fn send_text(r: &mut Request<'_>, code: u16, text: &[u8]) -> Code {
+fn send_text(r: &mut Request<'_>, code: u16, mut body: Buf) -> Code {
     let mime_type = r.mime_type();
     r.set_status(code);
     r.set_header_out("Content-Type", mime_type);
-    r.set_content_length(Some(text.len() as u64));
-    let mut body = if text.is_empty() { Buf::last() } else { Buf::copy_from(text) };
+    r.set_content_length(Some(body.len()));
     body.set_last(true);
     finish(r, body)
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use topnext::event::Loop;
 use topnext::http1::connection::{self, Http1};
-use topnext::http1::{Framing, Head, HeadParser, Limits};
+use topnext::http1::{Framing, HeadParser, Limits};
 use topnext::plugins::{LoadedModule, link};
 use topnext::request::{Lent, Request};
 use topnext::site::{self, Place, Site};
@@ -69,10 +69,9 @@ impl Driver {
     pub fn request(&self, filters: usize) -> Result<Rc<Request>, String> {
         let limits = Limits { request_line: 8192, header_line: 8192, total: 32768 };
         let mut parser: HeadParser = HeadParser::new(limits);
-        parser.parse(HEAD).map_err(|bad| bad.to_string())?;
         let mut parts = Lent::new();
         parts.bytes = HEAD.to_vec();
-        parts.head = parser.take_head(Head::default());
+        parser.parse(HEAD, &mut parts.head).map_err(|bad| bad.to_string())?;
         let server = &self.site.servers[0];
         let r = Rc::new(Request::new(self.connection.clone(), self.site, server, parts, Framing::None, false));
         r.uri.set(r.store(&[b"/index.html"]));
