@@ -2,15 +2,9 @@
 
 mod support;
 
-use std::{
-    io::Read,
-    thread,
-    time::{Duration, Instant},
-};
+use std::io::Read;
 
-use support::{Client, Server, files};
-
-const PATIENCE: Duration = Duration::from_secs(30);
+use support::{Client, Server, eventually, files};
 
 /// `/n` tells how many connections are open, the asking one included, and how many bufs are in use.
 fn site(server: &str) -> String {
@@ -21,14 +15,6 @@ fn site(server: &str) -> String {
          [[http.server.location]]\npath = \"= /n\"\nlimit_rate.rate = 0\n\
          return = {{ code = 200, text = \"$connections_active $live_bufs\" }}\n"
     )
-}
-
-fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !check() {
-        assert!(start.elapsed() < PATIENCE, "{what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -44,7 +30,7 @@ fn clients_that_go_away_while_a_filter_holds_their_response_leave_nothing_behind
         })
         .collect();
     clients.into_iter().for_each(Client::reset);
-    eventually("connections stay", || server.get("/n").text().starts_with("1 "));
+    eventually("no connection stays", || server.get("/n").text().starts_with("1 "));
 }
 
 #[test]
@@ -95,13 +81,11 @@ fn a_body_in_tiny_chunks_costs_its_size() {
     client.send("POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.send("1\r\nx\r\n".repeat(300_000));
     // All has been read when the next connection is answered after it, on the one thread there is.
-    eventually("bufs", || {
+    eventually("all of the body is read", || {
         let text = server.get("/n").text().to_string();
         let bufs: u64 = text.split(' ').nth(1).unwrap().parse().unwrap();
         assert!(bufs < 100, "{text}");
-        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        let kib: u64 = kib.trim().split(' ').next().unwrap().parse().unwrap();
+        let kib = server.memory_kb();
         assert!(kib < 100_000, "{kib} KiB of memory for 300,000 bytes of body");
         bufs >= 18
     });
