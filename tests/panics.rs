@@ -444,6 +444,32 @@ fn in_a_balancer() {
 }
 
 #[test]
+fn a_balancer_that_is_switched_off_is_not_called() {
+    let peer = peer();
+    let mut more = String::new();
+    for (name, balancer) in [("others", r#""panics_balancer", "round_robin""#), ("alone", r#""panics_balancer""#)] {
+        more += &format!(
+            r#"
+[[http.server.location]]
+path = "/{name}"
+panics_upstream.pass = "{name}"
+
+[http.upstream.{name}]
+balancer = [{balancer}]
+panics_balancer = {{ enabled = false, hook = "get" }}
+server = [{{ address = "127.0.0.1:{peer}" }}]
+"#
+        );
+    }
+    let server = server(&["headers", "panics", "round_robin"], &more);
+    assert_eq!(server.get("/others").expect(200).text(), "from the peer");
+    // Nobody is left to choose.
+    server.get("/alone").expect(502);
+    server.stderr(|log| log.contains("no live upstreams while connecting to upstream \"alone\""));
+    assert_eq!(state(&server), (0, 0));
+}
+
+#[test]
 fn in_init_upstream_it_is_an_error_of_the_configuration() {
     let text = Server::fails(&format!(
         "{}\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n\n[http.upstream.one]\nbalancer = [\"panics_balancer\"]\n\

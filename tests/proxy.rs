@@ -96,6 +96,19 @@ fn set_header_with_variables() {
 }
 
 #[test]
+fn fields_with_an_underscore_are_not_passed() {
+    let (peer, server) = proxied("proxy.set_header = [{ name = \"X-Real-IP\", value = \"$remote_addr\" }]");
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nX_Real_IP: 6.6.6.6\r\nX-A: 1\r\n_: 2\r\nX-B_: 3\r\nX-C: a_b\r\n\r\n";
+    assert_eq!(
+        sent(&peer, &server, request),
+        format!(
+            "GET / HTTP/1.1\r\nX-Real-IP: 127.0.0.1\r\nHost: 127.0.0.1:{}\r\nX-A: 1\r\nX-C: a_b\r\n\r\n",
+            peer.port
+        )
+    );
+}
+
+#[test]
 fn pass_with_a_uri_replaces_the_locations_path_and_location_is_rewritten() {
     let peer = Peer::new();
     let server = Server::start(&format!(

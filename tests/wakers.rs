@@ -71,6 +71,18 @@ fn a_filter_is_woken_by_a_thread() {
 }
 
 #[test]
+fn a_handler_whose_output_has_left_is_asked_for_more() {
+    let server = server(1);
+    let mut client = server.connect();
+    // All leaves as soon as the handler waits, so that no event of the socket tells of the room.
+    for _ in 0..20 {
+        client.send("GET /?do=room HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(client.response().expect(200).text(), "first last");
+    }
+    all_is_gone(&server, 0);
+}
+
+#[test]
 fn ten_thousand_wakes_and_as_many_behind_the_end() {
     let server = server(2);
     thread::scope(|scope| {
