@@ -496,6 +496,19 @@ fn in_the_release_of_a_configuration() {
 }
 
 #[test]
+fn in_the_end_of_a_configuration_that_is_refused() {
+    let text = Server::fails(&format!(
+        "{}[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\nroot = \"nowhere\"\npanics = {{ release = true, state = true }}\n",
+        declared(&["panics"])
+    ));
+    assert!(text.contains("root: found \"DIR/nowhere\", which is not a folder"), "{text}");
+    for (message, mark) in [("asked for in release", "release"), ("asked for in state", "state")] {
+        let line = logged(("panics", "release", message, mark));
+        assert_eq!(text.matches(&line).count(), 1, "{line} in {text}");
+    }
+}
+
+#[test]
 fn at_the_end_the_pool_stops_before_the_modules_do_and_every_panic_is_caught() {
     let config = format!(
         "worker_threads = 1\n{SMALL_POOL}\n{}[[http.server]]\n\

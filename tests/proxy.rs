@@ -417,7 +417,7 @@ fn an_early_answer_to_a_large_body_ends_the_sending() {
     let mut received = 0;
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        match connection.stream.read(&mut buffer) {
+        match connection.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => received += n,
             Err(error) => {

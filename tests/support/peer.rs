@@ -9,7 +9,7 @@
 //! ```
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
@@ -78,13 +78,23 @@ impl Connection {
         Connection { stream }
     }
 
+    /// Reads once, whatever signals come.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => (),
+                result => return result,
+            }
+        }
+    }
+
     /// Reads these bytes, and no other.
     #[track_caller]
     pub fn expect(&mut self, text: &str) {
         let mut found = vec![0; text.len()];
         let mut read = 0;
         while read < found.len() {
-            match self.stream.read(&mut found[read..]) {
+            match self.read(&mut found[read..]) {
                 Ok(0) => panic!("closed after {:?}", String::from_utf8_lossy(&found[..read])),
                 Ok(n) => read += n,
                 Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&found[..read])),
@@ -104,7 +114,7 @@ impl Connection {
     pub fn try_head(&mut self) -> Option<String> {
         let (mut head, mut byte) = (Vec::new(), [0]);
         while !head.ends_with(b"\r\n\r\n") {
-            match self.stream.read(&mut byte) {
+            match self.read(&mut byte) {
                 Ok(1) => head.push(byte[0]),
                 _ => return None,
             }
@@ -135,7 +145,7 @@ impl Connection {
     #[track_caller]
     pub fn expect_closed(&mut self) {
         let mut bytes = [0; 256];
-        match self.stream.read(&mut bytes) {
+        match self.read(&mut bytes) {
             Ok(0) => (),
             Ok(n) => panic!("expected the end, found {:?}", String::from_utf8_lossy(&bytes[..n])),
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
