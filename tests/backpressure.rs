@@ -2,9 +2,9 @@
 
 mod support;
 
-use std::io::Read;
+use std::{io::Read, path::Path};
 
-use support::{Client, Server, eventually, files};
+use support::{Client, Folder, Server, eventually, files};
 
 /// `/n` tells how many connections are open, the asking one included, and how many bufs are in use.
 fn site(server: &str) -> String {
@@ -51,22 +51,20 @@ fn gzip_behind_limit_rate_comes_to_its_end_at_any_rate() {
 #[test]
 fn files_on_a_file_system_that_cannot_tell_whether_a_read_would_block() {
     // tmpfs refuses RWF_NOWAIT on many kernels.
-    let folder = std::path::Path::new("/dev/shm").join(format!("topnext-{}", std::process::id()));
-    if std::fs::create_dir_all(&folder).is_err() {
+    let Some(folder) = Folder::below(Path::new("/dev/shm")) else {
         eprintln!("SKIPPED: there is no tmpfs at /dev/shm");
         assert!(std::env::var_os("TOPNEXT_NO_SKIP").is_none(), "skipped");
         return;
-    }
+    };
     for (size, sendfile) in [(3_000, true), (3_000_000, true), (3_000, false), (3_000_000, false)] {
         let noise = files::noise(size);
-        std::fs::write(folder.join("a"), &noise).unwrap();
-        let root = folder.display();
+        folder.write("a", &noise);
+        let root = folder.path("").display().to_string();
         let server =
             Server::start(&site("").replace("root = \"html\"", &format!("root = \"{root}\"\nsendfile = {sendfile}")));
         let response = server.get("/a").expect(200);
         assert!(response.body == noise, "{size} bytes, sendfile = {sendfile}");
     }
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
