@@ -71,9 +71,6 @@ pub fn header_end(r: &Rc<Request>) -> Code {
 
 /// Runs the body filters.
 pub fn output(r: &Rc<Request>, chain: Chain) -> Code {
-    if r.is_too_deep() {
-        return Code::ERROR;
-    }
     if r.has_panicked() || !r.header_sent.get() {
         if !r.header_sent.get() && !r.has_panicked() {
             log_line!(Level::Alert, "*{} a body before its header{}", r.conn.number, r.log_tail());

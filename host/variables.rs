@@ -141,9 +141,6 @@ pub fn unknown(name: &str) -> String {
 
 /// The value of a variable for a request; `None` if it has none.
 pub fn value(r: &Rc<Request>, variable: &Variable) -> Option<Text> {
-    if r.is_too_deep() {
-        return None;
-    }
     match variable {
         Variable::Core(value) => value(r),
         Variable::Http(name) => r.header_in(name.as_bytes(), 0).map(Text::Head),

@@ -2,15 +2,9 @@
 
 mod support;
 
-use std::{
-    io::Read,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{io::Read, path::Path};
 
-use support::{Client, Server, files};
-
-const PATIENCE: Duration = Duration::from_secs(30);
+use support::{Client, Folder, Server, eventually, files};
 
 /// `/n` tells how many connections are open, the asking one included, and how many bufs are in use.
 fn site(server: &str) -> String {
@@ -21,14 +15,6 @@ fn site(server: &str) -> String {
          [[http.server.location]]\npath = \"= /n\"\nlimit_rate.rate = 0\n\
          return = {{ code = 200, text = \"$connections_active $live_bufs\" }}\n"
     )
-}
-
-fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !check() {
-        assert!(start.elapsed() < PATIENCE, "{what}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -44,7 +30,7 @@ fn clients_that_go_away_while_a_filter_holds_their_response_leave_nothing_behind
         })
         .collect();
     clients.into_iter().for_each(Client::reset);
-    eventually("connections stay", || server.get("/n").text().starts_with("1 "));
+    eventually("no connection stays", || server.get("/n").text().starts_with("1 "));
 }
 
 #[test]
@@ -65,22 +51,20 @@ fn gzip_behind_limit_rate_comes_to_its_end_at_any_rate() {
 #[test]
 fn files_on_a_file_system_that_cannot_tell_whether_a_read_would_block() {
     // tmpfs refuses RWF_NOWAIT on many kernels.
-    let folder = std::path::Path::new("/dev/shm").join(format!("topnext-{}", std::process::id()));
-    if std::fs::create_dir_all(&folder).is_err() {
+    let Some(folder) = Folder::below(Path::new("/dev/shm")) else {
         eprintln!("SKIPPED: there is no tmpfs at /dev/shm");
         assert!(std::env::var_os("TOPNEXT_NO_SKIP").is_none(), "skipped");
         return;
-    }
+    };
     for (size, sendfile) in [(3_000, true), (3_000_000, true), (3_000, false), (3_000_000, false)] {
         let noise = files::noise(size);
-        std::fs::write(folder.join("a"), &noise).unwrap();
-        let root = folder.display();
+        folder.write("a", &noise);
+        let root = folder.path("").display().to_string();
         let server =
             Server::start(&site("").replace("root = \"html\"", &format!("root = \"{root}\"\nsendfile = {sendfile}")));
         let response = server.get("/a").expect(200);
         assert!(response.body == noise, "{size} bytes, sendfile = {sendfile}");
     }
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
@@ -95,13 +79,11 @@ fn a_body_in_tiny_chunks_costs_its_size() {
     client.send("POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.send("1\r\nx\r\n".repeat(300_000));
     // All has been read when the next connection is answered after it, on the one thread there is.
-    eventually("bufs", || {
+    eventually("all of the body is read", || {
         let text = server.get("/n").text().to_string();
         let bufs: u64 = text.split(' ').nth(1).unwrap().parse().unwrap();
         assert!(bufs < 100, "{text}");
-        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        let kib: u64 = kib.trim().split(' ').next().unwrap().parse().unwrap();
+        let kib = server.memory_kb();
         assert!(kib < 100_000, "{kib} KiB of memory for 300,000 bytes of body");
         bufs >= 18
     });

@@ -3,45 +3,43 @@
 
 #[path = "support/build.rs"]
 mod build;
+mod support;
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
 
 use build::Variant;
+use support::files::binary;
+use support::server::{answer, command_of};
+use support::{Folder, Server};
 
 /// What module-api calls itself with the feature `next-minor`.
 const NEXT_VERSION: &str = "1.1.0";
 
-/// How long a server may take until it answers.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 #[test]
 fn this_module_in_this_host() {
-    serves("this_this", PathBuf::from(env!("CARGO_BIN_EXE_topnext")), Variant::Stable);
+    serves(binary(), Variant::Stable);
 }
 
 #[test]
 fn the_next_module_in_this_host() {
-    serves("next_this", PathBuf::from(env!("CARGO_BIN_EXE_topnext")), Variant::NextMinor);
+    serves(binary(), Variant::NextMinor);
 }
 
 #[test]
 fn this_module_in_the_next_host() {
-    serves("this_next", build::next_minor_server(), Variant::Stable);
+    serves(&build::next_minor_server(), Variant::Stable);
 }
 
 #[test]
 fn the_next_module_in_the_next_host() {
-    serves("next_next", build::next_minor_server(), Variant::NextMinor);
+    serves(&build::next_minor_server(), Variant::NextMinor);
 }
 
 #[test]
 fn inspect_shows_the_versions_and_that_either_host_would_load_it() {
-    let (this, next) = (PathBuf::from(env!("CARGO_BIN_EXE_topnext")), build::next_minor_server());
+    let (this, next) = (binary().to_owned(), build::next_minor_server());
     let manifest = fs::read_to_string(build::root().join("module-api/Cargo.toml")).unwrap();
     let manifest: toml::Table = manifest.parse().unwrap();
     let this_version = manifest["package"]["version"].as_str().unwrap();
@@ -61,81 +59,17 @@ fn inspect_shows_the_versions_and_that_either_host_would_load_it() {
 }
 
 /// Checks the configuration with `-t`, then serves a request that passes the module's filter.
-fn serves(test: &str, server: PathBuf, module: Variant) {
-    let prefix = Prefix::new(test);
-    let address = free_address();
+fn serves(program: &Path, module: Variant) {
+    let folder = Folder::new();
     let config = format!(
-        "[[module]]\nname = \"plain\"\npath = {:?}\n\n[[http.server]]\nlisten = [\"{address}\"]\nplain = {{ enabled = true, text = \"hello\", statuses = [404] }}\n",
+        "[[module]]\nname = \"plain\"\npath = {:?}\n\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n\
+         plain = {{ enabled = true, text = \"hello\", statuses = [404] }}\n",
         build::module_as("plain", module)
     );
-    let config_file = prefix.0.join("plugins.toml");
-    fs::write(&config_file, config).unwrap();
-    let check = Command::new(&server).arg("-t").arg("-c").arg(&config_file).output().unwrap();
-    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+    folder.write("plugins.toml", config.replace("PORT", "8000").as_bytes());
+    let check = answer(command_of(program, &folder, &["-t"]));
+    assert_eq!(check.code, Some(0), "{check:#?}");
 
-    let mut child = Command::new(&server);
-    child.arg("-c").arg(&config_file).stdout(Stdio::null());
-    let mut running = Running(child.spawn().unwrap());
-    let answer = request(&address, &mut running);
-    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
-    assert!(answer.to_ascii_lowercase().contains("\r\nx-plain: hello\r\n"), "{answer}");
-}
-
-/// A folder for one server, removed when it is dropped.
-struct Prefix(PathBuf);
-
-impl Prefix {
-    fn new(test: &str) -> Prefix {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("both_{test}_{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Prefix(path)
-    }
-}
-
-impl Drop for Prefix {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A server, stopped when it is dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // The master stops its worker; a kill would leave the worker alone.
-        let _ = Command::new("kill").arg("-TERM").arg(self.0.id().to_string()).status();
-        let start = Instant::now();
-        while matches!(self.0.try_wait(), Ok(None)) {
-            if start.elapsed() > PATIENCE {
-                let _ = self.0.kill();
-            }
-            std::thread::yield_now();
-        }
-    }
-}
-
-/// A port that is free now.
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
-/// The answer to one request, as soon as the server listens.
-fn request(address: &str, server: &mut Running) -> String {
-    let start = Instant::now();
-    let mut stream = loop {
-        match TcpStream::connect(address) {
-            Ok(stream) => break stream,
-            Err(error) => {
-                assert!(start.elapsed() < PATIENCE, "{error}");
-                assert!(server.0.try_wait().unwrap().is_none(), "the server has ended");
-                std::thread::yield_now();
-            }
-        }
-    };
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(b"GET /absent HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    String::from_utf8_lossy(&answer).into_owned()
+    let server = Server::start_program(program, folder, &config);
+    assert_eq!(server.get("/absent").expect(404).field("X-Plain"), Some("hello"));
 }

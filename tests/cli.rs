@@ -200,13 +200,11 @@ fn ctrl_c_and_the_other_signals_end_it() {
         let mut busy = support::Client::slow(server.address());
         busy.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
         busy.head().unwrap();
-        let address = server.address();
         let answer = server.stop(signal);
         assert_eq!(answer.code, Some(0), "{answer:#?}");
         assert!(answer.stderr.contains("[notice] ") && answer.stderr.contains(" received, exiting\n"), "{answer:#?}");
         assert!(answer.stdout.contains("\"GET /none HTTP/1.1\" 404 "), "the log is written out: {answer:#?}");
         idle.end();
-        assert!(std::net::TcpStream::connect(address).is_err(), "it still listens");
     }
 }
 

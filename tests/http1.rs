@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use support::{Client, Ending, PATIENCE, Server, files};
+use support::{Client, Ending, PATIENCE, Server, eventually, files};
 
 /// Answers everything with the method and the URI.
 const ECHO: &str = r#"
@@ -23,7 +23,6 @@ module = [{ name = "proxy" }, { name = "round_robin" }]
 [[http.server]]
 listen = ["127.0.0.1:PORT"]
 client_max_body_size = 1000
-client_body_timeout = "300ms"
 proxy.pass = "http://PEER"
 "#;
 
@@ -645,15 +644,15 @@ fn ends_after(client: &mut Client, start: Instant, time: Duration) {
 #[test]
 fn client_header_timeout() {
     let server =
-        Server::start(&ECHO.replace("[[http.server]]", "http.client_header_timeout = \"300ms\"\n[[http.server]]"));
+        Server::start(&ECHO.replace("[[http.server]]", "http.client_header_timeout = \"1s\"\n[[http.server]]"));
     let start = Instant::now();
     let mut silent = server.connect();
     let mut slow = server.connect();
     slow.send("GET / HTTP/1.1\r\nHo");
     let response = slow.response().expect(408);
     assert_eq!(response.field("Connection"), Some("close"), "{response:?}");
-    ends_after(&mut slow, start, Duration::from_millis(300));
-    ends_after(&mut silent, start, Duration::from_millis(300));
+    ends_after(&mut slow, start, Duration::from_secs(1));
+    ends_after(&mut silent, start, Duration::from_secs(1));
     // A byte now and then does not buy more time.
     let start = Instant::now();
     let mut dripping = server.connect();
@@ -673,10 +672,42 @@ fn has_answer(client: &mut Client) -> bool {
 fn keepalive_timeout() {
     let server = Server::start(&ECHO.replace("[[http.server]]", "http.keepalive_timeout = \"300ms\"\n[[http.server]]"));
     let mut client = server.connect();
+    let start = Instant::now();
     client.send(get("/a"));
     client.response().expect(200);
-    let start = Instant::now();
-    ends_after(&mut client, start, Duration::from_millis(250));
+    ends_after(&mut client, start, Duration::from_millis(300));
+}
+
+#[test]
+fn keepalive_timeout_is_that_of_the_last_requests_location() {
+    let server = Server::start(
+        r#"
+module = [{ name = "return" }]
+worker_threads = 1
+[[http.server]]
+listen = ["127.0.0.1:PORT"]
+keepalive_timeout = "300ms"
+[[http.server.location]]
+path = "/"
+return = { code = 200, text = "here" }
+[[http.server.location]]
+path = "/long"
+return = { code = 200, text = "here" }
+keepalive_timeout = "60s"
+"#,
+    );
+    let [mut long, mut short, mut last] = [(); 3].map(|()| server.connect());
+    for (client, paths) in [(&mut long, ["/", "/long"]), (&mut short, ["/long", "/"]), (&mut last, ["/", "/"])] {
+        for path in paths {
+            client.send(get(path));
+            client.response().expect(200);
+        }
+    }
+    assert_eq!(short.end(), Ending::Closed);
+    assert_eq!(last.end(), Ending::Closed);
+    // With the server's own time this would have ended first, since it was the first to wait.
+    long.send(get("/"));
+    long.response().expect(200);
 }
 
 #[test]
@@ -703,7 +734,8 @@ fn keepalive_requests() {
 
 #[test]
 fn client_body_timeout() {
-    let server = proxy(SocketAddr::from(([127, 0, 0, 1], 9)));
+    let quick = PROXY.replace("proxy.pass", "client_body_timeout = \"300ms\"\nproxy.pass");
+    let server = Server::start(&quick.replace("PEER", "127.0.0.1:9"));
     let start = Instant::now();
     let mut client = server.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel");
@@ -759,15 +791,7 @@ proxy.pass = "http://127.0.0.1:PORT2"
 
 /// Waits until only so many connections are left, that which asks included.
 fn wait_for_connections(server: &Server, count: usize) {
-    let start = Instant::now();
-    loop {
-        let found = server.get("/count").text().to_owned();
-        if found == count.to_string() {
-            return;
-        }
-        assert!(start.elapsed() < PATIENCE, "{found} connections, expected {count}");
-        thread::sleep(Duration::from_millis(5));
-    }
+    eventually(&format!("{count} connections"), || server.get("/count").text() == count.to_string());
 }
 
 #[test]

@@ -1,40 +1,19 @@
 //! Connections to peers that are kept for the next request, and those that must not be.
 
-mod peer;
 mod support;
 
 use std::{thread, time::Duration};
 
-use peer::{Connection, Named, Peer};
+use support::peer::{Connection, Named, Peer};
+use support::proxied::{GET, OK, at, balanced};
 use support::{Client, Server};
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nxy";
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
-/// A server that passes everything to an upstream of these peers, with more lines for the upstream and the location.
-fn server_with(ports: &[u16], upstream: &str, location: &str) -> Server {
-    let servers: Vec<String> = ports.iter().map(|port| format!("{{ address = \"127.0.0.1:{port}\" }}")).collect();
-    Server::start(&format!(
-        r#"module = [{{ name = "proxy" }}, {{ name = "round_robin" }}]
-        worker_threads = 2
-        error_log = {{ path = "stderr", level = "info" }}
-        [http.upstream.backend]
-        server = [{}]
-        {upstream}
-        [[http.server]]
-        listen = ["127.0.0.1:PORT"]
-        [[http.server.location]]
-        path = "/"
-        proxy.pass = "http://backend"
-        {location}"#,
-        servers.join(", ")
-    ))
-}
-
+/// A peer, and a server that passes everything to it by an upstream with more lines.
 fn proxied(upstream: &str) -> (Peer, Server) {
     let peer = Peer::new();
-    let server = server_with(&[peer.port], upstream, "");
+    let server = balanced(&[at(peer.port, "")], upstream, "");
     (peer, server)
 }
 
@@ -59,7 +38,7 @@ fn is_not_reused(peer: &Peer, client: &mut Client, connection: &mut Connection) 
 #[test]
 fn connections_are_used_again() {
     let peer = Named::new("a");
-    let server = server_with(&[peer.port], "", "");
+    let server = balanced(&[at(peer.port, "")], "", "");
     let mut client = server.connect();
     for _ in 0..20 {
         client.send(GET);
@@ -75,7 +54,7 @@ fn connections_are_used_again() {
 #[test]
 fn each_peer_has_connections_of_its_own() {
     let (a, b) = (Named::new("a"), Named::new("b"));
-    let server = server_with(&[a.port, b.port], "", "");
+    let server = balanced(&[at(a.port, ""), at(b.port, "")], "", "");
     let all: String = (0..10).map(|_| server.get("/").expect(200).text().to_owned()).collect();
     assert_eq!(all, "ababababab");
     assert_eq!((a.accepted(), b.accepted()), (1, 1));
@@ -184,7 +163,7 @@ fn http_1_0_in_the_response() {
 #[test]
 fn http_version_1_0() {
     let peer = Peer::new();
-    let server = server_with(&[peer.port], "", "proxy.http_version = \"1.0\"");
+    let server = balanced(&[at(peer.port, "")], "", "proxy.http_version = \"1.0\"");
     let mut client = server.connect();
     client.send(GET);
     let mut connection = peer.accept();
@@ -300,7 +279,7 @@ fn post_that_was_sent_on_a_stale_connection_is_not_sent_again() {
 #[test]
 fn a_stale_connection_does_not_count_as_a_failure() {
     let (a, b) = (Peer::new(), Named::new("b"));
-    let server = server_with(&[a.port, b.port], "", "");
+    let server = balanced(&[at(a.port, ""), at(b.port, "")], "", "");
     let (mut client, mut connection) = first(&a, &server, OK);
     assert_eq!(server.get("/").text(), "b");
     client.send(GET);

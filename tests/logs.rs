@@ -3,10 +3,9 @@
 mod support;
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::{PATIENCE, Server};
+use support::{Server, eventually};
 
 /// Whether the text has the form of a pattern: `9` stands for a digit, anything else for itself.
 fn is_like(text: &str, pattern: &str) -> bool {
@@ -16,15 +15,12 @@ fn is_like(text: &str, pattern: &str) -> bool {
 
 /// The text of a log file as soon as `enough` says so.
 fn log_file(server: &Server, name: &str, enough: impl Fn(&str) -> bool) -> String {
-    let start = Instant::now();
-    loop {
-        let text = server.folder.read(name);
-        if enough(&text) {
-            return text;
-        }
-        assert!(start.elapsed() < PATIENCE, "{name}: {text:?}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let mut text = String::new();
+    eventually(&format!("enough in {name}"), || {
+        text = server.folder.read(name);
+        enough(&text)
+    });
+    text
 }
 
 #[test]

@@ -8,12 +8,11 @@ mod support;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener};
-use std::path::PathBuf;
 use std::thread;
-use std::time::Instant;
 
 use rustix::process::Signal;
-use support::{Client, Ending, Folder, PATIENCE, Server};
+use support::peer::Reserved;
+use support::{Client, Ending, Folder, PATIENCE, Server, eventually};
 
 /// What the client of a request sees in which a module panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,11 +61,20 @@ fn declared(names: &[&str]) -> String {
 /// A server with one thread, so that a request that harms others harms those of this test. `X-Filter` is what a filter
 /// adds to each response that passes it.
 fn server(filters: &[&str], more: &str) -> Server {
+    server_with("", filters, more)
+}
+
+/// One whose pool has one thread and one place in its queue, so that it is soon full.
+const SMALL_POOL: &str = "thread_pool = { threads = 1, max_queue = 1 }";
+
+/// With a line at the top of its configuration.
+fn server_with(top: &str, filters: &[&str], more: &str) -> Server {
     let mut names = vec!["return", "panics_content", "panics_upstream", "panics_balancer"];
     names.extend(filters);
     Server::start(&format!(
         r#"
 worker_threads = 1
+{top}
 {}
 [[http.server]]
 listen = ["127.0.0.1:PORT"]
@@ -119,10 +127,7 @@ fn check(server: &Server, path: &str, seen: Seen, panics: &[Panic]) {
     assert!(!log.contains(", at :0"), "{path}: a panic without a place:\n{log}");
     let expected = before + panics.len() as u64;
     // A job's panic is counted when the response may have left already.
-    let start = Instant::now();
-    while state(server).0 < expected && start.elapsed() < PATIENCE {
-        thread::yield_now();
-    }
+    eventually(path, || state(server).0 >= expected);
     assert_eq!(state(server).0, expected, "{path}: $module_panics; the log:\n{log}");
 
     in_flight.send("ok");
@@ -264,6 +269,16 @@ fn in_a_job() {
 }
 
 #[test]
+fn in_the_drop_of_a_job_that_the_pool_refuses() {
+    let server = server_with(SMALL_POOL, &["headers", "panics"], "");
+    assert_eq!(server.get("/?in=busy").expect(200).text(), "calm");
+    assert_eq!(server.get("/?in=waits").expect(200).text(), "calm");
+    let panic = ("panics_content", "job", "asked for in the drop of a job", "job drop");
+    check(&server, "/?in=job_refused", Bare500, &[panic]);
+    assert_eq!(server.get("/?in=open").expect(200).text(), "calm");
+}
+
+#[test]
 fn in_the_release_of_a_buf() {
     let server = filters();
     let panic = [("panics_content", "buf release", "asked for in buf release", "release")];
@@ -271,6 +286,30 @@ fn in_the_release_of_a_buf() {
     // A large one is released when it has left.
     check(&server, "/?in=release&size=5000", Late, &panic);
     check(&server, "/?in=release&size=3000000", Late, &panic);
+}
+
+#[test]
+fn in_the_release_of_a_buf_on_another_thread() {
+    let server = filters();
+    let panic = [("panics_content", "buf release", "asked for in buf release", "release")];
+    check(&server, "/?in=release_in_job", Complete, &panic);
+    check(&server, "/?in=release_in_thread", Complete, &panic);
+    // A module's buf that another module's job releases: it is the first one's panic.
+    check(&server, "/?in=release_far", Complete, &panic);
+    eventually("all bufs go back", || state(&server).1 == 0);
+}
+
+// ---- calls without end
+
+#[test]
+fn calls_between_modules_and_host_that_are_nested_too_deep() {
+    let server = filters();
+    let text = "calls between modules and host are nested too deep; the last one came from module panics, client:";
+    check(&server, "/variable?in=in_itself", Bare500, &[]);
+    check(&server, "/?in=chain_anew", Reset, &[]);
+    // Said once for each request, however often it is met on the way back.
+    let log = server.stderr(|log| log.matches(text).count() >= 2);
+    assert_eq!(log.matches(text).count(), 2, "{log}");
 }
 
 // ---- upstreams
@@ -292,13 +331,10 @@ fn peer() -> u16 {
     port
 }
 
-/// A port that refuses connections.
-fn refusing() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn upstreams() -> Server {
-    let (peer, refusing) = (peer(), refusing());
+/// A server with upstreams, and a port of one of them that refuses connections as long as it is held.
+fn upstreams() -> (Server, Reserved) {
+    let (peer, refused) = (peer(), Reserved::new());
+    let refusing = refused.port;
     let mut more = format!(
         r#"
 [[http.server.location]]
@@ -308,6 +344,10 @@ panics_upstream.pass = "one"
 [[http.server.location]]
 path = "/second"
 panics_upstream.pass = "two"
+
+[[http.server.location]]
+path = "/upstream"
+panics_upstream = {{ pass = "one", upstream_panics = true }}
 
 [http.upstream.one]
 balancer = ["panics_balancer"]
@@ -344,15 +384,16 @@ panics_balancer.hook = "free"
 server = [{{ address = "127.0.0.1:{refusing}" }}]
 "#
     );
-    server(&["headers", "panics"], &more)
+    (server(&["headers", "panics"], &more), refused)
 }
 
 #[test]
 fn in_an_upstream() {
-    let server = upstreams();
+    let (server, _refused) = upstreams();
     assert_eq!(server.get("/up").expect(200).text(), "from the peer");
     assert_eq!(server.get("/second").expect(200).text(), "from the peer");
     let panics = |hook: &'static str, message| [("panics_upstream", hook, message, hook)];
+    check(&server, "/upstream", Bare500, &panics("upstream", "asked for in upstream"));
     check(&server, "/up?in=create_request", Bare500, &panics("create_request", "asked for in create_request"));
     check(&server, "/second?in=reinit_request", Bare500, &panics("reinit_request", "asked for in reinit_request"));
     check(&server, "/up?in=process_header", Bare500, &panics("process_header", "asked for in process_header"));
@@ -389,17 +430,43 @@ server = [{{ address = "127.0.0.1:{port}" }}]
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(stream.read(&mut request).unwrap(), 0, "the connection to the peer is closed");
     assert_eq!(server.get("/").expect(200).text(), "calm");
-    settles(&server, "bufs", || state(&server).1, 0);
+    eventually("all bufs go back", || state(&server).1 == 0);
 }
 
 #[test]
 fn in_a_balancer() {
-    let server = upstreams();
+    let (server, _refused) = upstreams();
     let panics = |hook: &'static str, message| [("panics_balancer", hook, message, hook)];
     check(&server, "/init_peer", Bare500, &panics("init_peer", "asked for in init_peer"));
     check(&server, "/get", Bare500, &panics("get", "asked for in get"));
     check(&server, "/free", Reset, &panics("free", "asked for in free"));
     check(&server, "/refused", Bare500, &panics("free", "asked for in free"));
+}
+
+#[test]
+fn a_balancer_that_is_switched_off_is_not_called() {
+    let peer = peer();
+    let mut more = String::new();
+    for (name, balancer) in [("others", r#""panics_balancer", "round_robin""#), ("alone", r#""panics_balancer""#)] {
+        more += &format!(
+            r#"
+[[http.server.location]]
+path = "/{name}"
+panics_upstream.pass = "{name}"
+
+[http.upstream.{name}]
+balancer = [{balancer}]
+panics_balancer = {{ enabled = false, hook = "get" }}
+server = [{{ address = "127.0.0.1:{peer}" }}]
+"#
+        );
+    }
+    let server = server(&["headers", "panics", "round_robin"], &more);
+    assert_eq!(server.get("/others").expect(200).text(), "from the peer");
+    // Nobody is left to choose.
+    server.get("/alone").expect(502);
+    server.stderr(|log| log.contains("no live upstreams while connecting to upstream \"alone\""));
+    assert_eq!(state(&server), (0, 0));
 }
 
 #[test]
@@ -428,31 +495,56 @@ fn in_the_release_of_a_configuration() {
     assert_eq!(answer.code, Some(0), "{answer:#?}");
 }
 
-/// Waits until a number that falls by itself has fallen.
-#[track_caller]
-fn settles(server: &Server, what: &str, now: impl Fn() -> u64, limit: u64) {
-    let start = Instant::now();
-    while now() > limit {
-        assert!(start.elapsed() < PATIENCE, "{what} of {}: {}, not {limit}", server.pid(), now());
-        thread::yield_now();
+#[test]
+fn in_the_end_of_a_configuration_that_is_refused() {
+    let text = Server::fails(&format!(
+        "{}[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\nroot = \"nowhere\"\npanics = {{ release = true, state = true }}\n",
+        declared(&["panics"])
+    ));
+    assert!(text.contains("root: found \"DIR/nowhere\", which is not a folder"), "{text}");
+    for (message, mark) in [("asked for in release", "release"), ("asked for in state", "state")] {
+        let line = logged(("panics", "release", message, mark));
+        assert_eq!(text.matches(&line).count(), 1, "{line} in {text}");
     }
 }
 
-/// Open files of the server.
-fn files(server: &Server) -> u64 {
-    std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count() as u64
-}
-
-/// Its memory, in kilobytes.
-fn memory(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(PathBuf::from(format!("/proc/{}/status", server.pid()))).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim_end_matches("kB").trim().parse().unwrap()
+#[test]
+fn at_the_end_the_pool_stops_before_the_modules_do_and_every_panic_is_caught() {
+    let config = format!(
+        "worker_threads = 1\n{SMALL_POOL}\n{}[[http.server]]\n\
+         listen = [\"127.0.0.1:PORT\"]\npanics = {{ release = true, state = true }}\npanics_content = {{}}\n",
+        declared(&["panics", "panics_content"])
+    );
+    let server = Server::start(&config);
+    // One job runs until the other one, which waits behind it, is dropped.
+    assert_eq!(server.get("/?in=busy&then=panic").expect(200).text(), "calm\n");
+    assert_eq!(server.get("/?in=waits&then=panic").expect(200).text(), "calm\n");
+    let answer = server.stop(Signal::TERM);
+    assert_eq!(answer.code, Some(0), "{answer:#?}");
+    let panics = [
+        ("panics_content", "job", "asked for in the drop of a job", "job drop"),
+        ("panics_content", "job", "asked for in job", "job"),
+        ("panics", "release", "asked for in release", "release"),
+        ("panics", "release", "asked for in state", "state"),
+    ];
+    let [dropped, ran, released, ended] = panics.map(|panic| {
+        let line = logged(panic);
+        answer.stderr.find(&line).unwrap_or_else(|| panic!("{line} in {answer:#?}"))
+    });
+    // The first two are on two threads.
+    assert!(dropped.max(ran) < released && released < ended, "{answer:#?}");
+    // Each module's panics are counted, from 1 on.
+    for module in ["panics_content", "panics"] {
+        let text = format!("module {module} panicked in ");
+        let of_module = || answer.stderr.lines().filter(|line| line.contains(&text));
+        let second = of_module().filter(|line| line.ends_with(" (its panic number 2)"));
+        assert_eq!((of_module().count(), second.count()), (2, 1), "{answer:#?}");
+    }
 }
 
 #[test]
 fn nothing_leaks() {
-    let server = upstreams();
+    let (server, _refused) = upstreams();
     let paths = [
         "/?in=handler&phase=access",
         "/?in=handler&phase=log",
@@ -474,6 +566,10 @@ fn nothing_leaks() {
         "/?in=job_forgotten",
         "/?in=release&size=10",
         "/?in=release&size=100000",
+        "/?in=release_in_job",
+        "/?in=release_in_thread",
+        "/?in=release_far",
+        "/upstream",
         "/up?in=create_request",
         "/second?in=reinit_request",
         "/up?in=process_header",
@@ -496,17 +592,18 @@ fn nothing_leaks() {
     for _ in 0..10 {
         round();
     }
-    settles(&server, "bufs", || state(&server).1, 0);
-    let (open, used) = (files(&server), memory(&server));
-    let (before, _) = state(&server);
+    // Two of the paths panic twice; some on other threads, when their response may have left.
+    let in_round = paths.len() as u64 + 2;
+    let settled = |rounds| eventually("panics", || state(&server).0 >= rounds * in_round && state(&server).1 == 0);
+    settled(10);
+    let (open, used) = (server.open_files(), server.memory_kb());
     for _ in 0..20 {
         round();
     }
-    settles(&server, "bufs", || state(&server).1, 0);
-    settles(&server, "open files", || files(&server), open);
-    // 560 panics: if each leaked its request or response it would be several megabytes.
-    assert!(memory(&server) < used + 3000, "{used} kB before, {} kB after", memory(&server));
-    let panics = state(&server).0 - before;
-    assert_eq!(panics, 20 * (paths.len() as u64 + 2), "two of the paths panic twice");
+    settled(30);
+    eventually("no file stays open", || server.open_files() <= open);
+    // 700 panics: if each leaked its request or response it would be several megabytes.
+    assert!(server.memory_kb() < used + 3000, "{used} kB before, {} kB after", server.memory_kb());
+    assert_eq!(state(&server).0, 30 * in_round);
     assert_eq!(server.get("/").expect(200).text(), "calm");
 }

@@ -72,8 +72,13 @@ fn patched(mut bytes: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
 
 /// `plain` with a changed description: each `(from, to)` replaced, and the length kept by blanks at the end.
 fn described(changes: &[(&str, &str)]) -> Vec<u8> {
-    let bytes = plain();
-    let text = Description::read(&build::module("plain")).unwrap().text;
+    with_description("plain", changes)
+}
+
+/// Any module with a changed description.
+fn with_description(module: &str, changes: &[(&str, &str)]) -> Vec<u8> {
+    let path = build::module(module);
+    let (bytes, text) = (fs::read(&path).unwrap(), Description::read(&path).unwrap().text);
     let mut changed = text.clone();
     for (from, to) in changes {
         assert!(changed.contains(from), "{from:?} in {changed:?}");
@@ -550,6 +555,25 @@ fn other_layout() {
 }
 
 #[test]
+fn other_layout_of_a_type_deep_below_the_root() {
+    let bytes = fs::read(build::module("other_nested")).unwrap();
+    let (kind, text) = refused("other_nested", declared("other_nested", 14), &bytes);
+    let sides = if cfg!(feature = "next-minor") { "module u64, host u32" } else { "host u32, module u64" };
+    assert_eq!(kind, RefusalKind::Layout);
+    assert_eq!(
+        text,
+        format!(
+            "plugins.toml:14:1: module \"other_nested\": its types differ from the host's
+  file    DIR/libother_nested.so
+{}{}  found   filter > header > fn header > link,r, > module: Name({sides})
+  fix     rebuild it against the module-api of this topnext",
+            host_line(),
+            module_line()
+        )
+    );
+}
+
+#[test]
 fn code_that_does_not_fit_its_description() {
     let lines = format!(
         "{}{}  found   its code is plain 0.1.0 (abi {ABI_EPOCH}), not plain 0.1.9 (abi {ABI_EPOCH})
@@ -777,6 +801,7 @@ fn all_kinds(modules: &Modules) -> Vec<Bad> {
 fn tested(modules: &Modules, config: &str) -> (Option<i32>, String) {
     modules.file("plugins.toml", config.as_bytes());
     let mut command = Command::new(env!("CARGO_BIN_EXE_topnext"));
+    command.env("TOPNEXT_TEST_LOADED", "1");
     let output = command.arg("-t").current_dir(&modules.0).output().unwrap();
     let folder = modules.0.canonicalize().unwrap();
     (output.status.code(), String::from_utf8_lossy(&output.stderr).replace(folder.to_str().unwrap(), "DIR"))
@@ -869,6 +894,31 @@ fn the_server_reports_every_kind_at_once() {
     let errors = text.lines().filter(|line| line.starts_with("plugins.toml:")).count();
     assert_eq!(errors, wanted.len(), "one for each:\n{text}");
     assert!(text.ends_with("\ntopnext: configuration file plugins.toml test failed\n"), "{text}");
+}
+
+/// A schema that the server does not understand is found in the file: no code of the module runs, not even that which the
+/// dynamic linker would run.
+#[test]
+fn a_module_with_a_bad_schema_is_not_loaded() {
+    let modules = Modules::new("schema");
+    modules.copy("opt0_alloc");
+    let config = "module_path = [\".\"]\n\n[[module]]\nname = \"opt0_alloc\"\n\n[[http.server]]\nlisten = [\"127.0.0.1:8080\"]\n";
+    let (code, text) = tested(&modules, config);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("opt0_alloc is loaded\n"), "{text}");
+
+    let bytes = with_description("opt0_alloc", &[("string = ", "strung = ")]);
+    modules.file("libopt0_alloc.so", &bytes);
+    let (code, text) = tested(&modules, config);
+    assert_eq!(code, Some(1), "{text}");
+    assert_eq!(
+        text,
+        "plugins.toml:3:1: module \"opt0_alloc\": its description cannot be understood
+  file    DIR/libopt0_alloc.so
+  found   config: texts: type \"strung\" is not known to this server
+  fix     if the module is newer than this server, upgrade topnext; else rebuild it with a current module-api
+topnext: configuration file plugins.toml test failed\n"
+    );
 }
 
 /// What a module says about its own table has the place of the key that it is about.

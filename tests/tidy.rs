@@ -44,8 +44,12 @@ fn files() -> Vec<(String, String)> {
         for entry in fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap();
+            if name == ".git" {
+                // A folder, or in a further working tree a file that says where it is.
+                continue;
+            }
             if path.is_dir() {
-                if name != ".git" && !name.starts_with("target") {
+                if !name.starts_with("target") {
                     folders.push(path);
                 }
             } else if name != "Cargo.lock"

@@ -7,9 +7,8 @@ mod build;
 mod support;
 
 use std::thread;
-use std::time::Instant;
 
-use support::{PATIENCE, Server};
+use support::{Server, eventually};
 
 fn server(threads: u32) -> Server {
     Server::start(&format!(
@@ -41,15 +40,7 @@ return = {{ code = 200, text = "$live_bufs bufs, $module_panics panics" }}
 /// Waits until the module, or the server, says this.
 #[track_caller]
 fn comes_to(server: &Server, path: &str, wanted: &str) {
-    let start = Instant::now();
-    loop {
-        let text = server.get(path).expect(200).text().to_owned();
-        if text == wanted {
-            return;
-        }
-        assert!(start.elapsed() < PATIENCE, "{path}: {text:?}, not {wanted:?}");
-        thread::yield_now();
-    }
+    eventually(&format!("{path} says {wanted:?}"), || server.get(path).expect(200).text() == wanted);
 }
 
 /// Nothing is left of requests that have ended: contexts, threads, bufs.
@@ -57,10 +48,6 @@ fn comes_to(server: &Server, path: &str, wanted: &str) {
 fn all_is_gone(server: &Server, jobs: u32) {
     comes_to(server, "/state", &format!("contexts 0, threads 0, jobs {jobs}\n"));
     comes_to(server, "/bufs", "0 bufs, 0 panics");
-}
-
-fn open_files(server: &Server) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count()
 }
 
 #[test]
@@ -79,6 +66,18 @@ fn a_filter_is_woken_by_a_thread() {
     for _ in 0..20 {
         client.send("GET /?do=filter HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(client.response().expect(200).text(), "held\n");
+    }
+    all_is_gone(&server, 0);
+}
+
+#[test]
+fn a_handler_whose_output_has_left_is_asked_for_more() {
+    let server = server(1);
+    let mut client = server.connect();
+    // All leaves as soon as the handler waits, so that no event of the socket tells of the room.
+    for _ in 0..20 {
+        client.send("GET /?do=room HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(client.response().expect(200).text(), "first last");
     }
     all_is_gone(&server, 0);
 }
@@ -115,7 +114,7 @@ fn wakes_of_a_request_that_has_ended_are_dropped() {
 #[test]
 fn a_client_that_goes_while_a_job_runs() {
     let server = server(1);
-    let open = open_files(&server);
+    let open = server.open_files();
     let mut clients = Vec::new();
     for _ in 0..5 {
         let mut client = server.connect();
@@ -133,11 +132,7 @@ fn a_client_that_goes_while_a_job_runs() {
     assert_eq!(stays.response().expect(200).text(), "job 7\n");
     drop(stays);
     all_is_gone(&server, 5);
-    let start = Instant::now();
-    while open_files(&server) > open {
-        assert!(start.elapsed() < PATIENCE, "{} open files, {open} before", open_files(&server));
-        thread::yield_now();
-    }
+    eventually("no file stays open", || server.open_files() <= open);
 }
 
 #[test]

@@ -269,7 +269,8 @@ fn step_name(step: &TLFieldOrFunction) -> Option<String> {
         TLFieldOrFunction::Field(field) => field.name().to_string(),
         TLFieldOrFunction::Function(function) => format!("fn {}", function.name.as_str()),
     };
-    name.contains(char::is_alphabetic).then_some(name)
+    let unnamed = name.strip_prefix("field_").is_some_and(|number| number.parse::<usize>().is_ok());
+    (name.contains(char::is_alphabetic) && !unnamed).then_some(name)
 }
 
 /// `Name(ExpectedFound { expected: u32, found: u64 })` becomes `Name(host u32, module u64)`.

@@ -21,6 +21,8 @@ const HOOKS: usize = Hook::ALL.len();
 
 static PANICS: [[AtomicU64; HOOKS]; MAX_MODULES + 1] =
     [const { [const { AtomicU64::new(0) }; HOOKS] }; MAX_MODULES + 1];
+/// Of each module, in all hooks: what its panics are numbered by, also when two threads panic at once.
+static OF_MODULE: [AtomicU64; MAX_MODULES + 1] = [const { AtomicU64::new(0) }; MAX_MODULES + 1];
 static NAMES: OnceLock<Vec<String>> = OnceLock::new();
 
 thread_local! {
@@ -69,7 +71,8 @@ pub fn panics() -> u64 {
     COUNT.get()
 }
 
-/// Counts a panic of a module in a hook, and remembers what it said. Returns how many this module has had.
+/// Counts a panic of a module in a hook, and remembers what it said. Returns its number among
+/// this module's, from 1 on.
 pub fn count_panic(running: Running, text: String) -> u64 {
     COUNT.set(COUNT.get() + 1);
     // At the end of a thread it may be gone.
@@ -77,7 +80,7 @@ pub fn count_panic(running: Running, text: String) -> u64 {
     let module = (running.module as usize).min(MAX_MODULES);
     let hook = (running.hook.0 as usize).min(HOOKS - 1);
     PANICS[module][hook].fetch_add(1, Ordering::Relaxed);
-    PANICS[module].iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    OF_MODULE[module].fetch_add(1, Ordering::Relaxed) + 1
 }
 
 /// What the last panic on this thread said; taken once.

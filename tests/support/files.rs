@@ -20,14 +20,18 @@ pub struct Folder(PathBuf);
 impl Folder {
     /// An empty folder.
     pub fn new() -> Folder {
+        Folder::below(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap()
+    }
+
+    /// An empty folder in this one; none if it cannot be made.
+    pub fn below(parent: &Path) -> Option<Folder> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}_{}_{number}", env!("CARGO_CRATE_NAME"), std::process::id());
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let path = parent.join(format!("topnext_{}_{}_{number}", env!("CARGO_CRATE_NAME"), std::process::id()));
         // One that a killed process with this number has left.
         let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Folder(path)
+        fs::create_dir_all(&path).ok()?;
+        Some(Folder(path))
     }
 
     /// With these files. A name may have folders in it.

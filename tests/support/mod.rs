@@ -19,6 +19,10 @@ pub mod client;
 
 pub mod files;
 
+pub mod peer;
+
+pub mod proxied;
+
 pub mod server;
 
 pub use client::{Client, Ending, Response};
@@ -26,4 +30,14 @@ pub use files::Folder;
 pub use server::{Answer, Server, command};
 
 /// How long anything may take. Nothing does, unless it hangs.
-pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Waits until this holds, which comes by itself.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}

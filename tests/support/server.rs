@@ -1,8 +1,10 @@
 //! The server as a process: started with a configuration, its output collected, and ended when it is dropped.
 
+use std::fs;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -52,9 +54,14 @@ impl Server {
 
     /// In this folder.
     pub fn start_in(folder: Folder, config: &str) -> Server {
+        Server::start_program(files::binary(), folder, config)
+    }
+
+    /// Another build of it, in this folder.
+    pub fn start_program(program: &Path, folder: Folder, config: &str) -> Server {
         let (config, ports) = with_ports(config);
         folder.write("plugins.toml", config.as_bytes());
-        let mut child = command(&folder, &[]).spawn().unwrap();
+        let mut child = command_of(program, &folder, &[]).spawn().unwrap();
         let stdout = Collected::of(child.stdout.take().unwrap());
         let stderr = Collected::of(child.stderr.take().unwrap());
         let mut server = Server { folder, port: ports[0].number, ports, child, stdout, stderr, ended: false };
@@ -109,6 +116,18 @@ impl Server {
     /// The process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its memory, in kilobytes.
+    pub fn memory_kb(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Its open files and sockets.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
     /// The response to GET, on a connection of its own.
@@ -188,8 +207,13 @@ impl Drop for Server {
 
 /// The program in a folder, where plugins.toml is, with its output piped.
 pub fn command(folder: &Folder, arguments: &[&str]) -> Command {
+    command_of(files::binary(), folder, arguments)
+}
+
+/// Another build of the program, likewise.
+pub fn command_of(program: &Path, folder: &Folder, arguments: &[&str]) -> Command {
     files::modules();
-    let mut command = Command::new(files::binary());
+    let mut command = Command::new(program);
     command.args(arguments).current_dir(folder.path(""));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command

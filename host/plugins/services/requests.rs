@@ -78,6 +78,20 @@ unsafe fn with<T>(data: HostData, default: T, run: impl FnOnce(Rc<Request>) -> T
     guarded(default, || run(r))
 }
 
+/// As [`with`], for what may call modules again: unless that is nested too deep, which is the fault of the module that calls
+/// and is found while the cell still says which one that is.
+///
+/// # Safety
+/// As for [`with`].
+unsafe fn with_bound<T>(data: HostData, default: T, run: impl FnOnce(Rc<Request>) -> T) -> T {
+    // SAFETY: the caller's promise.
+    let r = unsafe { request(data) };
+    if quick(true, || r.is_too_deep()) {
+        return default;
+    }
+    guarded(default, || run(r))
+}
+
 /// As [`with`], for what neither runs code of modules nor keeps the request: most services, and the most frequent ones.
 ///
 /// # Safety
@@ -267,7 +281,7 @@ unsafe extern "C" fn remove_header_out(data: HostData, name: RStr<'_>) {
 unsafe extern "C" fn variable(data: HostData, name: RStr<'_>) -> OptionalBytes {
     // SAFETY: the contract of the table.
     unsafe {
-        with(data, ROption::RNone, |r| {
+        with_bound(data, ROption::RNone, |r| {
             let text = crate::variables::by_name(&r, name.as_str());
             text.map(|text| text_of(&r, text)).into()
         })
@@ -277,7 +291,7 @@ unsafe extern "C" fn variable(data: HostData, name: RStr<'_>) -> OptionalBytes {
 unsafe extern "C" fn template(data: HostData, template: u32) -> RSlice<'static, u8> {
     // SAFETY: the contract of the table.
     unsafe {
-        with(data, EMPTY, |r| {
+        with_bound(data, EMPTY, |r| {
             let site = r.site;
             match site.templates.constant(template) {
                 // SAFETY: the request holds the configuration that has the template.
@@ -329,7 +343,7 @@ unsafe extern "C" fn send_header(data: HostData) -> Code {
 
 unsafe extern "C" fn send_output(data: HostData, chain: Chain) -> Code {
     // SAFETY: the contract of the table.
-    unsafe { with(data, Code::ERROR, |r| output::output(&r, chain)) }
+    unsafe { with_bound(data, Code::ERROR, |r| output::output(&r, chain)) }
 }
 
 unsafe extern "C" fn hold(data: HostData, module: u32, holding: bool) {

@@ -1,6 +1,7 @@
 //! Built without optimization, with an allocator of its own that counts: it must load and run in any host.
 //!
-//! The symbol `opt0_alloc_live` tells how many of its allocations are alive.
+//! The symbol `opt0_alloc_live` tells how many of its allocations are alive. When its file is loaded, before any hook is
+//! called, it says `opt0_alloc is loaded` if TOPNEXT_TEST_LOADED is set.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -35,6 +36,17 @@ unsafe impl GlobalAlloc for Counting {
 #[unsafe(no_mangle)]
 pub extern "C" fn opt0_alloc_live() -> usize {
     LIVE.load(Ordering::Relaxed)
+}
+
+/// The dynamic linker runs what this section holds.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOADED: extern "C" fn() = loaded;
+
+extern "C" fn loaded() {
+    if std::env::var_os("TOPNEXT_TEST_LOADED").is_some() {
+        eprintln!("opt0_alloc is loaded");
+    }
 }
 
 /// The table `opt0_alloc`.

@@ -6,13 +6,20 @@
 //! handler&phase=access      header_filter   after_header     body_filter   body_last   body_woken
 //! variable                  context_drop    context_replaced nested        payload     unwinding
 //! redirect                  (a context from before an internal redirect)
+//! release_far               (a buf of another module, in a job of this one)
 //! ```
+//!
+//! Two places do not panic, but call the host and are called by it without end: `in_itself`, a variable, and
+//! `chain_anew`, a body filter.
 //!
 //! ```toml
 //! panics = {}                     # or { release = true }: its configuration panics when it is dropped
+//!                                 # or { state = true }: its state does
 //! ```
 
 #![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use topnext_module_api::prelude::*;
 
@@ -22,6 +29,27 @@ pub struct Table {
     /// Whether the release of this configuration panics.
     #[config(default = false)]
     release: bool,
+    /// Whether the drop of the module's state panics.
+    #[config(default = false)]
+    state: bool,
+}
+
+/// The module's state.
+#[derive(Default)]
+pub struct Shared {
+    panics: AtomicBool,
+}
+
+impl State for Shared {
+    fn create() -> Result<Shared, String> {
+        Ok(Shared::default())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        assert!(!self.panics.load(Ordering::Relaxed), "asked for in state"); // in state
+    }
 }
 
 /// The table, made ready.
@@ -33,12 +61,14 @@ export_module! {
     name: "panics",
     module: Panics,
     provides: [phases, filter, variables],
+    state: Shared,
 }
 
 impl Module for Panics {
     type Config = Table;
 
-    fn new(table: Table, _: &Setup<'_>) -> Result<Panics, ConfigErrors> {
+    fn new(table: Table, setup: &Setup<'_>) -> Result<Panics, ConfigErrors> {
+        setup.state::<Shared>().panics.fetch_or(table.state, Ordering::Relaxed);
         Ok(Panics { release: table.release })
     }
 }
@@ -148,6 +178,19 @@ impl Filter for Panics {
             r.wake_after(Duration::from_millis(1));
             return Code::AGAIN;
         }
+        if asked(r, "chain_anew") {
+            return r.output(Chain::new());
+        }
+        if asked(r, "release_far") {
+            let mut copy = Chain::new();
+            for buf in &chain {
+                let mut own = Buf::copy_from(buf.bytes());
+                own.set_last(buf.is_last());
+                copy.push(own);
+            }
+            drop(r.offload(move || drop(chain)));
+            return next.call(r, copy);
+        }
         next.call(r, chain)
     }
 }
@@ -158,6 +201,9 @@ impl Variables for Panics {
     fn variable(r: &mut Request<'_>, _: usize) -> Option<Vec<u8>> {
         if asked(r, "variable") {
             panic!("asked for in variable"); // in variable
+        }
+        if asked(r, "in_itself") {
+            return r.variable("panics").map(<[u8]>::to_vec);
         }
         Some(b"calm".to_vec())
     }

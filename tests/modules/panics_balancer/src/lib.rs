@@ -16,6 +16,9 @@ pub struct PanicsBalancer {
     /// The hook to panic in; none if it is empty.
     #[config(default = "")]
     hook: String,
+    /// Whether it balances.
+    #[config(default = true)]
+    enabled: bool,
 }
 
 export_module! {

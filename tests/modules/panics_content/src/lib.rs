@@ -4,12 +4,24 @@
 //! content     behind_header  in_body       the handler: at once, behind the header, behind a part of the body
 //! job         job_forgotten                a job on the thread pool, which the handler waits for or not
 //! release&size=N                           the release of a buf of N bytes
+//! release_in_job release_in_thread         the release of a buf in a job, or in a thread of the module
+//! release_far                              the release of a buf by another module
+//! job_refused                              the drop of a job that the pool refuses
 //! half                                     does not panic: half of the response; the rest when the request's body has come
 //! ```
+//!
+//! Jobs that keep the pool busy: `busy` runs until the gate opens, and the response waits until it runs; `waits` is one that
+//! comes behind it; `open` opens the gate. With `then=panic`, `busy` panics when the gate has opened, and `waits` panics
+//! if it is dropped without having run, which opens the gate.
 //!
 //! Otherwise it answers with its text.
 
 #![forbid(unsafe_code)]
+
+use std::{
+    sync::{Condvar, Mutex, PoisonError},
+    thread,
+};
 
 use topnext_module_api::prelude::*;
 
@@ -47,6 +59,45 @@ impl Drop for Memory {
     }
 }
 
+fn memory(size: usize) -> Bytes {
+    Bytes::from_owner(Memory(vec![b'x'; size]))
+}
+
+/// A job that was not run.
+struct NeverRun {
+    opens_gate: bool,
+}
+
+impl Drop for NeverRun {
+    fn drop(&mut self) {
+        if self.opens_gate {
+            GATE.step(OPEN);
+        }
+        panic!("asked for in the drop of a job"); // in job drop
+    }
+}
+
+/// How far it has come: a job runs; it may go on.
+struct Gate(Mutex<u8>, Condvar);
+
+const RUNS: u8 = 1;
+const OPEN: u8 = 2;
+
+static GATE: Gate = Gate(Mutex::new(0), Condvar::new());
+
+impl Gate {
+    fn step(&self, step: u8) {
+        let mut at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *at = step.max(*at);
+        self.1.notify_all();
+    }
+
+    fn wait(&self, step: u8) {
+        let at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.1.wait_while(at, |at| *at < step).unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
 /// Half of the response has been sent.
 struct Half;
 
@@ -66,8 +117,25 @@ impl Content for PanicsContent {
         }
         if asked(r, "release") {
             let size = r.variable("arg_size").and_then(|size| std::str::from_utf8(size).ok()?.parse().ok());
-            return r.send(200, "text/plain", Bytes::from_owner(Memory(vec![b'x'; size.unwrap_or(1)])));
+            return r.send(200, "text/plain", memory(size.unwrap_or(1)));
         }
+        if asked(r, "release_far") {
+            return r.send(200, "text/plain", memory(1));
+        }
+        if asked(r, "release_in_job") {
+            let buf = Buf::from(memory(1));
+            drop(r.offload(move || drop(buf)));
+        }
+        if asked(r, "release_in_thread") {
+            let buf = Buf::from(memory(1));
+            thread::spawn(move || drop(buf));
+        }
+        if asked(r, "job_refused") {
+            let job = NeverRun { opens_gate: false };
+            let accepted = r.offload(move || drop(job)).is_some();
+            return r.send(200, "text/plain", format!("accepted: {accepted}"));
+        }
+        keep_busy(r);
         if asked(r, "half") {
             return halves(r);
         }
@@ -91,6 +159,30 @@ fn begin_and_panic(r: &mut Request<'_>) -> Code {
 /// The work of a job.
 fn job() {
     panic!("asked for in job"); // in job
+}
+
+/// See `busy`, `waits` and `open` above.
+fn keep_busy(r: &mut Request<'_>) {
+    let panics = r.variable("arg_then") == Some(b"panic");
+    if asked(r, "busy") {
+        let job = r.offload(move || {
+            GATE.step(RUNS);
+            GATE.wait(OPEN);
+            if panics {
+                job();
+            }
+        });
+        if job.is_some() {
+            GATE.wait(RUNS);
+        }
+    }
+    if asked(r, "waits") {
+        let never_run = panics.then(|| NeverRun { opens_gate: true });
+        drop(r.offload(move || std::mem::forget(never_run)));
+    }
+    if asked(r, "open") {
+        GATE.step(OPEN);
+    }
 }
 
 fn wait_for_job(r: &mut Request<'_>) -> Code {

@@ -1,5 +1,7 @@
 //! An upstream protocol that panics in the hook that a request asks for: `?in=process_header`.
 //!
+//! `upstream`, which is given no request, panics where the table says so: `upstream_panics = true`.
+//!
 //! The protocol: the request is `get\n`; the answer is `ok\n`, and a body that ends when the peer closes.
 
 #![forbid(unsafe_code)]
@@ -11,10 +13,16 @@ use topnext_module_api::prelude::*;
 pub struct Table {
     /// The name of an upstream, or host and port.
     pass: String,
+    /// Whether `upstream` panics.
+    #[config(default = false)]
+    upstream_panics: bool,
 }
 
 /// The table, with the upstream looked up.
-pub struct PanicsUpstream(UpstreamId);
+pub struct PanicsUpstream {
+    id: UpstreamId,
+    upstream_panics: bool,
+}
 
 export_module! {
     name: "panics_upstream",
@@ -26,7 +34,8 @@ impl Module for PanicsUpstream {
     type Config = Table;
 
     fn new(table: Table, _: &Setup<'_>) -> Result<PanicsUpstream, ConfigErrors> {
-        Ok(PanicsUpstream(UpstreamId::find(&table.pass, 9009, &UpstreamOptions::default())?))
+        let id = UpstreamId::find(&table.pass, 9009, &UpstreamOptions::default())?;
+        Ok(PanicsUpstream { id, upstream_panics: table.upstream_panics })
     }
 }
 
@@ -38,7 +47,8 @@ fn panic_if_asked(r: &Request<'_>, hook: &str) {
 
 impl Upstream for PanicsUpstream {
     fn upstream(&self) -> UpstreamId {
-        self.0
+        assert!(!self.upstream_panics, "asked for in upstream"); // in upstream
+        self.id
     }
 
     fn create_request(&self, r: &mut Request<'_>, request: &mut Chain) -> Code {

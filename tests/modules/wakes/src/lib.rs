@@ -10,6 +10,7 @@
 //! job       the handler waits for a job, which waits for the gate
 //! forget    the handler does not wait for such a job
 //! panic     a thread of the module panics, outside of any hook
+//! room      the handler sends a part, too small to leave alone, and waits for room to send the rest
 //! open      opens the gate
 //! state     says how many contexts and threads of the module there are, and how many jobs have run
 //! ```
@@ -236,6 +237,18 @@ impl Content for Wakes {
                 *self.0.gate() = true;
                 self.0.opened.notify_all();
                 r.send(200, "text/plain", "open\n".to_string())
+            }
+            b"room" => {
+                if !r.header_sent() {
+                    r.set_status(200);
+                    r.set_content_length(Some(10));
+                    let _ = r.send_header();
+                    let _ = r.output(Buf::from_static(b"first "));
+                    return Code::AGAIN;
+                }
+                let mut rest = Buf::from_static(b"last");
+                rest.set_last(true);
+                r.output(rest)
             }
             b"filter" => r.send(200, "text/plain", "held\n".to_string()),
             _ => self.state(r),
