@@ -17,7 +17,10 @@ use abi_stable::{
 
 use super::{
     Line, Panic, expect_none,
-    host::{self, Kit, MODULE},
+    host::{self, MODULE},
+    inject::Injected,
+    kit::{INJECTED, Kit},
+    random::Random,
 };
 use crate::{
     Balancer, BalancerNext, Config, Level, Outcome, Selection,
@@ -63,6 +66,13 @@ pub struct BalancerTest<'a> {
     peers: Vec<Peer>,
     log: RefCell<Vec<Line>>,
     panics: RefCell<Vec<Panic>>,
+    seed: u64,
+    rounds: u64,
+    /// Points in hooks that were passed in this round, and at which of them to panic.
+    points: Cell<u32>,
+    panic_at: Cell<Option<u32>>,
+    /// The round of `check`, for its messages.
+    when: RefCell<String>,
     lifetime: PhantomData<&'a mut ()>,
 }
 
@@ -104,6 +114,11 @@ impl<'a> BalancerTest<'a> {
             peers: peers.collect(),
             log: RefCell::default(),
             panics: RefCell::default(),
+            seed: 1,
+            rounds: 120,
+            points: Cell::new(0),
+            panic_at: Cell::new(None),
+            when: RefCell::default(),
             lifetime: PhantomData,
         };
         test.with(balancer)
@@ -123,7 +138,7 @@ impl<'a> BalancerTest<'a> {
 
     fn with<B: Balancer>(mut self, balancer: &'a mut B) -> Result<BalancerTest<'a>, String> {
         host::set_up();
-        let hooks: BalancerHooksRef = BalancerHooks::of::<B>().leak_into_prefix();
+        let hooks: BalancerHooksRef = BalancerHooks::of::<Injected<B>>().leak_into_prefix();
         let data = ptr::from_mut(balancer).cast::<()>();
         let module = MODULE + self.links.len() as u32;
         let choice = Choice::new(&self, None);
@@ -199,6 +214,109 @@ impl<'a> BalancerTest<'a> {
         counts
     }
 
+    /// The seed of the first round of `check`; 1 without.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// How many rounds `check` runs; 120 without.
+    pub fn rounds(mut self, rounds: u64) -> Self {
+        self.rounds = rounds;
+        self
+    }
+
+    /// The torture: requests of these clients that overlap, with peers that are down, that fail or answer, in random order,
+    /// and panics in the balancers' hooks. Whoever got a peer before gets one after each of the rounds as well; only peers
+    /// that exist and are available are chosen, and nothing leaks.
+    ///
+    /// # Panics
+    /// If it is not so, with the seed.
+    #[track_caller]
+    pub fn check(&self, clients: &[&str]) {
+        self.start_round("before all rounds".to_string(), None);
+        let served: Vec<bool> = clients.iter().map(|client| self.select(client).is_some()).collect();
+        self.expect_no_fault();
+        for seed in self.seed..self.seed + self.rounds {
+            self.start_round(format!("seed {seed}"), None);
+            self.disturbed(clients, seed);
+            self.expect_no_fault();
+            if let Some(last @ 1..) = Some(self.points.get()).filter(|_| seed % 4 != 0) {
+                let at = 1 + Random::new(seed ^ 0x5EED).below(last as usize) as u32;
+                self.start_round(format!("seed {seed}, the balancer panics at point {at}"), Some(at));
+                self.disturbed(clients, seed);
+                self.expect_no_fault();
+            }
+            let when = self.when.take();
+            self.start_round(format!("{when}; then the next request"), None);
+            for (client, served) in clients.iter().zip(&served) {
+                let peer = self.select(client);
+                self.expect_no_fault();
+                let when = self.when.borrow();
+                assert!(peer.is_some() == *served, "{when}: get chose {peer:?} for {client}, which it did not before");
+            }
+        }
+        self.when.take();
+    }
+
+    fn start_round(&self, when: String, panic_at: Option<u32>) {
+        self.points.set(0);
+        self.panic_at.set(panic_at);
+        self.panics.borrow_mut().clear();
+        self.when.replace(when);
+    }
+
+    #[track_caller]
+    fn expect_no_fault(&self) {
+        let panics = self.panics.borrow();
+        let own = panics.iter().filter(|panic| panic.message != INJECTED).map(Panic::to_string);
+        expect_none(&own.collect::<Vec<_>>(), &self.when.borrow());
+        // From here on messages tell where the kit panicked.
+        if let (Some(panic), when) = (panics.first(), &mut *self.when.borrow_mut())
+            && !when.contains(INJECTED)
+        {
+            *when = format!("{when}, {panic}");
+        }
+    }
+
+    /// Requests that overlap, while the peers come and go.
+    #[track_caller]
+    fn disturbed(&self, clients: &[&str], seed: u64) {
+        let random = Random::new(seed);
+        let any_peer = || random.below(self.peers.len());
+        let before: Vec<_> =
+            self.peers.iter().map(|peer| (peer.down.get(), peer.failed.get(), peer.fails.get())).collect();
+        let mut requests = Vec::new();
+        for _ in 0..4 + random.below(12) {
+            match random.below(6) {
+                0 if !self.peers.is_empty() => self.set_down(any_peer(), random.one_in(2)),
+                1 if !self.peers.is_empty() => self.set_failed(any_peer(), random.one_in(2)),
+                2 if !requests.is_empty() => drop(requests.swap_remove(random.below(requests.len()))),
+                3 if !requests.is_empty() => {
+                    let request: &Choosing<'_> = &requests[random.below(requests.len())];
+                    request.free(if random.one_in(2) { Outcome::Failed } else { Outcome::Unknown });
+                    request.get();
+                }
+                _ if clients.is_empty() => {}
+                _ => {
+                    let request = self.choose(clients[random.below(clients.len())]);
+                    // The peers before the last one fail: at some time there are none left.
+                    for _ in 0..=random.below(self.peers.len() + 2) {
+                        request.get();
+                    }
+                    requests.push(request);
+                }
+            }
+        }
+        drop(requests);
+        for (peer, (down, failed, fails)) in self.peers.iter().zip(before) {
+            peer.down.set(down);
+            peer.failed.set(failed);
+            peer.fails.set(fails);
+            assert_eq!(peer.connections.get(), 0, "{}: connections are left", self.when.borrow());
+        }
+    }
+
     /// What was logged so far.
     pub fn log(&self) -> Vec<Line> {
         self.log.borrow().clone()
@@ -207,6 +325,12 @@ impl<'a> BalancerTest<'a> {
     /// Panics that were caught so far.
     pub fn panics(&self) -> Vec<Panic> {
         self.panics.borrow().clone()
+    }
+
+    /// How messages start during `check`.
+    fn prefix(&self) -> String {
+        let when = self.when.borrow();
+        if when.is_empty() { String::new() } else { format!("{when}: ") }
     }
 
     fn next(&self) -> BalancerNext<'_> {
@@ -243,7 +367,7 @@ impl Choosing<'_> {
         let next = self.test.next();
         let peer = self.choice.call(|s| next.get(s))?;
         let available = self.test.peers.get(peer).is_some_and(|_| self.choice.is_available(peer));
-        assert!(available, "the balancer chose peer {peer}, which does not exist or is not available");
+        assert!(available, "{}get chose peer {peer}, which does not exist or is not available", self.test.prefix());
         self.choice.tried.borrow_mut().push(peer);
         let connections = &self.test.peers[peer].connections;
         connections.set(connections.get() + 1);
@@ -292,12 +416,17 @@ impl<'a> Choice<'a> {
     #[track_caller]
     fn call<T>(&self, hook: impl FnOnce(&mut Selection<'_>) -> T) -> T {
         let (kit, guard) = Kit::start();
+        let before = self.test.points.get();
+        kit.set_panic_at(self.test.panic_at.get().and_then(|at| at.checked_sub(before)));
         // SAFETY: this value outlives the call, and the handle does not; this is the thread's cell.
         let mut s = unsafe { Selection::new(ptr::from_ref(self).cast(), host::selections(), host::cell()) };
         let answer = hook(&mut s);
         drop(guard);
-        assert_eq!(host::cell().get(), Running::HOST, "the cell that says who runs was not restored");
-        expect_none(&kit.leaks(), "the balancer leaks");
+        self.test.points.set(before.saturating_add(kit.points()));
+        if !std::thread::panicking() {
+            assert_eq!(host::cell().get(), Running::HOST, "the cell that says who runs was not restored");
+            expect_none(&kit.leaks(), &format!("{}the balancer leaks", self.test.prefix()));
+        }
         self.test.panics.borrow_mut().extend(kit.panics());
         self.test.log.borrow_mut().extend(kit.lines());
         answer

@@ -59,6 +59,9 @@ mod event;
 mod filter;
 mod handler;
 mod host;
+mod inject;
+mod kit;
+mod plan;
 mod random;
 mod request;
 mod services;
@@ -73,6 +76,9 @@ pub use balancer::{BalancerTest, Choosing, FirstAvailable, balancer};
 pub use filter::{FilterTest, filter};
 pub use handler::{HandlerTest, content, handler};
 pub use upstream::{UpstreamTest, upstream};
+
+// What the crate itself tells the kit: what is alive, and where a module may panic.
+pub(crate) use kit::{Counted, Kind, point};
 
 use crate::{Code, Level, Module, Setup, State, config::Config};
 
@@ -241,6 +247,14 @@ struct Outcome {
     failed: bool,
 }
 
+impl Outcome {
+    /// Which of two hooks to look at, if this differs from the other outcome: the one for the header, or for the body.
+    fn blame(&self, other: &Outcome, header: &'static str, body: &'static str) -> &'static str {
+        let head = |outcome: &Outcome| (outcome.status, outcome.headers.clone(), outcome.content_length);
+        if head(self) == head(other) { body } else { header }
+    }
+}
+
 /// A variable of the module: its name, its function and its index.
 type VariableOf = (String, unsafe extern "C" fn(u32, &mut crate::Request<'_>, u32) -> ROption<RVec<u8>>, u32);
 
@@ -262,7 +276,7 @@ impl Default for Common {
 
 impl Common {
     fn add_variables<V: crate::Variables>(&mut self) {
-        let hooks = crate::variables::VariableHooks::of::<V>();
+        let hooks = crate::variables::VariableHooks::of::<inject::Injected<V>>();
         for (index, name) in V::NAMES.iter().enumerate() {
             self.variables.push((name.to_string(), hooks.get, index as u32));
         }
@@ -358,7 +372,7 @@ pub(crate) mod host_tests {
     /// Runs a test, after which no buf and no file may be left. The panics that were caught.
     #[track_caller]
     pub(crate) fn counted(test: impl FnOnce()) -> Vec<Panic> {
-        let (kit, guard) = host::Kit::start();
+        let (kit, guard) = super::kit::Kit::start();
         test();
         drop(guard);
         super::expect_none(&kit.leaks(), "something leaks");
