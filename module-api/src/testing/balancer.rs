@@ -1,34 +1,30 @@
 //! Tests of balancers.
 
+mod check;
+mod selection;
+
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     fmt,
     marker::PhantomData,
-    net::IpAddr,
     ptr,
     rc::Rc,
 };
 
-use abi_stable::{
-    prefix_type::PrefixTypeTrait,
-    std_types::{RSlice, RStr},
-};
+use abi_stable::prefix_type::PrefixTypeTrait;
 
 use super::{
-    Line, Panic, expect_none,
+    Line, Panic,
     host::{self, MODULE},
     inject::Injected,
-    kit::{INJECTED, Kit},
-    random::Random,
 };
 use crate::{
-    Balancer, BalancerNext, Config, Level, Outcome, Selection,
-    balancer::{BalancerHooks, BalancerHooksRef, BalancerLink, peer_number},
+    Balancer, BalancerNext, Config, Outcome, Selection,
+    balancer::{BalancerHooks, BalancerHooksRef, BalancerLink},
     config::{ConfigErrors, Field, Table},
-    host::{HostData, SelectionApi, SelectionApiRef},
-    running::Running,
 };
+use selection::Choice;
+pub(crate) use selection::table;
 
 /// Starts a test of a balancer with these peers: their addresses and weights. Runs the balancer's `init_upstream`.
 ///
@@ -226,97 +222,6 @@ impl<'a> BalancerTest<'a> {
         self
     }
 
-    /// The torture: requests of these clients that overlap, with peers that are down, that fail or answer, in random order,
-    /// and panics in the balancers' hooks. Whoever got a peer before gets one after each of the rounds as well; only peers
-    /// that exist and are available are chosen, and nothing leaks.
-    ///
-    /// # Panics
-    /// If it is not so, with the seed.
-    #[track_caller]
-    pub fn check(&self, clients: &[&str]) {
-        self.start_round("before all rounds".to_string(), None);
-        let served: Vec<bool> = clients.iter().map(|client| self.select(client).is_some()).collect();
-        self.expect_no_fault();
-        for seed in self.seed..self.seed + self.rounds {
-            self.start_round(format!("seed {seed}"), None);
-            self.disturbed(clients, seed);
-            self.expect_no_fault();
-            if let Some(last @ 1..) = Some(self.points.get()).filter(|_| seed % 4 != 0) {
-                let at = 1 + Random::new(seed ^ 0x5EED).below(last as usize) as u32;
-                self.start_round(format!("seed {seed}, the balancer panics at point {at}"), Some(at));
-                self.disturbed(clients, seed);
-                self.expect_no_fault();
-            }
-            let when = self.when.take();
-            self.start_round(format!("{when}; then the next request"), None);
-            for (client, served) in clients.iter().zip(&served) {
-                let peer = self.select(client);
-                self.expect_no_fault();
-                let when = self.when.borrow();
-                assert!(peer.is_some() == *served, "{when}: get chose {peer:?} for {client}, which it did not before");
-            }
-        }
-        self.when.take();
-    }
-
-    fn start_round(&self, when: String, panic_at: Option<u32>) {
-        self.points.set(0);
-        self.panic_at.set(panic_at);
-        self.panics.borrow_mut().clear();
-        self.when.replace(when);
-    }
-
-    #[track_caller]
-    fn expect_no_fault(&self) {
-        let panics = self.panics.borrow();
-        let own = panics.iter().filter(|panic| panic.message != INJECTED).map(Panic::to_string);
-        expect_none(&own.collect::<Vec<_>>(), &self.when.borrow());
-        // From here on messages tell where the kit panicked.
-        if let (Some(panic), when) = (panics.first(), &mut *self.when.borrow_mut())
-            && !when.contains(INJECTED)
-        {
-            *when = format!("{when}, {panic}");
-        }
-    }
-
-    /// Requests that overlap, while the peers come and go.
-    #[track_caller]
-    fn disturbed(&self, clients: &[&str], seed: u64) {
-        let random = Random::new(seed);
-        let any_peer = || random.below(self.peers.len());
-        let before: Vec<_> =
-            self.peers.iter().map(|peer| (peer.down.get(), peer.failed.get(), peer.fails.get())).collect();
-        let mut requests = Vec::new();
-        for _ in 0..4 + random.below(12) {
-            match random.below(6) {
-                0 if !self.peers.is_empty() => self.set_down(any_peer(), random.one_in(2)),
-                1 if !self.peers.is_empty() => self.set_failed(any_peer(), random.one_in(2)),
-                2 if !requests.is_empty() => drop(requests.swap_remove(random.below(requests.len()))),
-                3 if !requests.is_empty() => {
-                    let request: &Choosing<'_> = &requests[random.below(requests.len())];
-                    request.free(if random.one_in(2) { Outcome::Failed } else { Outcome::Unknown });
-                    request.get();
-                }
-                _ if clients.is_empty() => {}
-                _ => {
-                    let request = self.choose(clients[random.below(clients.len())]);
-                    // The peers before the last one fail: at some time there are none left.
-                    for _ in 0..=random.below(self.peers.len() + 2) {
-                        request.get();
-                    }
-                    requests.push(request);
-                }
-            }
-        }
-        drop(requests);
-        for (peer, (down, failed, fails)) in self.peers.iter().zip(before) {
-            peer.down.set(down);
-            peer.failed.set(failed);
-            peer.fails.set(fails);
-            assert_eq!(peer.connections.get(), 0, "{}: connections are left", self.when.borrow());
-        }
-    }
-
     /// What was logged so far.
     pub fn log(&self) -> Vec<Line> {
         self.log.borrow().clone()
@@ -325,12 +230,6 @@ impl<'a> BalancerTest<'a> {
     /// Panics that were caught so far.
     pub fn panics(&self) -> Vec<Panic> {
         self.panics.borrow().clone()
-    }
-
-    /// How messages start during `check`.
-    fn prefix(&self) -> String {
-        let when = self.when.borrow();
-        if when.is_empty() { String::new() } else { format!("{when}: ") }
     }
 
     fn next(&self) -> BalancerNext<'_> {
@@ -392,122 +291,4 @@ impl Drop for Choosing<'_> {
     fn drop(&mut self) {
         self.free(Outcome::Ok);
     }
-}
-
-/// The state behind a [`Selection`].
-struct Choice<'a> {
-    test: &'a BalancerTest<'a>,
-    address: Vec<u8>,
-    states: RefCell<HashMap<u32, u64>>,
-    tried: RefCell<Vec<usize>>,
-}
-
-impl<'a> Choice<'a> {
-    fn new(test: &'a BalancerTest<'a>, client: Option<IpAddr>) -> Choice<'a> {
-        let address = match client {
-            Some(IpAddr::V4(v4)) => v4.octets().to_vec(),
-            Some(IpAddr::V6(v6)) => v6.octets().to_vec(),
-            None => Vec::new(),
-        };
-        Choice { test, address, states: RefCell::default(), tried: RefCell::default() }
-    }
-
-    /// Calls a hook with a handle of this choice.
-    #[track_caller]
-    fn call<T>(&self, hook: impl FnOnce(&mut Selection<'_>) -> T) -> T {
-        let (kit, guard) = Kit::start();
-        let before = self.test.points.get();
-        kit.set_panic_at(self.test.panic_at.get().and_then(|at| at.checked_sub(before)));
-        // SAFETY: this value outlives the call, and the handle does not; this is the thread's cell.
-        let mut s = unsafe { Selection::new(ptr::from_ref(self).cast(), host::selections(), host::cell()) };
-        let answer = hook(&mut s);
-        drop(guard);
-        self.test.points.set(before.saturating_add(kit.points()));
-        if !std::thread::panicking() {
-            assert_eq!(host::cell().get(), Running::HOST, "the cell that says who runs was not restored");
-            expect_none(&kit.leaks(), &format!("{}the balancer leaks", self.test.prefix()));
-        }
-        self.test.panics.borrow_mut().extend(kit.panics());
-        self.test.log.borrow_mut().extend(kit.lines());
-        answer
-    }
-
-    fn is_available(&self, at: usize) -> bool {
-        self.test.peers.get(at).is_some_and(|peer| {
-            let most = peer.max_connections.get();
-            let room = most == 0 || peer.connections.get() < most;
-            !peer.down.get() && !peer.failed.get() && room && !self.tried.borrow().contains(&at)
-        })
-    }
-}
-
-pub(crate) fn table() -> SelectionApiRef {
-    SelectionApi { peer_number: number, peer_address, client_address, state, set_state, logs, log }.leak_into_prefix()
-}
-
-/// The choice behind the pointer in a handle.
-///
-/// # Safety
-/// `s` is the pointer of a handle that `Choice::call` made, during the hook that was given it.
-unsafe fn choice<'a>(s: HostData) -> &'a Choice<'a> {
-    // SAFETY: the choice outlives the hook, and is only ever shared.
-    unsafe { &*s.cast::<Choice<'_>>() }
-}
-
-unsafe extern "C" fn number(s: HostData, peer: u32, which: u32) -> i64 {
-    // SAFETY: called through a handle. So in all functions below.
-    let choice = unsafe { choice(s) };
-    if which == peer_number::COUNT {
-        return choice.test.peers.len() as i64;
-    }
-    let Some(found) = choice.test.peers.get(peer as usize) else {
-        return -1;
-    };
-    match which {
-        peer_number::WEIGHT => i64::from(found.weight),
-        peer_number::BACKUP => i64::from(found.backup),
-        peer_number::AVAILABLE => i64::from(choice.is_available(peer as usize)),
-        peer_number::CONNECTIONS => i64::from(found.connections.get()),
-        peer_number::FAILS => i64::from(found.fails.get()),
-        peer_number::DOWN => i64::from(found.down.get()),
-        peer_number::MAX_FAILS => i64::from(found.max_fails.get()),
-        _ => -1,
-    }
-}
-
-unsafe extern "C" fn peer_address(s: HostData, peer: u32) -> RStr<'static> {
-    // SAFETY: as above.
-    let choice = unsafe { choice(s) };
-    let address = choice.test.peers.get(peer as usize).map_or("", |peer| peer.address.as_str());
-    // SAFETY: the peers of a test stay as they are while it is used, and handles give the text out for no longer than the
-    // hook.
-    unsafe { RStr::from_raw_parts(address.as_ptr(), address.len()) }
-}
-
-unsafe extern "C" fn client_address(s: HostData) -> RSlice<'static, u8> {
-    // SAFETY: as above.
-    let address = &unsafe { choice(s) }.address;
-    // SAFETY: as in `peer_address`.
-    unsafe { RSlice::from_raw_parts(address.as_ptr(), address.len()) }
-}
-
-unsafe extern "C" fn state(s: HostData, module: u32) -> u64 {
-    // SAFETY: as above.
-    unsafe { choice(s) }.states.borrow().get(&module).copied().unwrap_or(0)
-}
-
-unsafe extern "C" fn set_state(s: HostData, module: u32, state: u64) {
-    // SAFETY: as above.
-    unsafe { choice(s) }.states.borrow_mut().insert(module, state);
-}
-
-unsafe extern "C" fn logs(_: u32) -> bool {
-    true
-}
-
-unsafe extern "C" fn log(s: HostData, level: u32, message: RStr<'_>) {
-    let level = Level::from_number(level);
-    // SAFETY: as above.
-    let choice = unsafe { choice(s) };
-    choice.test.log.borrow_mut().push(Line { level, text: message.to_string() });
 }

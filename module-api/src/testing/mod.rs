@@ -44,9 +44,12 @@
 //! | a balancer | [`balancer`] |
 //! | variables | [`FilterTest::variables`], [`HandlerTest::variables`] |
 //!
-//! `run` runs once, with nothing unusual. `check` is the torture: it runs many times, each with a seed of its own, and
-//! panics with the seed if the outcome differs, if the contract is broken or if anything leaks. Run that one again with
-//! `.seed(SEED).rounds(1)`.
+//! `run` runs once, with nothing unusual. `check` is the torture: it runs whole but disturbed at every place, then many
+//! times at random, each with a seed of its own. It panics with hook and seed if the outcome differs, if the contract is
+//! broken or if anything leaks (bufs, files, contexts, wakers, jobs). Run that one again with `.seed(SEED).rounds(1)`.
+//!
+//! Panics are injected behind the module and in its own hooks, where it uses its handle or calls the next: what it holds
+//! then must be released, and the request after that must be as ever.
 //!
 //! The clock is virtual: [`Request::wake_after`](crate::Request::wake_after) does not make a test wait. Jobs run on real
 //! threads. Tests may run in parallel.

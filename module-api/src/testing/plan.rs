@@ -81,10 +81,11 @@ impl<T> Round<T> {
     }
 }
 
-/// The most places of one kind at which a whole run is disturbed.
-const MAX_PLACES: u32 = 100;
+/// How many places of one kind at the start of a whole run, and at its end, are those at which it is disturbed.
+const FIRST: u32 = 24;
+const LAST: u32 = 8;
 
-/// Runs the rounds of a test: whole, and whole but disturbed at each place that this came by; then each seed in pieces and
+/// Runs the rounds of a test: whole, and whole but disturbed at the places that this came by; then each seed in pieces and
 /// undisturbed, and disturbed at some place. After each disturbance comes one more whole run, since a request must not see
 /// what happened to the one before.
 ///
@@ -118,7 +119,7 @@ pub(crate) fn torture<T, O: PartialEq + Debug>(
 
 /// Whole runs that are disturbed, each at another place.
 fn everywhere(counts: Counts) -> impl Iterator<Item = Plan> {
-    let places = |count: u32| 1..=count.min(MAX_PLACES);
+    let places = |count: u32| (1..=count).filter(move |at| *at <= FIRST || *at > count.saturating_sub(LAST));
     let panics = places(counts.points).map(|at| Plan { module_panics_at: Some(at), ..Plan::whole() });
     let end_panics = places(counts.end).map(|at| Plan { end_panics_at: Some(at), ..Plan::whole() });
     let end_fails = places(counts.end).map(|at| Plan { end_fails_at: Some(at), ..Plan::whole() });
