@@ -56,10 +56,20 @@ impl<'h> Selection<'h> {
         Selection { data, api, cell, reserved: [0; 2], not_send: PhantomData }
     }
 
+    /// The host's services. In a test the kit may panic here: see [`crate::testing`].
+    #[inline]
+    #[track_caller]
+    fn api(&self) -> SelectionApiRef {
+        #[cfg(feature = "testing")]
+        crate::testing::point();
+        self.api
+    }
+
+    #[track_caller]
     fn number(&self, peer: usize, which: u32) -> i64 {
         let Ok(peer) = u32::try_from(peer) else { return -1 };
         // SAFETY: `data` is valid during 'h. So in all methods below.
-        unsafe { self.api.peer_number()(self.data, peer, which) }
+        unsafe { self.api().peer_number()(self.data, peer, which) }
     }
 
     /// The number of peers, backups included.
@@ -107,13 +117,13 @@ impl<'h> Selection<'h> {
     pub fn address(&self, peer: usize) -> &'h str {
         let Ok(peer) = u32::try_from(peer) else { return "" };
         // SAFETY: see `number`.
-        unsafe { self.api.peer_address()(self.data, peer) }.as_str()
+        unsafe { self.api().peer_address()(self.data, peer) }.as_str()
     }
 
     /// The client's address; `None` for a unix socket.
     pub fn client_address(&self) -> Option<IpAddr> {
         // SAFETY: see `number`.
-        let bytes = unsafe { self.api.client_address()(self.data) }.as_slice();
+        let bytes = unsafe { self.api().client_address()(self.data) }.as_slice();
         if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
             return Some(IpAddr::from(v4));
         }
@@ -123,26 +133,26 @@ impl<'h> Selection<'h> {
     /// A word that this balancer keeps for this choice; 0 at first.
     pub fn state(&self) -> u64 {
         // SAFETY: see `number`.
-        unsafe { self.api.state()(self.data, self.cell.get().module) }
+        unsafe { self.api().state()(self.data, self.cell.get().module) }
     }
 
     /// Sets that word.
     pub fn set_state(&mut self, state: u64) {
         // SAFETY: see `number`.
-        unsafe { self.api.set_state()(self.data, self.cell.get().module, state) }
+        unsafe { self.api().set_state()(self.data, self.cell.get().module, state) }
     }
 
     /// Whether a line of this level would be logged.
     pub fn logs(&self, level: Level) -> bool {
         // SAFETY: any level is allowed.
-        unsafe { self.api.logs()(level as u32) }
+        unsafe { self.api().logs()(level as u32) }
     }
 
     /// Logs a line about this choice. Use [`crate::log!`].
     pub fn log(&self, level: Level, text: fmt::Arguments<'_>) {
         let text = text.to_string();
         // SAFETY: see `number`.
-        unsafe { self.api.log()(self.data, level as u32, text.as_str().into()) }
+        unsafe { self.api().log()(self.data, level as u32, text.as_str().into()) }
     }
 }
 
@@ -229,20 +239,29 @@ impl<'a> BalancerNext<'a> {
     }
 
     /// Delegates [`Balancer::init_peer`].
+    #[track_caller]
     pub fn init_peer(self, s: &mut Selection<'_>) -> Code {
+        #[cfg(feature = "testing")]
+        crate::testing::point();
         // SAFETY: the link is alive, and the functions belong to its data.
         self.0.map_or(Code::OK, |link| unsafe { link.hooks.init_peer()(link, s) })
     }
 
     /// Delegates [`Balancer::get`].
+    #[track_caller]
     pub fn get(self, s: &mut Selection<'_>) -> Option<usize> {
+        #[cfg(feature = "testing")]
+        crate::testing::point();
         // SAFETY: as above.
         let peer = self.0.map_or(-1, |link| unsafe { link.hooks.get()(link, s) });
         usize::try_from(peer).ok()
     }
 
     /// Delegates [`Balancer::free`].
+    #[track_caller]
     pub fn free(self, s: &mut Selection<'_>, peer: usize, outcome: Outcome) {
+        #[cfg(feature = "testing")]
+        crate::testing::point();
         if let (Some(link), Ok(peer)) = (self.0, u32::try_from(peer)) {
             // SAFETY: as above.
             unsafe { link.hooks.free()(link, s, peer, outcome as u32) }

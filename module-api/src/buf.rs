@@ -299,6 +299,12 @@ impl Buf {
         self.set_flag(LAST_IN_CHAIN, last);
     }
 
+    /// The node, for the kit, which made it.
+    #[cfg(feature = "testing")]
+    pub(crate) fn node(&self) -> *const RawBuf {
+        self.0.as_ptr()
+    }
+
     /// The node, given away.
     pub(crate) fn into_raw(self) -> *mut RawBuf {
         ManuallyDrop::new(self).0.as_ptr()

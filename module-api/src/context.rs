@@ -9,6 +9,8 @@ use std::{
 
 use abi_stable::StableAbi;
 
+#[cfg(feature = "testing")]
+use crate::testing::{Counted, Kind};
 use crate::{
     host::{self, HostData, RequestApiRef},
     panic,
@@ -34,6 +36,8 @@ impl RawContext {
 struct Boxed<T> {
     /// First, so that it can be read whatever T is.
     type_id: TypeId,
+    #[cfg(feature = "testing")]
+    _counted: Counted,
     value: T,
 }
 
@@ -78,7 +82,12 @@ impl<'h, T: 'static> Context<'h, T> {
     }
 
     pub(crate) fn new(r: HostData, api: RequestApiRef, module: u32, value: T) -> Context<'h, T> {
-        let boxed = Box::new(Boxed { type_id: TypeId::of::<T>(), value });
+        let boxed = Box::new(Boxed {
+            type_id: TypeId::of::<T>(),
+            #[cfg(feature = "testing")]
+            _counted: Counted::new(Kind::Context),
+            value,
+        });
         Context { boxed: Some(boxed), r, api, module, hook: std::marker::PhantomData }
     }
 

@@ -62,7 +62,10 @@ impl<'a> HeaderNext<'a> {
 
     /// Passes the header on.
     #[inline(always)]
+    #[track_caller]
     pub fn call(self, r: &mut Request<'_>) -> Code {
+        #[cfg(feature = "testing")]
+        crate::testing::point();
         // SAFETY: the link is alive, and its function is called with the link that it belongs to.
         unsafe { (self.0.call)(self.0, r) }
     }
@@ -83,9 +86,13 @@ impl<'a> BodyNext<'a> {
 
     /// Passes a part of the body on. An empty chain means "continue with what you hold".
     #[inline(always)]
+    #[track_caller]
     pub fn call(self, r: &mut Request<'_>, chain: impl Into<Chain>) -> Code {
+        let chain = chain.into();
+        #[cfg(feature = "testing")]
+        crate::testing::point();
         // SAFETY: as in `HeaderNext::call`.
-        unsafe { (self.0.call)(self.0, r, chain.into()) }
+        unsafe { (self.0.call)(self.0, r, chain) }
     }
 }
 

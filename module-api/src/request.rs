@@ -94,23 +94,35 @@ impl<'h> Request<'h> {
         self.cell
     }
 
+    /// The host's services. In a test the kit may panic here: see [`crate::testing`].
+    #[inline]
+    #[track_caller]
+    fn api(&self) -> RequestApiRef {
+        #[cfg(feature = "testing")]
+        crate::testing::point();
+        self.api
+    }
+
     fn module(&self) -> u32 {
         self.cell.get().module
     }
 
+    #[track_caller]
     fn text(&self, which: u32) -> &'h [u8] {
         // SAFETY: `data` is valid during 'h, as is what it hands out. So in all methods below.
-        unsafe { self.api.text()(self.data, which) }.as_slice()
+        unsafe { self.api().text()(self.data, which) }.as_slice()
     }
 
+    #[track_caller]
     fn number(&self, which: u32) -> i64 {
         // SAFETY: see `text`.
-        unsafe { self.api.number()(self.data, which) }
+        unsafe { self.api().number()(self.data, which) }
     }
 
+    #[track_caller]
     fn set_number(&mut self, which: u32, value: i64) -> bool {
         // SAFETY: see `text`.
-        unsafe { self.api.set_number()(self.data, which, value) }
+        unsafe { self.api().set_number()(self.data, which, value) }
     }
 
     // ---- the request
@@ -178,7 +190,7 @@ impl<'h> Request<'h> {
     /// The n-th (from 0) request header field of this name.
     pub fn header_in_nth(&self, name: &str, nth: usize) -> Option<&'h [u8]> {
         // SAFETY: see `text`.
-        unsafe { self.api.header_in()(self.data, name.into(), nth) }.into_option().map(|value| value.as_slice())
+        unsafe { self.api().header_in()(self.data, name.into(), nth) }.into_option().map(|value| value.as_slice())
     }
 
     /// Whether the request has a precondition: one of If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since (RFC
@@ -189,7 +201,7 @@ impl<'h> Request<'h> {
 
     /// The request header fields, in the order received.
     pub fn headers_in(&self) -> impl Iterator<Item = (&'h [u8], &'h [u8])> + use<'h> {
-        let (data, api) = (self.data, self.api);
+        let (data, api) = (self.data, self.api());
         (0..).map_while(move |index| {
             // SAFETY: see `text`.
             let field = unsafe { api.header_in_at()(data, index) };
@@ -222,12 +234,12 @@ impl<'h> Request<'h> {
     /// A response header field, by name in any case; the first if there are several.
     pub fn header_out(&self, name: &str) -> Option<&'h [u8]> {
         // SAFETY: see `text`.
-        unsafe { self.api.header_out()(self.data, name.into(), 0) }.into_option().map(|value| value.as_slice())
+        unsafe { self.api().header_out()(self.data, name.into(), 0) }.into_option().map(|value| value.as_slice())
     }
 
     /// The response header fields (without those that the host writes itself: Server, Date, Content-Length, Connection).
     pub fn headers_out(&self) -> impl Iterator<Item = (&'h [u8], &'h [u8])> + use<'h> {
-        let (data, api) = (self.data, self.api);
+        let (data, api) = (self.data, self.api());
         (0..).map_while(move |index| {
             // SAFETY: see `text`.
             let field = unsafe { api.header_out_at()(data, index) };
@@ -241,19 +253,19 @@ impl<'h> Request<'h> {
     /// bound. The host logs which.
     pub fn set_header_out(&mut self, name: &str, value: impl AsRef<[u8]>) -> bool {
         // SAFETY: see `text`.
-        unsafe { self.api.set_header_out()(self.data, name.into(), value.as_ref().into(), false) }
+        unsafe { self.api().set_header_out()(self.data, name.into(), value.as_ref().into(), false) }
     }
 
     /// Adds a response header field, keeping others of this name. Otherwise like [`Request::set_header_out`].
     pub fn add_header_out(&mut self, name: &str, value: impl AsRef<[u8]>) -> bool {
         // SAFETY: see `text`.
-        unsafe { self.api.set_header_out()(self.data, name.into(), value.as_ref().into(), true) }
+        unsafe { self.api().set_header_out()(self.data, name.into(), value.as_ref().into(), true) }
     }
 
     /// Removes the response header fields of this name.
     pub fn remove_header_out(&mut self, name: &str) {
         // SAFETY: see `text`.
-        unsafe { self.api.remove_header_out()(self.data, name.into()) }
+        unsafe { self.api().remove_header_out()(self.data, name.into()) }
     }
 
     /// Whether the header has been sent.
@@ -266,7 +278,7 @@ impl<'h> Request<'h> {
     /// Sends the header through the header filters. Answers Ok, Again or Error, as the filters do.
     pub fn send_header(&mut self) -> Code {
         // SAFETY: see `text`.
-        unsafe { self.api.send_header()(self.data) }
+        unsafe { self.api().send_header()(self.data) }
     }
 
     /// Sends a part of the body through the body filters, which own it from here on.
@@ -275,7 +287,7 @@ impl<'h> Request<'h> {
     /// again when there is room.
     pub fn output(&mut self, chain: impl Into<Chain>) -> Code {
         // SAFETY: see `text`.
-        unsafe { self.api.output()(self.data, chain.into()) }
+        unsafe { self.api().output()(self.data, chain.into()) }
     }
 
     /// Sends header and a whole body at once: sets the length, and marks the end.
@@ -301,13 +313,13 @@ impl<'h> Request<'h> {
     /// more. (Input that is kept until more of it comes, as a compressor does, is not held in this sense.)
     pub fn hold(&mut self, holding: bool) {
         // SAFETY: see `text`.
-        unsafe { self.api.hold()(self.data, self.module(), holding) }
+        unsafe { self.api().hold()(self.data, self.module(), holding) }
     }
 
     /// In a header filter: this module's body filter needs memory. Files are read before the chain meets it.
     pub fn need_memory(&mut self) {
         // SAFETY: see `text`.
-        unsafe { self.api.need_memory()(self.data) }
+        unsafe { self.api().need_memory()(self.data) }
     }
 
     // ---- the request's body
@@ -315,13 +327,13 @@ impl<'h> Request<'h> {
     /// Reads the whole body into memory: Ok, or Again (the hook is called again), or a status such as 413 to answer.
     pub fn read_body(&mut self) -> Code {
         // SAFETY: see `text`.
-        unsafe { self.api.read_body()(self.data) }
+        unsafe { self.api().read_body()(self.data) }
     }
 
     /// The body that was read. The memory is shared, so that it can be asked for again.
     pub fn body(&self) -> Chain {
         // SAFETY: see `text`.
-        unsafe { self.api.body()(self.data) }
+        unsafe { self.api().body()(self.data) }
     }
 
     /// The announced length of the body: 0 if there is none, `None` if it is chunked.
@@ -337,37 +349,37 @@ impl<'h> Request<'h> {
     /// If it is of another type, which is a fault of the module.
     #[track_caller]
     pub fn context<T: 'static>(&self) -> Option<Context<'h, T>> {
-        Context::take(self.data, self.api, self.module())
+        Context::take(self.data, self.api(), self.module())
     }
 
     /// Sets this module's context, dropping the one before.
     pub fn set_context<T: 'static>(&mut self, value: T) -> Context<'h, T> {
         // The one before goes now, so that nobody finds it while the new one is checked out.
-        crate::context::discard(self.data, self.api, self.module());
-        Context::new(self.data, self.api, self.module(), value)
+        crate::context::discard(self.data, self.api(), self.module());
+        Context::new(self.data, self.api(), self.module(), value)
     }
 
     /// The value of a variable, without `$`; `None` if it is unknown or has no value.
     pub fn variable(&self, name: &str) -> Option<&'h [u8]> {
         // SAFETY: see `text`.
-        unsafe { self.api.variable()(self.data, name.into()) }.into_option().map(|value| value.as_slice())
+        unsafe { self.api().variable()(self.data, name.into()) }.into_option().map(|value| value.as_slice())
     }
 
     pub(crate) fn template(&self, id: u32) -> &'h [u8] {
         // SAFETY: see `text`.
-        unsafe { self.api.template()(self.data, id) }.as_slice()
+        unsafe { self.api().template()(self.data, id) }.as_slice()
     }
 
     /// Opens a file without blocking the loop. `Pending`: answer Again; when called again the file is there.
     pub fn open_file(&mut self, path: &[u8]) -> Opened {
         // SAFETY: see `text`.
-        unsafe { self.api.open_file()(self.data, path.into()) }.into()
+        unsafe { self.api().open_file()(self.data, path.into()) }.into()
     }
 
     /// Starts over at another URI, when the hook has returned (nginx: internal redirect). Answer what this answers.
     pub fn internal_redirect(&mut self, uri: &[u8], args: &[u8]) -> Code {
         // SAFETY: see `text`.
-        unsafe { self.api.internal_redirect()(self.data, uri.into(), args.into()) }
+        unsafe { self.api().internal_redirect()(self.data, uri.into(), args.into()) }
     }
 
     // ---- time and threads
@@ -378,14 +390,14 @@ impl<'h> Request<'h> {
     pub fn wake_after(&mut self, time: Duration) {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         // SAFETY: see `text`.
-        unsafe { self.api.wake_after()(self.data, ms) }
+        unsafe { self.api().wake_after()(self.data, ms) }
     }
 
     /// A waker for this hook, for use on any thread. For filters and handlers: upstream and balancer hooks are called when
     /// the peer does something, and are not woken.
     pub fn waker(&mut self) -> Waker {
         // SAFETY: see `text`.
-        Waker::from_raw(unsafe { self.api.waker()(self.data) })
+        Waker::from_raw(unsafe { self.api().waker()(self.data) })
     }
 
     /// Runs `work` on the thread pool. Answer Again: the hook is called again when the job is done.
@@ -393,9 +405,10 @@ impl<'h> Request<'h> {
     /// If the request ends first, because the client goes away, the work runs on and its result is dropped. `None` if the
     /// pool's queue is full.
     pub fn offload<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> Option<Job<T>> {
+        let api = self.api();
         let (job, raw) = Job::new(work);
         // SAFETY: see `text`; the job is run or dropped by the host.
-        unsafe { self.api.offload()(self.data, raw) }.then_some(job)
+        unsafe { api.offload()(self.data, raw) }.then_some(job)
     }
 
     /// A clock that never goes back, in milliseconds; it stands still during a hook.
@@ -413,14 +426,14 @@ impl<'h> Request<'h> {
     /// Whether a line of this level would be logged.
     pub fn logs(&self, level: Level) -> bool {
         // SAFETY: see `text`.
-        unsafe { self.api.logs()(self.data, level as u32) }
+        unsafe { self.api().logs()(self.data, level as u32) }
     }
 
     /// Logs a line about this request. Use [`crate::log!`].
     pub fn log(&self, level: Level, text: fmt::Arguments<'_>) {
         let text = text.to_string();
         // SAFETY: see `text`.
-        unsafe { self.api.log()(self.data, level as u32, text.as_str().into()) }
+        unsafe { self.api().log()(self.data, level as u32, text.as_str().into()) }
     }
 }
 

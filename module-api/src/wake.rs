@@ -7,6 +7,8 @@ use std::{
 
 use abi_stable::StableAbi;
 
+#[cfg(feature = "testing")]
+use crate::testing::{Counted, Kind};
 use crate::{host, module, panic, running::Hook};
 
 /// A waker in the ABI: a counted pointer of the host.
@@ -84,7 +86,11 @@ unsafe impl Send for RawJob {}
 /// The result of work that was handed to the thread pool.
 ///
 /// Keep it in the request's context; the hook that offloaded the work is called again when it is done.
-pub struct Job<T>(Arc<Mutex<State<T>>>);
+pub struct Job<T> {
+    state: Arc<Mutex<State<T>>>,
+    #[cfg(feature = "testing")]
+    _counted: Counted,
+}
 
 enum State<T> {
     Running,
@@ -104,14 +110,19 @@ impl<T: Send + 'static> Job<T> {
                 *lock(&result) = State::Done(value);
             }
         });
-        (Job(state), raw)
+        let job = Job {
+            state,
+            #[cfg(feature = "testing")]
+            _counted: Counted::new(Kind::Job),
+        };
+        (job, raw)
     }
 
     /// The result, once; `None` while it is not there.
     ///
     /// An error if the work panicked (which has been logged).
     pub fn poll(&mut self) -> Option<Result<T, JobFailed>> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         match std::mem::replace(&mut *state, State::Failed) {
             State::Running => {
                 *state = State::Running;

@@ -20,6 +20,12 @@ fn the_fewest_connections() {
 }
 
 #[test]
+fn keeps_the_contract_of_a_balancer() {
+    let (mut balancer, mut last) = (HelloBalancer, FirstAvailable);
+    testing::balancer(&mut balancer, &[("a", 1), ("b", 1), ("c", 1)]).then(&mut last).check(&[CLIENT, "2001:db8::1"]);
+}
+
+#[test]
 fn backups_are_left_to_the_next_balancer() {
     let mut balancer = HelloBalancer;
     let test = BalancerTest::try_new(&mut balancer, &[("a", 1)], &[("b", 1)]).expect("valid");

@@ -1,31 +1,30 @@
 //! Tests of balancers.
 
+mod check;
+mod selection;
+
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     fmt,
     marker::PhantomData,
-    net::IpAddr,
     ptr,
     rc::Rc,
 };
 
-use abi_stable::{
-    prefix_type::PrefixTypeTrait,
-    std_types::{RSlice, RStr},
-};
+use abi_stable::prefix_type::PrefixTypeTrait;
 
 use super::{
-    Line, Panic, expect_none,
-    host::{self, Kit, MODULE},
+    Line, Panic,
+    host::{self, MODULE},
+    inject::Injected,
 };
 use crate::{
-    Balancer, BalancerNext, Config, Level, Outcome, Selection,
-    balancer::{BalancerHooks, BalancerHooksRef, BalancerLink, peer_number},
+    Balancer, BalancerNext, Config, Outcome, Selection,
+    balancer::{BalancerHooks, BalancerHooksRef, BalancerLink},
     config::{ConfigErrors, Field, Table},
-    host::{HostData, SelectionApi, SelectionApiRef},
-    running::Running,
 };
+use selection::Choice;
+pub(crate) use selection::table;
 
 /// Starts a test of a balancer with these peers: their addresses and weights. Runs the balancer's `init_upstream`.
 ///
@@ -63,6 +62,13 @@ pub struct BalancerTest<'a> {
     peers: Vec<Peer>,
     log: RefCell<Vec<Line>>,
     panics: RefCell<Vec<Panic>>,
+    seed: u64,
+    rounds: u64,
+    /// Points in hooks that were passed in this round, and at which of them to panic.
+    points: Cell<u32>,
+    panic_at: Cell<Option<u32>>,
+    /// The round of `check`, for its messages.
+    when: RefCell<String>,
     lifetime: PhantomData<&'a mut ()>,
 }
 
@@ -104,6 +110,11 @@ impl<'a> BalancerTest<'a> {
             peers: peers.collect(),
             log: RefCell::default(),
             panics: RefCell::default(),
+            seed: 1,
+            rounds: 120,
+            points: Cell::new(0),
+            panic_at: Cell::new(None),
+            when: RefCell::default(),
             lifetime: PhantomData,
         };
         test.with(balancer)
@@ -123,7 +134,7 @@ impl<'a> BalancerTest<'a> {
 
     fn with<B: Balancer>(mut self, balancer: &'a mut B) -> Result<BalancerTest<'a>, String> {
         host::set_up();
-        let hooks: BalancerHooksRef = BalancerHooks::of::<B>().leak_into_prefix();
+        let hooks: BalancerHooksRef = BalancerHooks::of::<Injected<B>>().leak_into_prefix();
         let data = ptr::from_mut(balancer).cast::<()>();
         let module = MODULE + self.links.len() as u32;
         let choice = Choice::new(&self, None);
@@ -199,6 +210,18 @@ impl<'a> BalancerTest<'a> {
         counts
     }
 
+    /// The seed of the first round of `check`; 1 without.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// How many rounds `check` runs; 120 without.
+    pub fn rounds(mut self, rounds: u64) -> Self {
+        self.rounds = rounds;
+        self
+    }
+
     /// What was logged so far.
     pub fn log(&self) -> Vec<Line> {
         self.log.borrow().clone()
@@ -243,7 +266,7 @@ impl Choosing<'_> {
         let next = self.test.next();
         let peer = self.choice.call(|s| next.get(s))?;
         let available = self.test.peers.get(peer).is_some_and(|_| self.choice.is_available(peer));
-        assert!(available, "the balancer chose peer {peer}, which does not exist or is not available");
+        assert!(available, "{}get chose peer {peer}, which does not exist or is not available", self.test.prefix());
         self.choice.tried.borrow_mut().push(peer);
         let connections = &self.test.peers[peer].connections;
         connections.set(connections.get() + 1);
@@ -268,117 +291,4 @@ impl Drop for Choosing<'_> {
     fn drop(&mut self) {
         self.free(Outcome::Ok);
     }
-}
-
-/// The state behind a [`Selection`].
-struct Choice<'a> {
-    test: &'a BalancerTest<'a>,
-    address: Vec<u8>,
-    states: RefCell<HashMap<u32, u64>>,
-    tried: RefCell<Vec<usize>>,
-}
-
-impl<'a> Choice<'a> {
-    fn new(test: &'a BalancerTest<'a>, client: Option<IpAddr>) -> Choice<'a> {
-        let address = match client {
-            Some(IpAddr::V4(v4)) => v4.octets().to_vec(),
-            Some(IpAddr::V6(v6)) => v6.octets().to_vec(),
-            None => Vec::new(),
-        };
-        Choice { test, address, states: RefCell::default(), tried: RefCell::default() }
-    }
-
-    /// Calls a hook with a handle of this choice.
-    #[track_caller]
-    fn call<T>(&self, hook: impl FnOnce(&mut Selection<'_>) -> T) -> T {
-        let (kit, guard) = Kit::start();
-        // SAFETY: this value outlives the call, and the handle does not; this is the thread's cell.
-        let mut s = unsafe { Selection::new(ptr::from_ref(self).cast(), host::selections(), host::cell()) };
-        let answer = hook(&mut s);
-        drop(guard);
-        assert_eq!(host::cell().get(), Running::HOST, "the cell that says who runs was not restored");
-        expect_none(&kit.leaks(), "the balancer leaks");
-        self.test.panics.borrow_mut().extend(kit.panics());
-        self.test.log.borrow_mut().extend(kit.lines());
-        answer
-    }
-
-    fn is_available(&self, at: usize) -> bool {
-        self.test.peers.get(at).is_some_and(|peer| {
-            let most = peer.max_connections.get();
-            let room = most == 0 || peer.connections.get() < most;
-            !peer.down.get() && !peer.failed.get() && room && !self.tried.borrow().contains(&at)
-        })
-    }
-}
-
-pub(crate) fn table() -> SelectionApiRef {
-    SelectionApi { peer_number: number, peer_address, client_address, state, set_state, logs, log }.leak_into_prefix()
-}
-
-/// The choice behind the pointer in a handle.
-///
-/// # Safety
-/// `s` is the pointer of a handle that `Choice::call` made, during the hook that was given it.
-unsafe fn choice<'a>(s: HostData) -> &'a Choice<'a> {
-    // SAFETY: the choice outlives the hook, and is only ever shared.
-    unsafe { &*s.cast::<Choice<'_>>() }
-}
-
-unsafe extern "C" fn number(s: HostData, peer: u32, which: u32) -> i64 {
-    // SAFETY: called through a handle. So in all functions below.
-    let choice = unsafe { choice(s) };
-    if which == peer_number::COUNT {
-        return choice.test.peers.len() as i64;
-    }
-    let Some(found) = choice.test.peers.get(peer as usize) else {
-        return -1;
-    };
-    match which {
-        peer_number::WEIGHT => i64::from(found.weight),
-        peer_number::BACKUP => i64::from(found.backup),
-        peer_number::AVAILABLE => i64::from(choice.is_available(peer as usize)),
-        peer_number::CONNECTIONS => i64::from(found.connections.get()),
-        peer_number::FAILS => i64::from(found.fails.get()),
-        peer_number::DOWN => i64::from(found.down.get()),
-        peer_number::MAX_FAILS => i64::from(found.max_fails.get()),
-        _ => -1,
-    }
-}
-
-unsafe extern "C" fn peer_address(s: HostData, peer: u32) -> RStr<'static> {
-    // SAFETY: as above.
-    let choice = unsafe { choice(s) };
-    let address = choice.test.peers.get(peer as usize).map_or("", |peer| peer.address.as_str());
-    // SAFETY: the peers of a test stay as they are while it is used, and handles give the text out for no longer than the
-    // hook.
-    unsafe { RStr::from_raw_parts(address.as_ptr(), address.len()) }
-}
-
-unsafe extern "C" fn client_address(s: HostData) -> RSlice<'static, u8> {
-    // SAFETY: as above.
-    let address = &unsafe { choice(s) }.address;
-    // SAFETY: as in `peer_address`.
-    unsafe { RSlice::from_raw_parts(address.as_ptr(), address.len()) }
-}
-
-unsafe extern "C" fn state(s: HostData, module: u32) -> u64 {
-    // SAFETY: as above.
-    unsafe { choice(s) }.states.borrow().get(&module).copied().unwrap_or(0)
-}
-
-unsafe extern "C" fn set_state(s: HostData, module: u32, state: u64) {
-    // SAFETY: as above.
-    unsafe { choice(s) }.states.borrow_mut().insert(module, state);
-}
-
-unsafe extern "C" fn logs(_: u32) -> bool {
-    true
-}
-
-unsafe extern "C" fn log(s: HostData, level: u32, message: RStr<'_>) {
-    let level = Level::from_number(level);
-    // SAFETY: as above.
-    let choice = unsafe { choice(s) };
-    choice.test.log.borrow_mut().push(Line { level, text: message.to_string() });
 }

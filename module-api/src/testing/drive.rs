@@ -2,9 +2,10 @@
 
 use super::{
     Output,
-    end::INJECTED,
-    host::{self, Kit},
-    random::Random,
+    event::PATIENCE,
+    host::{self, MODULE},
+    kit::{INJECTED, Kit},
+    plan::{Counts, Plan, Round},
     request::{Links, Spec, State, is_filter},
 };
 use crate::{
@@ -18,30 +19,6 @@ const MAX_STEPS: u32 = 200_000;
 /// Continuations without any effect before the module counts as stuck.
 const MAX_IDLE: u32 = 100;
 
-/// How a request is run.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Plan {
-    /// The seed of what is random; nothing is without one.
-    pub(crate) seed: Option<u64>,
-    /// Whether services and the end answer Again at random.
-    pub(crate) again: bool,
-    /// After how many hooks the client goes away.
-    pub(crate) close_after: Option<u32>,
-    /// At which call the end of the chain panics.
-    pub(crate) panic_at: Option<u32>,
-}
-
-impl Plan {
-    pub(crate) fn random(&self) -> Option<Random> {
-        self.seed.map(Random::new)
-    }
-
-    /// Whether the response comes out as if nothing had happened.
-    pub(crate) fn is_kind(&self) -> bool {
-        self.close_after.is_none() && self.panic_at.is_none()
-    }
-}
-
 /// What happened next.
 enum Step {
     /// There is room again, or a filter holds data: the chain is continued.
@@ -53,30 +30,35 @@ enum Step {
 }
 
 /// Runs a request from its making to its end, and says what came of it and what broke the contract.
-pub(crate) fn run(
-    spec: &Spec,
-    links: &Links,
-    plan: &Plan,
-    drive: impl FnOnce(&State) -> Code,
-) -> (Output, Vec<String>) {
+pub(crate) fn run(spec: &Spec, links: &Links, plan: &Plan, drive: impl FnOnce(&State) -> Code) -> Round<Output> {
     let (kit, _guard) = Kit::start();
+    kit.set_panic_at(plan.module_panics_at);
     let again = plan.random().filter(|_| plan.again);
     let mut state = State::new(spec, &kit, again, links.clone());
     state.close_after = plan.close_after;
-    state.end.panic_at.set(plan.panic_at);
+    state.end.panic_at.set(plan.end_panics_at);
+    state.end.fail_at.set(plan.end_fails_at);
     let code = drive(&state);
+    let counts = Counts { hooks: state.calls.get(), end: state.end.calls.get(), points: kit.points() };
+    let shared = state.shared.clone();
+    for hook in shared.join_jobs(PATIENCE) {
+        state.fault(format!("a job that {} has posted does not come to an end", hook.hook.name()));
+    }
     let mut output = Output::of(&state, code);
-    if !state.closed() {
+    if !state.given_up() {
         state.check_end(&output);
     }
+    let disturbed = state.given_up();
     let mut faults = state.faults.take();
     drop(state);
+    shared.join_wakers();
     output.log = kit.lines();
     output.panics = kit.panics();
     let module_panics = output.panics.iter().filter(|panic| panic.message != INJECTED);
     faults.extend(module_panics.filter(|_| plan.seed.is_some()).map(|panic| panic.to_string()));
+    faults.extend(kit.faults());
     faults.extend(kit.leaks());
-    (output, faults)
+    Round { faults, panics: output.panics.clone(), failed: kit.failed(), counts, disturbed, output }
 }
 
 impl State {
@@ -87,7 +69,7 @@ impl State {
 
     /// Whether the request is over before its time.
     pub(crate) fn given_up(&self) -> bool {
-        self.closed() || self.kit.panicked()
+        self.closed() || self.kit.panicked() || self.end.has_failed()
     }
 
     /// A handle for one hook.
@@ -120,7 +102,8 @@ impl State {
     /// Runs the body filters.
     pub(crate) fn output(&self, chain: Chain) -> Code {
         if !self.header_sent.get() {
-            self.fault("output() before send_header() answered Ok or Again");
+            let hook = host::cell().get().hook.name();
+            self.fault(format!("output() in {hook} before send_header() answered Ok or Again"));
         }
         if chain.has_last() {
             self.last_sent.set(true);
@@ -160,14 +143,14 @@ impl State {
             }
             match self.next_step() {
                 Step::Continue => {
-                    let answer = self.call(|_| self.pass(Chain::new()));
+                    let answer = self.go_on();
                     if answer == Code::ERROR {
                         return answer;
                     }
                     // There is room again: a handler that has more to send is called again.
                     if waits(code) && !self.end.is_pending() && !self.last_sent.get() && self.links.handler.is_some() {
-                        code = handler(Running { module: host::MODULE, hook: Hook::CONTENT });
-                    } else if !waits(code) || self.last_sent.get() {
+                        code = handler(Running { module: MODULE, hook: Hook::CONTENT });
+                    } else if self.last_sent.get() && matches!(code, Code::OK | Code::AGAIN | Code::DONE) {
                         code = answer;
                     }
                 }
@@ -197,12 +180,34 @@ impl State {
         code
     }
 
+    /// Lets what the end has accepted leave: for a producer that has nothing more to send.
+    pub(crate) fn drain(&self) -> Code {
+        let mut code = Code::OK;
+        for _ in 0..MAX_STEPS {
+            if self.given_up() || code == Code::ERROR || !self.end.is_pending() {
+                return code;
+            }
+            code = self.go_on();
+        }
+        self.fault(self.why_stuck(code));
+        code
+    }
+
     /// One step, if there is one: for tests that send the next part of the body before all of the last has left.
     pub(crate) fn step(&self) -> Code {
         match self.next_step() {
             Step::Stuck => Code::OK,
-            _ => self.call(|_| self.pass(Chain::new())),
+            Step::Continue => self.go_on(),
+            Step::Hook(_) => self.call(|_| self.pass(Chain::new())),
         }
+    }
+
+    /// There is room: what waits at the end leaves, and filters go on with what they hold.
+    fn go_on(&self) -> Code {
+        if self.end.flush_header() && self.holds.borrow().is_empty() {
+            return Code::OK;
+        }
+        self.call(|_| self.pass(Chain::new()))
     }
 
     fn next_step(&self) -> Step {
@@ -244,35 +249,42 @@ impl State {
 
     fn why_stuck(&self, code: Code) -> String {
         if self.end.is_pending() {
-            return "the end of the chain waits to be continued, but a filter does not pass an empty chain on"
+            return "the end of the chain waits to be continued, but a body_filter does not pass an empty chain on"
                 .to_string();
         }
         let holders = self.holds.borrow();
         if !holders.is_empty() {
-            return format!("a filter holds data for ever: hold(true) of module {}", holders[0]);
+            return format!("a filter holds data for ever: hold(true) in body_filter of module {}", holders[0]);
         }
         if self.last_sent.get() {
-            return "last_buf went into the chain of filters, but did not come out, and nobody holds data".to_string();
+            return "last_buf went into the chain of filters, but did not come out of body_filter, and nobody holds data"
+                .to_string();
         }
-        format!("the module answered {code:?}, but nothing will ever call it again")
+        format!("{} answered {code:?}, but nothing will ever call it again", self.producer.get())
     }
 
-    /// What must hold when a response has come to its end.
+    /// What must hold when a response has come to its end. A timer that still runs is no fault, since none can be taken
+    /// back; it is noted.
     fn check_end(&self, output: &Output) {
+        for (hook, _) in &*self.timers.borrow() {
+            self.kit.note(crate::Level::Debug, &format!("a timer of {} still ran at the end", hook.hook.name()));
+        }
         if output.failed() || !output.header_sent || self.spec.header_only(output.status) {
             return;
         }
+        let hook = self.producer.get();
         if self.last_sent.get() && self.end.last.get() != 1 {
-            self.fault(format!("last_buf came {} times", self.end.last.get()));
+            self.fault(format!("last_buf came {} times, see {hook}", self.end.last.get()));
         }
         if !self.holds.borrow().is_empty() {
-            self.fault("hold() is still set at the end");
+            self.fault("hold() is still set at the end, see body_filter");
         }
         if let Some(length) = output.content_length
             && self.end.last.get() == 1
             && length != output.body.len() as u64
         {
-            self.fault(format!("the content length is {length}, but the body has {} bytes", output.body.len()));
+            let len = output.body.len();
+            self.fault(format!("the content length is {length}, but the body has {len} bytes, see {hook}"));
         }
     }
 
@@ -281,6 +293,8 @@ impl State {
         let Some(link) = self.links.handler else {
             return Code::DECLINED;
         };
+        self.producer.set(if phase == Phase::Content { "content" } else { "handler" });
+        self.log_phase.set(phase == Phase::Log);
         // SAFETY: the link's data are borrowed by the test that made the links.
         self.call(|r| unsafe { link.call(r, phase) })
     }

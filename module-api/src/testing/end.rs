@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use super::{
     host,
+    kit::{INJECTED, INNER},
     request::{FieldOf, State},
 };
 use crate::{
@@ -13,18 +14,14 @@ use crate::{
     running::Hook,
 };
 
-/// The slot of the kit's own inner filter, which panics when a test wants it to.
-pub(crate) const INNER: u32 = 1000;
-
-/// The text of that panic.
-pub(crate) const INJECTED: &str = "injected by the kit";
-
 /// What has reached the end.
 #[derive(Default)]
 pub(crate) struct End {
     /// The header as it was when it came here.
     pub(crate) head: RefCell<Option<Head>>,
     pub(crate) body: RefCell<Vec<u8>>,
+    /// The header was accepted, but has not gone.
+    header_waits: Cell<bool>,
     /// Accepted, but not gone.
     pending: RefCell<Chain>,
     pub(crate) unsent: Cell<u64>,
@@ -37,6 +34,8 @@ pub(crate) struct End {
     pub(crate) calls: Cell<u32>,
     /// At which call it panics.
     pub(crate) panic_at: Cell<Option<u32>>,
+    /// From which call on it answers Error: the connection is broken.
+    pub(crate) fail_at: Cell<Option<u32>>,
 }
 
 /// The header of a response.
@@ -50,7 +49,17 @@ pub(crate) struct Head {
 impl End {
     /// Whether something was accepted that has not left.
     pub(crate) fn is_pending(&self) -> bool {
-        !self.pending.borrow().is_empty()
+        self.header_waits.get() || !self.pending.borrow().is_empty()
+    }
+
+    /// There is room: the header leaves. True if it had waited, and nothing else does.
+    pub(crate) fn flush_header(&self) -> bool {
+        self.header_waits.replace(false) && !self.is_pending()
+    }
+
+    /// Whether it answers Error.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.fail_at.get().is_some_and(|at| self.calls.get() >= at)
     }
 
     fn count_call(&self) {
@@ -78,18 +87,33 @@ pub(crate) unsafe extern "C" fn body(_: &BodyLink, r: &mut Request<'_>, chain: C
 }
 
 impl State {
-    fn receive_header(&self) -> Code {
+    /// What the end does when the request has failed: it takes nothing any more.
+    fn refuses(&self) -> bool {
         self.end.count_call();
+        if self.end.has_failed() {
+            self.kit.fail_end();
+        }
+        self.end.has_failed() || self.kit.panicked()
+    }
+
+    fn receive_header(&self) -> Code {
+        if self.refuses() {
+            return Code::ERROR;
+        }
         if self.header_sent.replace(true) {
             self.fault("the header was passed on twice");
         }
         let (status, content_length) = (self.status.get(), self.content_length.get());
         let headers = self.headers_out.borrow().clone();
         *self.end.head.borrow_mut() = Some(Head { status, headers, content_length });
-        Code::OK
+        self.end.header_waits.set(self.one_in(3));
+        if self.end.header_waits.get() { Code::AGAIN } else { Code::OK }
     }
 
     fn receive(&self, chain: Chain) -> Code {
+        if self.refuses() {
+            return Code::ERROR;
+        }
         if !self.header_sent.get() {
             self.fault("a part of the body was passed on before the header");
         }
@@ -97,10 +121,10 @@ impl State {
         let end = &self.end;
         end.pending.borrow_mut().append(chain);
         end.unsent.set(end.unsent.get() + came);
-        end.count_call();
         if end.is_pending() && self.one_in(3) {
             return Code::AGAIN;
         }
+        end.header_waits.set(false);
         loop {
             // The borrow ends before the buf is dropped, which may run code of the module.
             let next = end.pending.borrow_mut().pop();

@@ -6,14 +6,18 @@ use std::{
     time::Duration,
 };
 
-use super::host::Kit;
+use super::kit::{Counted, Kind, Kit};
 use crate::{
     running::Running,
     wake::{RawJob, RawWaker},
 };
 
-/// How long the kit waits, in real time, for a waker that somebody still has. Only a broken module makes it wait so long.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the kit waits, in real time, for a job, or for a waker that somebody still has. Only a broken module makes it
+/// wait so long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long wakers may outlive their request: a thread of the module may have one, and gives it up when it has used it.
+const PARTING: Duration = Duration::from_secs(5);
 
 /// The part of a request that other threads reach.
 #[derive(Default)]
@@ -25,7 +29,8 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Inner {
     woken: Vec<Running>,
-    jobs: usize,
+    /// The hooks whose jobs run.
+    jobs: Vec<Running>,
     wakers: usize,
 }
 
@@ -46,26 +51,34 @@ impl Shared {
 
     /// Waits for a job to end; `None` if there is none.
     pub(crate) fn wait_for_job(&self) -> Option<Running> {
-        let wait = |inner: &mut Inner| inner.jobs > 0 && inner.woken.is_empty();
-        let mut inner = self.changed.wait_while(self.lock(), wait).unwrap_or_else(PoisonError::into_inner);
-        inner.woken.pop()
+        let wait = |inner: &mut Inner| !inner.jobs.is_empty() && inner.woken.is_empty();
+        self.wait(PATIENCE, wait).woken.pop()
     }
 
     /// Waits for a waker to be used; `None` if nobody has one.
     pub(crate) fn wait_for_waker(&self) -> Option<Running> {
         let wait = |inner: &mut Inner| inner.wakers > 0 && inner.woken.is_empty();
-        let waited = self.changed.wait_timeout_while(self.lock(), PATIENCE, wait);
-        waited.unwrap_or_else(PoisonError::into_inner).0.woken.pop()
+        self.wait(PATIENCE, wait).woken.pop()
     }
 
-    /// Waits until no job runs: a job keeps its request alive.
-    pub(crate) fn join_jobs(&self) {
-        drop(self.changed.wait_while(self.lock(), |inner| inner.jobs > 0));
+    /// Waits until no job runs any more. The hooks whose jobs do not come to an end in time.
+    pub(crate) fn join_jobs(&self, time: Duration) -> Vec<Running> {
+        self.wait(time, |inner| !inner.jobs.is_empty()).jobs.clone()
+    }
+
+    /// Waits until nobody has a waker any more. Those that are left are told as leaks.
+    pub(crate) fn join_wakers(&self) {
+        drop(self.wait(PARTING, |inner| inner.wakers > 0));
+    }
+
+    fn wait(&self, time: Duration, wait: impl FnMut(&mut Inner) -> bool) -> MutexGuard<'_, Inner> {
+        let waited = self.changed.wait_timeout_while(self.lock(), time, wait);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Runs a job on a thread of its own. The hook is woken when it is done.
     pub(crate) fn offload(self: &Arc<Shared>, kit: &Arc<Kit>, hook: Running, job: RawJob) {
-        self.change(|inner| inner.jobs += 1);
+        self.change(|inner| inner.jobs.push(hook));
         let (shared, kit) = (self.clone(), kit.clone());
         thread::spawn(move || {
             let job = job;
@@ -75,7 +88,9 @@ impl Shared {
                 unsafe { (job.run)(job.ptr) }
             }
             shared.change(|inner| {
-                inner.jobs -= 1;
+                if let Some(at) = inner.jobs.iter().position(|job| *job == hook) {
+                    inner.jobs.swap_remove(at);
+                }
                 inner.woken.push(hook);
             });
         });
@@ -84,7 +99,7 @@ impl Shared {
     /// A waker for this hook.
     pub(crate) fn waker(self: &Arc<Shared>, hook: Running) -> RawWaker {
         self.change(|inner| inner.wakers += 1);
-        let share = Arc::new(Share { shared: self.clone(), hook });
+        let share = Arc::new(Share { shared: self.clone(), hook, _counted: Counted::new(Kind::Waker) });
         RawWaker { ptr: Arc::into_raw(share).cast(), wake, clone, drop: release }
     }
 }
@@ -93,6 +108,7 @@ impl Shared {
 struct Share {
     shared: Arc<Shared>,
     hook: Running,
+    _counted: Counted,
 }
 
 unsafe extern "C" fn wake(ptr: *const ()) {
@@ -117,5 +133,30 @@ unsafe extern "C" fn clone(ptr: *const ()) -> *const () {
 unsafe extern "C" fn release(ptr: *const ()) {
     // SAFETY: as in `wake`; the caller gives its share up.
     let share = unsafe { Arc::from_raw(ptr.cast::<Share>()) };
-    share.shared.change(|inner| inner.wakers -= 1);
+    let shared = share.shared.clone();
+    // First, so that who waits for the last one does not find it still counted.
+    drop(share);
+    shared.change(|inner| inner.wakers -= 1);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::{Job, running::Hook};
+
+    #[test]
+    fn a_job_that_does_not_end_is_told_with_its_hook() {
+        let (kit, _guard) = Kit::start();
+        let shared = Arc::new(Shared::default());
+        let (go, wait) = channel::<()>();
+        let (_job, raw) = Job::new(move || wait.recv().is_err());
+        let hook = Running { module: 1, hook: Hook::CONTENT };
+        shared.offload(&kit, hook, raw);
+        assert_eq!(shared.join_jobs(Duration::ZERO), [hook]);
+        drop(go);
+        assert_eq!(shared.join_jobs(PATIENCE), []);
+        assert_eq!(shared.woken(), Some(hook));
+    }
 }

@@ -6,10 +6,11 @@ use bytes::Bytes;
 
 use super::{
     Common, Outcome, Output, common,
-    drive::{Plan, run},
-    end::INJECTED,
+    drive::run,
     expect_none,
     host::{self, MODULE},
+    inject::Injected,
+    plan::{Plan, Round, torture},
     random::Random,
     request::{Links, State},
 };
@@ -54,7 +55,7 @@ impl<'a> FilterTest<'a> {
 
     /// Puts another filter behind.
     pub fn then<F: Filter>(mut self, filter: &'a F) -> Self {
-        let hooks = FilterHooks::of::<F>();
+        let hooks = FilterHooks::of::<Injected<F>>();
         let (data, module) = (ptr::from_ref(filter).cast(), MODULE + self.filters.len() as u32);
         let header = HeaderLink { call: hooks.header, data, next: ptr::null(), module, reserved: [0; 2] };
         let body =
@@ -99,33 +100,24 @@ impl<'a> FilterTest<'a> {
     /// As [`FilterTest::run`].
     #[track_caller]
     pub fn run_chains(&self, chains: impl Fn(&Bytes) -> Vec<Chain>) -> Output {
-        let (output, faults) = self.run_plan(&Plan::default(), |body, _| chains(body));
-        expect_none(&faults, "the filter broke the contract");
-        output
+        let round = self.run_plan(&Plan::default(), |body, _| chains(body));
+        expect_none(&round.faults, "the filter broke the contract");
+        round.output
     }
 
-    /// The torture: whole, in random pieces (of one byte, empty, flushed, in a file), with an end that answers Again, with
-    /// clients that leave, with panics further on. Everything that is complete must be as when it is run whole.
+    /// The torture: whole, in random pieces (of one byte, empty, flushed, in a file), with an end that answers Again or
+    /// Error to header and body, with clients that leave, with panics further on and in the filter itself. Everything that
+    /// is complete must be as when it is run whole, also in the request after.
     ///
     /// # Panics
     /// If it is not, with the seed.
     #[track_caller]
     pub fn check(&self) {
-        let (expected, faults) =
-            self.run_plan(&Plan { seed: Some(0), ..Plan::default() }, |body, _| vec![whole(body, 0)]);
-        expect_none(&faults, "run whole");
-        let expected = self.outcome(&expected);
-        for seed in self.common.seed..self.common.seed + self.common.rounds {
-            let plan = plan(seed, self.body.len());
-            let when = format!("seed {seed}, {plan:?}");
-            let (output, faults) = self.run_plan(&plan, split);
-            expect_none(&faults, &when);
-            let injected = output.panics.iter().any(|panic| panic.message == INJECTED);
-            if plan.is_kind() || (plan.panic_at.is_some() && !injected) {
-                let _told = TellOnPanic(&when);
-                assert_eq!(self.outcome(&output), expected, "{when}: another outcome than when run whole");
-            }
-        }
+        let run = |plan: &Plan| match plan.split {
+            true => self.run_plan(plan, split),
+            false => self.run_plan(plan, |body, _| vec![whole(body, 0)]),
+        };
+        torture(&self.common, run, |output| self.outcome(output), |a, b| a.blame(b, "header_filter", "body_filter"));
     }
 
     /// What must be the same however the response came in pieces.
@@ -133,7 +125,7 @@ impl<'a> FilterTest<'a> {
         output.outcome(&(self.decode)(&output.body))
     }
 
-    fn run_plan(&self, plan: &Plan, chains: impl Fn(&Bytes, &Random) -> Vec<Chain>) -> (Output, Vec<String>) {
+    fn run_plan(&self, plan: &Plan, chains: impl Fn(&Bytes, &Random) -> Vec<Chain>) -> Round<Output> {
         let mut links = Links::new();
         self.filters.iter().rev().for_each(|(header, body)| links.push(*header, *body));
         let random = Random::new(plan.seed.unwrap_or_default());
@@ -153,8 +145,8 @@ impl<'a> FilterTest<'a> {
         if code != Code::OK && code != Code::AGAIN {
             return code;
         }
-        if !state.header_sent.get() && !state.kit.panicked() {
-            state.fault(format!("the header filter answered {code:?} without passing the header on"));
+        if !state.header_sent.get() && !state.given_up() {
+            state.fault(format!("header_filter answered {code:?} without passing the header on"));
             return code;
         }
         if state.spec.header_only(state.status.get()) {
@@ -174,36 +166,12 @@ impl<'a> FilterTest<'a> {
     }
 }
 
-/// Says which round it was if the test's own `decode` panics.
-struct TellOnPanic<'a>(&'a str);
-
-impl Drop for TellOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("in the round with {}", self.0);
-        }
-    }
-}
-
 /// The whole body in one buf, or with a file handle.
 fn whole(body: &Bytes, flags: u32) -> Chain {
     let mut buf = if flags == 0 { Buf::from_other_image(body) } else { Buf::from(body.clone()) };
     buf.set_last(true);
     buf.set_last_in_chain(true);
     Chain::from(buf)
-}
-
-/// What is unusual in this round.
-fn plan(seed: u64, len: usize) -> Plan {
-    let random = Random::new(seed ^ 0x5EED);
-    let at = 1 + random.below(4 + len.min(12)) as u32;
-    let kind = seed % 4;
-    let plan = Plan { seed: Some(seed), again: kind != 0, ..Plan::default() };
-    match kind {
-        2 => Plan { close_after: Some(at), ..plan },
-        3 => Plan { panic_at: Some(at), ..plan },
-        _ => plan,
-    }
 }
 
 /// The body in random pieces, in random chains.

@@ -4,11 +4,11 @@ use std::{marker::PhantomData, ptr};
 
 use super::{
     Common, Output, common,
-    drive::{Plan, run},
-    end::INJECTED,
+    drive::run,
     expect_none,
     host::MODULE,
-    random::Random,
+    inject::Injected,
+    plan::{Plan, Round, torture},
     request::{Links, Source},
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 
 /// Starts a test of a content handler.
 pub fn content<H: Content>(handler: &H) -> HandlerTest<'_> {
-    HandlerTest::new(HandlerHooks::of_content::<H>(), ptr::from_ref(handler).cast(), Phase::Content)
+    HandlerTest::new(HandlerHooks::of_content::<Injected<H>>(), ptr::from_ref(handler).cast(), Phase::Content)
 }
 
 /// Starts a test of a phase handler, in one of its phases.
@@ -28,7 +28,7 @@ pub fn content<H: Content>(handler: &H) -> HandlerTest<'_> {
 #[track_caller]
 pub fn handler<H: PhaseHandler>(handler: &H, phase: Phase) -> HandlerTest<'_> {
     assert!(H::PHASES.contains(&phase), "the handler is not asked in the phase {}", phase.name());
-    HandlerTest::new(HandlerHooks::of_phases::<H>(), ptr::from_ref(handler).cast(), phase)
+    HandlerTest::new(HandlerHooks::of_phases::<Injected<H>>(), ptr::from_ref(handler).cast(), phase)
 }
 
 /// A test of a handler: see [`content`] and [`handler`].
@@ -90,39 +90,24 @@ impl HandlerTest<'_> {
     /// If the contract is broken or something leaks. A module that panics does not make it panic: see `panics`.
     #[track_caller]
     pub fn run(&self) -> Output {
-        let (output, faults) = self.run_plan(&Plan::default());
-        expect_none(&faults, "the handler broke the contract");
-        output
+        let round = self.run_plan(&Plan::default());
+        expect_none(&round.faults, "the handler broke the contract");
+        round.output
     }
 
-    /// The torture: files that are not there at once, a body that comes piece by piece, output that answers Again, clients
-    /// that leave, panics in the filters. Everything that is complete must be as [`HandlerTest::run`] has it.
+    /// The torture: files that are not there at once, a body that comes piece by piece, header and body that answer Again
+    /// or Error, clients that leave, panics in the filters and in the handler itself. Everything that is complete must be
+    /// as [`HandlerTest::run`] has it, also in the request after.
     ///
     /// # Panics
     /// If it is not, with the seed.
     #[track_caller]
     pub fn check(&self) {
-        let (expected, faults) = self.run_plan(&Plan { seed: Some(0), ..Plan::default() });
-        expect_none(&faults, "run without anything unusual");
-        let expected = expected.outcome(&expected.body);
-        for seed in self.common.seed..self.common.seed + self.common.rounds {
-            let at = 1 + Random::new(seed).below(5) as u32;
-            let plan = match seed % 4 {
-                2 => Plan { seed: Some(seed), again: true, close_after: Some(at), panic_at: None },
-                3 => Plan { seed: Some(seed), again: true, close_after: None, panic_at: Some(at) },
-                _ => Plan { seed: Some(seed), again: true, close_after: None, panic_at: None },
-            };
-            let when = format!("seed {seed}, {plan:?}");
-            let (output, faults) = self.run_plan(&plan);
-            expect_none(&faults, &when);
-            let injected = output.panics.iter().any(|panic| panic.message == INJECTED);
-            if plan.is_kind() || (plan.panic_at.is_some() && !injected) {
-                assert_eq!(output.outcome(&output.body), expected, "{when}: another outcome than with nothing unusual");
-            }
-        }
+        let hook = if self.phase == Phase::Content { "content" } else { "handler" };
+        torture(&self.common, |plan| self.run_plan(plan), |output| output.outcome(&output.body), |_, _| hook);
     }
 
-    fn run_plan(&self, plan: &Plan) -> (Output, Vec<String>) {
+    fn run_plan(&self, plan: &Plan) -> Round<Output> {
         let mut links = Links::new();
         links.handler = Some(self.link);
         run(&self.common.spec, &links, plan, |state| {

@@ -1,16 +1,9 @@
-//! The kit's host: the tables that are needed without a request, and what it counts.
-//!
-//! Tests run in parallel threads of one process, so everything is counted by a [`Kit`], of which each thread has its own
-//! while it runs a test. A node or file remembers the kit that it was made for, wherever it is given back.
+//! The kit's host: the tables that are needed without a request.
 
 use std::{
-    cell::RefCell,
     mem::MaybeUninit,
     panic::{set_hook, take_hook},
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicIsize, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use abi_stable::{
@@ -19,9 +12,13 @@ use abi_stable::{
 };
 use bytes::Bytes;
 
-use super::{Line, Panic};
+use super::{
+    Panic,
+    kit::{Counted, Kind, Kit, lock},
+};
 use crate::{
     buf::RawBuf,
+    chain::Chain,
     file::{File, FileKind},
     host::{BufApi, HostApi, HostApiRef, RequestApiRef, SelectionApiRef},
     log::Level,
@@ -34,75 +31,8 @@ use crate::{
 /// The slot of the module under test.
 pub(crate) const MODULE: u32 = 1;
 
-/// What one test has made, and what was reported during it.
-#[derive(Debug, Default)]
-pub(crate) struct Kit {
-    bufs: AtomicIsize,
-    files: AtomicIsize,
-    log: Mutex<Vec<Line>>,
-    panics: Mutex<Vec<Panic>>,
-}
-
 thread_local! {
     static CELL: &'static RunningCell = Box::leak(Box::new(RunningCell::new()));
-    static KIT: RefCell<Option<Arc<Kit>>> = const { RefCell::new(None) };
-}
-
-impl Kit {
-    /// Makes a kit for this thread, until the guard is dropped.
-    pub(crate) fn start() -> (Arc<Kit>, KitGuard) {
-        set_up();
-        let kit = Arc::new(Kit::default());
-        let guard = kit.clone().enter();
-        (kit, guard)
-    }
-
-    /// Makes this the kit of this thread, until the guard is dropped.
-    pub(crate) fn enter(self: Arc<Kit>) -> KitGuard {
-        KitGuard(KIT.with(|kit| kit.borrow_mut().replace(self)))
-    }
-
-    fn current() -> Option<Arc<Kit>> {
-        KIT.try_with(|kit| kit.borrow().clone()).ok().flatten()
-    }
-
-    /// What is alive that should not be, one line each.
-    pub(crate) fn leaks(&self) -> Vec<String> {
-        let counts = [("bufs", &self.bufs), ("file handles", &self.files)];
-        let alive = counts.map(|(what, count)| (what, count.load(Ordering::SeqCst)));
-        alive.iter().filter(|(_, n)| *n != 0).map(|(what, n)| format!("{n} {what} are still alive")).collect()
-    }
-
-    pub(crate) fn note(&self, level: Level, text: &str) {
-        lock(&self.log).push(Line { level, text: text.to_string() });
-    }
-
-    pub(crate) fn lines(&self) -> Vec<Line> {
-        lock(&self.log).clone()
-    }
-
-    /// Whether a panic was reported: the request has failed.
-    pub(crate) fn panicked(&self) -> bool {
-        !lock(&self.panics).is_empty()
-    }
-
-    pub(crate) fn panics(&self) -> Vec<Panic> {
-        lock(&self.panics).clone()
-    }
-}
-
-/// Gives the thread back the kit it had before.
-pub(crate) struct KitGuard(Option<Arc<Kit>>);
-
-impl Drop for KitGuard {
-    fn drop(&mut self) {
-        let before = self.0.take();
-        let _ = KIT.try_with(|kit| kit.replace(before));
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes this process a host, once.
@@ -182,7 +112,7 @@ unsafe extern "C" fn panicked(report: &PanicReport<'_>) {
         line: report.line,
     };
     match Kit::current() {
-        Some(kit) => lock(&kit.panics).push(panic),
+        Some(kit) => kit.note_panic(panic),
         None => eprintln!("{panic}"),
     }
 }
@@ -229,49 +159,41 @@ pub(crate) fn upstream_buffer_size(id: u32) -> Option<u64> {
 
 // ---- bufs and files
 
-/// A node of a chain, and who counts it.
+/// A node of a chain, counted.
 #[repr(C)]
 struct Node {
     /// First, so that a pointer to it is one to the node.
     raw: MaybeUninit<RawBuf>,
-    kit: Option<Arc<Kit>>,
+    counted: Counted,
 }
 
 unsafe extern "C" fn alloc() -> *mut RawBuf {
-    let kit = Kit::current();
-    if let Some(kit) = &kit {
-        kit.bufs.fetch_add(1, Ordering::SeqCst);
-    }
-    Box::into_raw(Box::new(Node { raw: MaybeUninit::uninit(), kit })).cast()
+    Box::into_raw(Box::new(Node { raw: MaybeUninit::uninit(), counted: Counted::new(Kind::Buf) })).cast()
 }
 
 unsafe extern "C" fn free(buf: *mut RawBuf) {
     // SAFETY: made by `alloc`, whose pointer covers the whole Node, and given back once.
-    let node = unsafe { Box::from_raw(buf.cast::<Node>()) };
-    if let Some(kit) = &node.kit {
-        kit.bufs.fetch_sub(1, Ordering::SeqCst);
+    drop(unsafe { Box::from_raw(buf.cast::<Node>()) });
+}
+
+/// The hook that runs is given these bufs.
+pub(crate) fn hand_over(chain: &Chain) {
+    for buf in chain {
+        // SAFETY: all nodes in a test are made by `alloc`, and a Buf is a pointer to its node.
+        unsafe { &*buf.node().cast::<Node>() }.counted.hand_over();
     }
 }
 
-/// An open file of the kit: its bytes.
+/// An open file of the kit: its bytes. Its handles are shares of it.
 struct OpenFile {
     bytes: Bytes,
-    kit: Option<Arc<Kit>>,
-}
-
-impl OpenFile {
-    fn count(&self, change: isize) {
-        if let Some(kit) = &self.kit {
-            kit.files.fetch_add(change, Ordering::SeqCst);
-        }
-    }
+    _counted: Counted,
 }
 
 /// Opens a file that has these bytes.
 pub(crate) fn open(bytes: Bytes, mtime: i64, kind: FileKind) -> File {
     let size = bytes.len() as u64;
-    let file = Arc::new(OpenFile { bytes, kit: Kit::current() });
-    file.count(1);
+    let file = Arc::new(OpenFile { bytes, _counted: Counted::new(Kind::File) });
     // SAFETY: the handle is a counted pointer, as `file_clone` and `file_drop` expect; this share goes to the File.
     unsafe { File::from_raw(Arc::into_raw(file).cast(), size, mtime, 0, kind) }
 }
@@ -286,15 +208,11 @@ pub(crate) fn read(file: &File, pos: u64, len: u64) -> Option<Bytes> {
 
 unsafe extern "C" fn file_clone(file: *const ()) -> *const () {
     // SAFETY: a handle made by `open`, of which the caller owns a share.
-    unsafe {
-        Arc::increment_strong_count(file.cast::<OpenFile>());
-        (*file.cast::<OpenFile>()).count(1);
-    }
+    unsafe { Arc::increment_strong_count(file.cast::<OpenFile>()) };
     file
 }
 
 unsafe extern "C" fn file_drop(file: *const ()) {
     // SAFETY: a handle made by `open`; the caller gives its share up.
-    let file = unsafe { Arc::from_raw(file.cast::<OpenFile>()) };
-    file.count(-1);
+    drop(unsafe { Arc::from_raw(file.cast::<OpenFile>()) });
 }

@@ -44,9 +44,12 @@
 //! | a balancer | [`balancer`] |
 //! | variables | [`FilterTest::variables`], [`HandlerTest::variables`] |
 //!
-//! `run` runs once, with nothing unusual. `check` is the torture: it runs many times, each with a seed of its own, and
-//! panics with the seed if the outcome differs, if the contract is broken or if anything leaks. Run that one again with
-//! `.seed(SEED).rounds(1)`.
+//! `run` runs once, with nothing unusual. `check` is the torture: it runs whole but disturbed at every place, then many
+//! times at random, each with a seed of its own. It panics with hook and seed if the outcome differs, if the contract is
+//! broken or if anything leaks (bufs, files, contexts, wakers, jobs). Run that one again with `.seed(SEED).rounds(1)`.
+//!
+//! Panics are injected behind the module and in its own hooks, where it uses its handle or calls the next: what it holds
+//! then must be released, and the request after that must be as ever.
 //!
 //! The clock is virtual: [`Request::wake_after`](crate::Request::wake_after) does not make a test wait. Jobs run on real
 //! threads. Tests may run in parallel.
@@ -59,6 +62,9 @@ mod event;
 mod filter;
 mod handler;
 mod host;
+mod inject;
+mod kit;
+mod plan;
 mod random;
 mod request;
 mod services;
@@ -73,6 +79,9 @@ pub use balancer::{BalancerTest, Choosing, FirstAvailable, balancer};
 pub use filter::{FilterTest, filter};
 pub use handler::{HandlerTest, content, handler};
 pub use upstream::{UpstreamTest, upstream};
+
+// What the crate itself tells the kit: what is alive, and where a module may panic.
+pub(crate) use kit::{Counted, Kind, point};
 
 use crate::{Code, Level, Module, Setup, State, config::Config};
 
@@ -241,6 +250,14 @@ struct Outcome {
     failed: bool,
 }
 
+impl Outcome {
+    /// Which of two hooks to look at, if this differs from the other outcome: the one for the header, or for the body.
+    fn blame(&self, other: &Outcome, header: &'static str, body: &'static str) -> &'static str {
+        let head = |outcome: &Outcome| (outcome.status, outcome.headers.clone(), outcome.content_length);
+        if head(self) == head(other) { body } else { header }
+    }
+}
+
 /// A variable of the module: its name, its function and its index.
 type VariableOf = (String, unsafe extern "C" fn(u32, &mut crate::Request<'_>, u32) -> ROption<RVec<u8>>, u32);
 
@@ -262,7 +279,7 @@ impl Default for Common {
 
 impl Common {
     fn add_variables<V: crate::Variables>(&mut self) {
-        let hooks = crate::variables::VariableHooks::of::<V>();
+        let hooks = crate::variables::VariableHooks::of::<inject::Injected<V>>();
         for (index, name) in V::NAMES.iter().enumerate() {
             self.variables.push((name.to_string(), hooks.get, index as u32));
         }
@@ -358,7 +375,7 @@ pub(crate) mod host_tests {
     /// Runs a test, after which no buf and no file may be left. The panics that were caught.
     #[track_caller]
     pub(crate) fn counted(test: impl FnOnce()) -> Vec<Panic> {
-        let (kit, guard) = host::Kit::start();
+        let (kit, guard) = super::kit::Kit::start();
         test();
         drop(guard);
         super::expect_none(&kit.leaks(), "something leaks");

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{end::End, event::Shared, host::Kit, random::Random, variables};
+use super::{end::End, event::Shared, kit::Kit, random::Random, variables};
 use crate::{
     code::Code,
     context::RawContext,
@@ -199,6 +199,10 @@ pub(crate) struct State {
     pub(crate) body_read: Cell<bool>,
     pub(crate) body_waits: Cell<u32>,
     pub(crate) opened: RefCell<HashSet<Vec<u8>>>,
+    /// The hook that makes the body, for messages.
+    pub(crate) producer: Cell<&'static str>,
+    /// The handler is asked in the log phase, where nobody waits for anything.
+    pub(crate) log_phase: Cell<bool>,
     pub(crate) redirect: RefCell<Option<(Vec<u8>, Vec<u8>)>>,
     /// The handler has sent the end of the body.
     pub(crate) last_sent: Cell<bool>,
@@ -236,6 +240,8 @@ impl State {
             body_read: Cell::new(false),
             body_waits: Cell::new(0),
             opened: RefCell::default(),
+            producer: Cell::new("body_filter"),
+            log_phase: Cell::new(false),
             redirect: RefCell::default(),
             last_sent: Cell::new(false),
             pool: RefCell::default(),
@@ -301,7 +307,6 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
-        self.shared.join_jobs();
         for (_, context) in self.contexts.take() {
             if let Some(release) = context.drop {
                 // SAFETY: the module gave the context to the host, which drops it once.

@@ -17,7 +17,7 @@ use crate::{
     file::{FileKind, RawOpened},
     host::{HostData, OptionalBytes, RequestApi, RequestApiRef},
     request::{number, text},
-    running::Running,
+    running::{Hook, Running},
     wake::{RawJob, RawWaker},
 };
 
@@ -227,12 +227,14 @@ unsafe extern "C" fn put_context(r: HostData, module: u32, context: RawContext) 
 
 unsafe extern "C" fn send_header(r: HostData) -> Code {
     // SAFETY: as above.
-    unsafe { state(r) }.send_header()
+    let state = unsafe { state(r) };
+    if state.kit.panicked() { Code::ERROR } else { state.send_header() }
 }
 
 unsafe extern "C" fn output(r: HostData, chain: Chain) -> Code {
     // SAFETY: as above.
-    unsafe { state(r) }.output(chain)
+    let state = unsafe { state(r) };
+    if state.kit.panicked() { Code::ERROR } else { state.output(chain) }
 }
 
 unsafe extern "C" fn hold(r: HostData, module: u32, holding: bool) {
@@ -255,23 +257,36 @@ fn running() -> Running {
     cell().get()
 }
 
+/// The hook that runs, which wants to be called again. Some never are.
+fn wanted(state: &State) -> Running {
+    let hook = running().hook;
+    let waits = matches!(hook, Hook::HEADER_FILTER | Hook::BODY_FILTER | Hook::HANDLER | Hook::CONTENT);
+    if !waits || state.log_phase.get() {
+        let phase = if state.log_phase.get() { " in the log phase" } else { "" };
+        state.fault(format!("{}{phase} asks to be woken, which it never is", hook.name()));
+    }
+    running()
+}
+
 unsafe extern "C" fn wake_after(r: HostData, ms: u64) {
     // SAFETY: as above.
     let state = unsafe { state(r) };
+    let hook = wanted(state);
     let mut timers = state.timers.borrow_mut();
-    timers.retain(|(hook, _)| *hook != running());
-    timers.push((running(), state.now.get().saturating_add(ms)));
+    timers.retain(|(other, _)| *other != hook);
+    timers.push((hook, state.now.get().saturating_add(ms)));
 }
 
 unsafe extern "C" fn waker(r: HostData) -> RawWaker {
     // SAFETY: as above.
-    unsafe { state(r) }.shared.waker(running())
+    let state = unsafe { state(r) };
+    state.shared.waker(wanted(state))
 }
 
 unsafe extern "C" fn offload(r: HostData, job: RawJob) -> bool {
     // SAFETY: as above.
     let state = unsafe { state(r) };
-    state.shared.offload(&state.kit, running(), job);
+    state.shared.offload(&state.kit, wanted(state), job);
     true
 }
 

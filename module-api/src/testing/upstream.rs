@@ -1,27 +1,33 @@
 //! Tests of upstream protocols.
 
-use std::{marker::PhantomData, ptr};
+mod exchange;
+
+use std::{cell::Cell, marker::PhantomData, ptr};
 
 use super::{
     Common, Outcome, Output, common,
-    drive::{Plan, run},
+    drive::run,
     expect_none,
-    host::{self, MODULE},
+    host::MODULE,
+    inject::Injected,
+    plan::{Plan, Round, torture},
     random::Random,
-    request::{Links, State},
+    request::Links,
 };
 use crate::{
-    Buf, Chain, Code, Upstream,
+    Code, Upstream,
     upstream::{UpstreamHooks, UpstreamLink},
 };
+use exchange::Exchange;
 
 /// Starts a test of an upstream protocol.
 pub fn upstream<U: Upstream>(upstream: &U) -> UpstreamTest<'_> {
     UpstreamTest {
         common: Common::default(),
-        hooks: UpstreamHooks::of::<U>(),
+        hooks: UpstreamHooks::of::<Injected<U>>(),
         link: UpstreamLink { data: ptr::from_ref(upstream).cast(), module: MODULE, reserved: [0; 2] },
         closes: false,
+        header_length: Cell::new(0),
         lifetime: PhantomData,
     }
 }
@@ -32,6 +38,8 @@ pub struct UpstreamTest<'a> {
     hooks: UpstreamHooks,
     link: UpstreamLink,
     closes: bool,
+    /// How long the header of the answer is, once the module has said so.
+    header_length: Cell<usize>,
     lifetime: PhantomData<&'a ()>,
 }
 
@@ -57,10 +65,47 @@ enum Arrival {
     Two(usize),
     /// In parts of this length at most.
     Parts(usize),
-    /// Twice: this much of it from a peer that then fails, and all from the next.
+    /// In parts of random lengths, up to this.
+    Random(usize),
+    /// Twice: this much of its header from a peer that then fails, and all from the next, in random parts.
     Retried(usize),
-    /// This much of it; then the client leaves.
-    Abandoned(usize),
+}
+
+impl Arrival {
+    /// What the seed says.
+    fn of(plan: &Plan, answer: &[u8], header: usize) -> Arrival {
+        let (seed, random) = match plan.seed {
+            Some(seed) if plan.split => (seed, Random::new(seed)),
+            _ => return Arrival::Whole,
+        };
+        let part = 1 + random.below(answer.len());
+        // The lowest digits choose what goes wrong: see `plan`.
+        match (seed / 8) % 4 {
+            0 => Arrival::Random(part),
+            1 => Arrival::Retried(random.below(header)),
+            2 => Arrival::Parts(1),
+            _ => Arrival::Parts(part),
+        }
+    }
+
+    /// The parts of the answer.
+    fn split<'a>(self, answer: &'a [u8], random: &Random) -> Vec<&'a [u8]> {
+        match self {
+            Arrival::Whole => vec![answer],
+            Arrival::Retried(_) => Arrival::Random(answer.len()).split(answer, random),
+            Arrival::Two(at) => <[_; 2]>::from(answer.split_at(at.min(answer.len()))).to_vec(),
+            Arrival::Parts(len) => answer.chunks(len.max(1)).collect(),
+            Arrival::Random(most) => {
+                let (mut parts, mut rest) = (Vec::new(), answer);
+                while !rest.is_empty() {
+                    let (part, behind) = rest.split_at((1 + random.below(most)).min(rest.len()));
+                    parts.push(part);
+                    rest = behind;
+                }
+                parts
+            }
+        }
+    }
 }
 
 impl UpstreamTest<'_> {
@@ -78,244 +123,81 @@ impl UpstreamTest<'_> {
     /// If the contract is broken or something leaks. A module that panics does not make it panic: see `panics`.
     #[track_caller]
     pub fn run(&self, answer: impl AsRef<[u8]>) -> UpstreamOutput {
-        let (output, faults) = self.run_as(answer.as_ref(), Arrival::Whole, None);
-        expect_none(&faults, "the upstream module broke the contract");
-        output
+        let round = self.run_plan(answer.as_ref(), Arrival::Whole, &Plan::default());
+        expect_none(&round.faults, "the upstream module broke the contract");
+        round.output
     }
 
-    /// The torture: the answer in two parts split at every place (at most 2000), in random parts, from a second peer after
-    /// the first one failed, and with clients that leave. Everything that is complete must be as [`UpstreamTest::run`]
-    /// has it.
+    /// The torture: the answer in two parts split at every place (at most 2000), in random parts and bufs, from a second
+    /// peer after the first one failed, with a client that answers Again or Error to header and body, that leaves, with
+    /// panics further on and in all seven callbacks. Everything that is complete must be as [`UpstreamTest::run`] has it,
+    /// also in the request after.
     ///
     /// # Panics
     /// If it is not, with the seed.
     #[track_caller]
     pub fn check(&self, answer: impl AsRef<[u8]>) {
         let answer = answer.as_ref();
-        let (expected, faults) = self.run_as(answer, Arrival::Whole, Some(0));
-        expect_none(&faults, "the answer came whole");
-        let expected = outcome(&expected);
-        let splits = (0..=answer.len().min(2000)).map(|at| (at as u64, Arrival::Two(at)));
-        let rounds = (self.common.seed..self.common.seed + self.common.rounds).map(|seed| {
-            let random = Random::new(seed);
-            let part = 1 + random.below(answer.len());
-            let arrival = match seed % 4 {
-                0 => Arrival::Parts(1),
-                1 => Arrival::Parts(part),
-                2 => Arrival::Retried(part),
-                _ => Arrival::Abandoned(part),
-            };
-            (seed, arrival)
-        });
-        for (seed, arrival) in splits.chain(rounds) {
-            let when = format!("seed {seed}, the answer came as {arrival:?}");
-            let (output, faults) = self.run_as(answer, arrival, Some(seed));
-            expect_none(&faults, &when);
-            if !matches!(arrival, Arrival::Abandoned(_)) {
-                assert_eq!(outcome(&output), expected, "{when}: another outcome than when it came whole");
-            }
+        let whole = self.run_plan(answer, Arrival::Whole, &Plan::whole());
+        expect_none(&whole.faults, "seed 0, whole");
+        let expected = UpstreamOutcome::of(&whole.output);
+        for at in 0..=answer.len().min(2000) {
+            let plan = Plan { seed: Some(at as u64), again: at % 2 == 1, ..Plan::default() };
+            let round = self.run_plan(answer, Arrival::Two(at), &plan);
+            let when = format!("the answer came in two parts, of {at} bytes and the rest");
+            expect_none(&round.faults, &when);
+            let found = UpstreamOutcome::of(&round.output);
+            let hook = found.blame(&expected);
+            assert_eq!(found, expected, "{when}: another outcome than when run whole, see {hook}");
         }
+        let run = |plan: &Plan| {
+            let arrival = Arrival::of(plan, answer, self.header_length.get());
+            self.run_plan(answer, arrival, plan)
+        };
+        torture(&self.common, run, UpstreamOutcome::of, UpstreamOutcome::blame);
     }
 
-    fn run_as(&self, answer: &[u8], arrival: Arrival, seed: Option<u64>) -> (UpstreamOutput, Vec<String>) {
+    fn run_plan(&self, answer: &[u8], arrival: Arrival, plan: &Plan) -> Round<UpstreamOutput> {
         let (mut request, mut keepalive, mut complete) = (Vec::new(), false, false);
-        let plan = Plan { seed, ..Plan::default() };
-        let (response, faults) = run(&self.common.spec, &Links::new(), &plan, |state| {
-            let exchange = Exchange { test: self, state };
+        let random = Random::new(plan.seed.unwrap_or_default());
+        let round = run(&self.common.spec, &Links::new(), plan, |state| {
+            let exchange = Exchange { test: self, state, random: &random, split: plan.split };
             let code = exchange.run(answer, arrival, &mut request, &mut complete);
             keepalive = state.keepalive.get();
             self.common.evaluate(state);
             code
         });
-        (UpstreamOutput { request, response, keepalive, complete }, faults)
-    }
-}
-
-/// One request to one or two peers.
-struct Exchange<'a> {
-    test: &'a UpstreamTest<'a>,
-    state: &'a State,
-}
-
-/// What a part of the answer led to.
-enum Fed {
-    More,
-    Complete,
-    Failed(Code),
-}
-
-/// How far the answer of one peer has been read.
-#[derive(Default)]
-struct Reading {
-    /// All that has come of the header; `None` behind it.
-    header: Option<Vec<u8>>,
-}
-
-impl Exchange<'_> {
-    fn run(&self, answer: &[u8], arrival: Arrival, request: &mut Vec<u8>, complete: &mut bool) -> Code {
-        let (state, hooks, link) = (self.state, &self.test.hooks, &self.test.link);
-        // The host has read the body before it calls the module.
-        state.body_read.set(true);
-        let mut chain = Chain::new();
-        // SAFETY: the link's data are borrowed by the test. So in all calls below.
-        let created = state.call(|r| unsafe { (hooks.create_request)(link, r, &mut chain) });
-        request.extend(chain.flat_map(|buf| buf.into_bytes()));
-        if created != Code::OK {
-            return self.finalize(if created == Code::ERROR { Code::status(500) } else { created });
-        }
-        let fed = match arrival {
-            Arrival::Whole => self.feed([answer].into_iter()),
-            Arrival::Two(at) => {
-                let (head, tail) = answer.split_at(at.min(answer.len()));
-                self.feed([head, tail].into_iter())
-            }
-            Arrival::Parts(len) => self.feed(answer.chunks(len.max(1))),
-            Arrival::Retried(at) => match self.retry(&answer[..at.min(answer.len())]) {
-                Some(code) => return self.finalize(code),
-                None => self.feed([answer].into_iter()),
-            },
-            Arrival::Abandoned(at) => {
-                let mut reading = Reading { header: Some(Vec::new()) };
-                for part in answer[..at.min(answer.len())].chunks(7) {
-                    if !matches!(self.part(&mut reading, part), Fed::More) {
-                        break;
-                    }
-                }
-                // SAFETY: as above.
-                state.call(|r| unsafe { (hooks.abort_request)(link, r) });
-                return self.finalize(Code::status(499));
-            }
-        };
-        *complete = matches!(fed, Fed::Complete);
-        match fed {
-            Fed::Failed(code) => self.finalize(code),
-            Fed::More | Fed::Complete => self.finalize(Code::OK),
-        }
-    }
-
-    /// The first peer fails within its header.
-    fn retry(&self, part: &[u8]) -> Option<Code> {
-        let (state, hooks, link) = (self.state, &self.test.hooks, &self.test.link);
-        let mut taken = 0;
-        // SAFETY: as above.
-        let code = state.call(|r| unsafe { (hooks.process_header)(link, r, part.into(), &mut taken) });
-        let _ = code;
-        state.status.set(0);
-        state.headers_out.borrow_mut().clear();
-        state.content_length.set(None);
-        state.keepalive.set(false);
-        // SAFETY: as above.
-        let code = state.call(|r| unsafe { (hooks.reinit_request)(link, r) });
-        (code != Code::OK).then_some(Code::status(500))
-    }
-
-    fn feed<'b>(&self, parts: impl Iterator<Item = &'b [u8]>) -> Fed {
-        let mut reading = Reading { header: Some(Vec::new()) };
-        for part in parts.filter(|part| !part.is_empty()) {
-            match self.part(&mut reading, part) {
-                Fed::More => {}
-                other => return other,
-            }
-        }
-        if !self.test.closes {
-            return Fed::More;
-        }
-        match reading.header {
-            Some(_) => Fed::Failed(Code::status(502)),
-            None => match self.body(Chain::from(Buf::last())) {
-                Fed::More => {
-                    self.state
-                        .fault("input_filter answered Ok to the end of the connection, rather than Done or Error");
-                    Fed::More
-                }
-                other => other,
-            },
-        }
-    }
-
-    fn part(&self, reading: &mut Reading, part: &[u8]) -> Fed {
-        let (state, hooks, link) = (self.state, &self.test.hooks, &self.test.link);
-        let Some(header) = &mut reading.header else {
-            return self.body(Chain::from(Buf::from_other_image(part)));
-        };
-        header.extend_from_slice(part);
-        let mut taken = 0;
-        // SAFETY: as above.
-        match state.call(|r| unsafe { (hooks.process_header)(link, r, header.as_slice().into(), &mut taken) }) {
-            Code::OK if taken <= header.len() => {}
-            Code::OK => {
-                state.fault(format!("process_header took {taken} bytes of {}", header.len()));
-                return Fed::Failed(Code::status(502));
-            }
-            Code::AGAIN => {
-                // SAFETY: as above.
-                let id = unsafe { (hooks.upstream)(link) };
-                let Some(bound) = host::upstream_buffer_size(id) else {
-                    state.fault("upstream() is not what UpstreamId::find gave");
-                    return Fed::Failed(Code::status(500));
-                };
-                return if header.len() as u64 >= bound { Fed::Failed(Code::status(502)) } else { Fed::More };
-            }
-            _ => return Fed::Failed(Code::status(502)),
-        }
-        let body = header.split_off(taken);
-        reading.header = None;
-        if state.send_header() == Code::ERROR {
-            return Fed::Failed(Code::status(500));
-        }
-        // SAFETY: as above.
-        match state.call(|r| unsafe { (hooks.input_filter_init)(link, r) }) {
-            Code::OK if body.is_empty() => Fed::More,
-            Code::OK => self.body(Chain::from(Buf::from_other_image(&body))),
-            Code::DONE => {
-                self.send(Chain::from(Buf::last()));
-                Fed::Complete
-            }
-            _ => Fed::Failed(Code::status(502)),
-        }
-    }
-
-    fn body(&self, input: Chain) -> Fed {
-        let (state, hooks, link) = (self.state, &self.test.hooks, &self.test.link);
-        let mut output = Chain::new();
-        // SAFETY: as above.
-        let code = state.call(|r| unsafe { (hooks.input_filter)(link, r, input, &mut output) });
-        // The end of the body is what Done says; the flag of the buf that told of the close may have been moved along.
-        let output = output.map(|mut buf| {
-            buf.set_last(false);
-            buf
-        });
-        let mut output: Chain = output.filter(|buf| !buf.is_empty()).collect();
-        if code == Code::DONE {
-            output.push(Buf::last());
-        }
-        self.send(output);
-        match code {
-            Code::OK => Fed::More,
-            Code::DONE => Fed::Complete,
-            _ => Fed::Failed(Code::status(502)),
-        }
-    }
-
-    fn send(&self, chain: Chain) {
-        if !chain.is_empty() {
-            self.state.output(chain);
-        }
-    }
-
-    fn finalize(&self, code: Code) -> Code {
-        let (hooks, link) = (&self.test.hooks, &self.test.link);
-        // SAFETY: as above.
-        self.state.call(|r| unsafe { (hooks.finalize_request)(link, r, code) });
-        code
+        round.map(|response| UpstreamOutput { request, response, keepalive, complete })
     }
 }
 
 /// What must be the same however the answer came.
-fn outcome(output: &UpstreamOutput) -> (String, Outcome, bool, bool) {
-    let response = &output.response;
-    // How much of a body goes on before a fault is found in it depends on how it came.
-    let broken = response.code.is_some_and(|code| code != Code::OK);
-    let body = if broken { &[] } else { response.body.as_slice() };
-    (output.request.escape_ascii().to_string(), response.outcome(body), output.keepalive, output.complete)
+#[derive(Debug, PartialEq)]
+struct UpstreamOutcome {
+    request: String,
+    response: Outcome,
+    keepalive: bool,
+    complete: bool,
+}
+
+impl UpstreamOutcome {
+    fn of(output: &UpstreamOutput) -> UpstreamOutcome {
+        let response = &output.response;
+        // How much of a body goes on before a fault is found in it depends on how it came.
+        let broken = response.code.is_some_and(|code| code != Code::OK);
+        let body = if broken { &[] } else { response.body.as_slice() };
+        UpstreamOutcome {
+            request: output.request.escape_ascii().to_string(),
+            response: response.outcome(body),
+            keepalive: output.keepalive,
+            complete: output.complete,
+        }
+    }
+
+    fn blame(&self, other: &UpstreamOutcome) -> &'static str {
+        if self.request != other.request {
+            return "create_request";
+        }
+        self.response.blame(&other.response, "process_header", "input_filter")
+    }
 }

@@ -72,3 +72,10 @@ fn a_unix_socket_has_a_peer_too() {
     assert!(first.is_some());
     assert_eq!(test.select("unix:"), first);
 }
+
+#[test]
+fn keeps_the_contract_of_a_balancer() {
+    let (mut balancer, mut last) = (ip_hash(), FirstAvailable);
+    let test = testing::balancer(&mut balancer, &[("a", 3), ("b", 1), ("c", 1)]).then(&mut last);
+    test.check(&["127.0.0.1", "192.0.2.1", "2001:db8::1", "a unix socket"]);
+}

@@ -72,3 +72,10 @@ fn a_single_peer() {
     test.set_down(0, true);
     assert_eq!(test.select(CLIENT), None);
 }
+
+#[test]
+fn keeps_the_contract_of_a_balancer() {
+    let mut balancer = round_robin();
+    let peers = [("a", 5), ("b", 1), ("c", 1)];
+    BalancerTest::try_new(&mut balancer, &peers, &[("d", 1)]).expect("valid").check(&[CLIENT, "2001:db8::1"]);
+}

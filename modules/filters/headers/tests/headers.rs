@@ -51,3 +51,9 @@ fn a_wrong_table_is_refused_with_all_errors() {
     assert!(errors.contains("add_header[0][1].name: found \"B C\""), "{errors}");
     assert!(errors.contains("expires: found \"soon\""), "{errors}");
 }
+
+#[test]
+fn keeps_the_contract_of_a_filter() {
+    let filter = headers("add_header = [{ name = \"X-A\", value = \"$uri\" }]");
+    testing::filter(&filter).response(200, &[("Content-Type", "text/plain")], "a body of some length").check();
+}

@@ -61,3 +61,12 @@ fn off_sends_always() {
     let request = "GET / HTTP/1.1\r\nHost: a\r\nIf-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n";
     assert_eq!(testing::filter(&filter).request(request).response(200, HEADERS, "x").run().status, 200);
 }
+
+#[test]
+fn keeps_the_contract_of_a_filter() {
+    let filter: NotModified = testing::module("").expect("defaults");
+    for tag in ["\"x\"", "\"y\""] {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nIf-None-Match: {tag}\r\n\r\n");
+        testing::filter(&filter).request(&request).response(200, HEADERS, "hello").check();
+    }
+}
