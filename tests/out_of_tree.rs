@@ -115,7 +115,10 @@ fn hello_handler() {
     let response = server.get("/hello?name=Ada").expect(200);
     assert_eq!((response.text(), response.field("Content-Type")), ("Hello, Ada!\n", Some("text/plain")));
     assert_eq!(server.get("/hello").expect(200).text(), "Hello, stranger!\n");
-    assert_eq!(server.request("POST", "/hello", "Content-Length: 0\r\n").status, 405);
+    let mut client = server.connect();
+    client.send("POST /hello HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nGrace");
+    assert_eq!(client.response().expect(200).text(), "Hello, Grace!\n");
+    assert_eq!(server.request("PUT", "/hello", "Content-Length: 0\r\n").status, 405);
 }
 
 #[test]

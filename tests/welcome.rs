@@ -66,6 +66,26 @@ fn pages_are_counted() {
     }
 }
 
+/// They share one reading of /proc, on whichever loops they are: who comes while it runs is woken by its end.
+#[test]
+fn many_who_ask_at_once_are_all_answered() {
+    let server = Server::start(&format!("worker_threads = 2\n{SITE}"));
+    let mut clients: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    for _ in 0..10 {
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        }
+        for client in &mut clients {
+            let response = client.response().expect(200);
+            let text = response.text();
+            let line = text.lines().find(|line| line.trim_start().starts_with("resident memory")).unwrap_or_default();
+            assert!(line.ends_with(" MiB"), "{text}");
+        }
+    }
+    let text = server.get("/").text().to_owned();
+    assert!(text.contains("pages like this one  641\n"), "{text}");
+}
+
 #[test]
 fn other_methods_and_places() {
     let server = Server::start(SITE);

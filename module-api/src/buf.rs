@@ -20,7 +20,6 @@ use crate::{file::File, host, panic, running::Hook};
 const FLUSH: u32 = 1;
 const LAST_BUF: u32 = 2;
 const LAST_IN_CHAIN: u32 = 4;
-const SYNC: u32 = 8;
 
 /// Four opaque words with room for one `bytes::Bytes`, which only the image that made it looks into.
 ///
@@ -160,12 +159,12 @@ impl Buf {
 
     /// No data, but the end of the response.
     pub fn last() -> Buf {
-        Buf::new(Bytes::new(), None, LAST_BUF | LAST_IN_CHAIN | SYNC)
+        Buf::new(Bytes::new(), None, LAST_BUF | LAST_IN_CHAIN)
     }
 
     /// No data, but the wish that all data before it be sent now.
     pub fn flush() -> Buf {
-        Buf::new(Bytes::new(), None, FLUSH | SYNC)
+        Buf::new(Bytes::new(), None, FLUSH)
     }
 
     fn raw(&self) -> &RawBuf {

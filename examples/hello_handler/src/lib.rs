@@ -1,4 +1,4 @@
-//! The smallest content handler: greets by name.
+//! The smallest content handler: greets by name, which comes from a variable or is posted.
 //!
 //! ```toml
 //! [[http.server.location]]
@@ -28,14 +28,17 @@ export_module! {
 
 impl Content for HelloHandler {
     fn content(&self, r: &mut Request<'_>) -> Code {
-        // A status as the answer: the server makes the error page.
-        if r.method() != b"GET" && r.method() != b"HEAD" {
-            return Code::status(405);
-        }
-        let name = match self.name.eval(r) {
-            b"" => self.default.as_bytes(),
-            name => name,
+        let name = match r.method() {
+            b"GET" | b"HEAD" => self.name.eval(r).to_vec(),
+            b"POST" => match r.read_body() {
+                Code::OK => r.body().map(|buf| buf.into_bytes()).collect::<Vec<_>>().concat(),
+                // Again: this is called again when the body is here. Else a status, such as 413.
+                code => return code,
+            },
+            // A status as the answer: the server makes the error page.
+            _ => return Code::status(405),
         };
+        let name = if name.is_empty() { self.default.as_bytes() } else { &name };
         let text = [b"Hello, ", name, b"!\n"].concat();
         // Header and body pass all filters of this location. The text comes from outside: never send it as HTML.
         r.set_header_out("X-Content-Type-Options", "nosniff");

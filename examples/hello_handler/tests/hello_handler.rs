@@ -25,9 +25,18 @@ fn greets_strangers() {
 }
 
 #[test]
-fn only_get_and_head() {
+fn greets_who_is_posted() {
     let handler = handler();
-    let out = testing::content(&handler).request("POST /hello HTTP/1.1\r\nHost: a\r\n\r\n").run();
+    let post = "POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
+    let test = || testing::content(&handler).request(post).body(&["Gr", "ace"]);
+    assert_eq!(test().run().text(), "Hello, Grace!\n");
+    test().check();
+}
+
+#[test]
+fn no_other_methods() {
+    let handler = handler();
+    let out = testing::content(&handler).request("PUT /hello HTTP/1.1\r\nHost: a\r\n\r\n").run();
     assert_eq!((out.status, out.header_sent), (405, false));
 }
 

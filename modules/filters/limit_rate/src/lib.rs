@@ -75,6 +75,10 @@ impl Filter for LimitRate {
         if !more {
             return code;
         }
+        if r.unsent() > 0 {
+            // The client is slower than the rate: when there is room again this is called without a timer.
+            return Code::AGAIN;
+        }
         r.wake_after(context.budget.wait(now));
         Code::AGAIN
     }

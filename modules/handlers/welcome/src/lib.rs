@@ -15,16 +15,16 @@ mod facts;
 mod page;
 mod plain;
 mod process;
+mod shared;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use topnext_module_api::prelude::*;
 
 use facts::{Facts, modules};
 use process::Usage;
+use shared::Reading;
+pub use shared::Shared;
 
 /// The table `welcome`.
 #[derive(Config)]
@@ -36,20 +36,14 @@ pub struct Table {
 
 /// The page.
 pub struct Welcome {
-    served: Arc<Served>,
+    shared: Arc<Shared>,
 }
-
-/// How many pages this worker has served.
-pub struct Served(AtomicU64);
-
-/// A request that waits until what the process uses has been read.
-struct Reading(Job<Usage>);
 
 export_module! {
     name: "welcome",
     module: Welcome,
     provides: [content],
-    state: Served,
+    state: Shared,
 }
 
 impl Content for Welcome {
@@ -62,22 +56,20 @@ impl Content for Welcome {
             return Code::status(405);
         }
         let usage = match r.context::<Reading>() {
-            Some(mut reading) => {
-                let Some(result) = reading.0.poll() else {
-                    return Code::AGAIN;
-                };
-                result.unwrap_or_default()
-            }
+            Some(mut reading) => match reading.result() {
+                Some(usage) => usage,
+                None => return Code::AGAIN,
+            },
             None => {
-                if let Some(job) = r.offload(process::usage) {
-                    r.set_context(Reading(job));
+                if let Some(reading) = self.shared.read(r) {
+                    r.set_context(reading);
                     return Code::AGAIN;
                 }
                 log!(r, Level::Warn, "the thread pool is full: the page does without memory and descriptors");
                 Usage::default()
             }
         };
-        let pages = self.served.0.fetch_add(1, Ordering::Relaxed) + 1;
+        let pages = self.shared.count_page();
         let modules = modules();
         let facts = Facts::of(r, &modules, pages, usage);
         r.set_header_out("Cache-Control", "no-store");
@@ -111,13 +103,7 @@ impl Module for Welcome {
     type Config = Table;
 
     fn new(_: Table, setup: &Setup<'_>) -> Result<Welcome, ConfigErrors> {
-        Ok(Welcome { served: setup.state() })
-    }
-}
-
-impl State for Served {
-    fn create() -> Result<Served, String> {
-        Ok(Served(AtomicU64::new(0)))
+        Ok(Welcome { shared: setup.state() })
     }
 }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use topnext_module_api::{State, testing};
-use topnext_welcome::{Served, Welcome};
+use topnext_welcome::{Shared, Welcome};
 
 fn welcome() -> Welcome {
-    let state = Arc::new(Served::create().expect("no reason to fail"));
+    let state = Arc::new(Shared::create().expect("no reason to fail"));
     testing::with_state("enabled = true", &state).expect("a valid table")
 }
 
@@ -40,6 +40,6 @@ fn other_methods_get_405() {
 
 #[test]
 fn it_is_off_unless_it_is_enabled() {
-    let state = Arc::new(Served::create().expect("no reason to fail"));
+    let state = Arc::new(Shared::create().expect("no reason to fail"));
     assert!(testing::with_state::<Welcome, _>("", &state).is_err());
 }

@@ -231,6 +231,16 @@ impl Upstream for Proxy {
             }
         }
     }
+
+    fn abort_request(&self, r: &mut Request<'_>) {
+        let status = r.context::<Exchange>().map_or(0, |exchange| exchange.status);
+        let had = if status == 0 { "before the upstream's header".to_string() } else { format!("behind its {status}") };
+        log!(r, Level::Debug, "client has gone {had}: the connection to the upstream is closed");
+    }
+
+    fn finalize_request(&self, r: &mut Request<'_>, code: Code) {
+        log!(r, Level::Debug, "upstream request ended: {code:?}");
+    }
 }
 
 impl Proxy {
