@@ -85,7 +85,7 @@ pub fn send(r: &Rc<Request>, status: u16) {
     r.guarded(|| r.drop_contexts());
     r.need_memory.set(false);
     r.holding.set(0);
-    r.copy.replace(output::Copy::default());
+    r.stop_copying();
     {
         let parts = &mut **r.parts.borrow_mut();
         for name in ["Content-Type", "Content-Encoding", "Accept-Ranges", "ETag", "Last-Modified"] {

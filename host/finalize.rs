@@ -104,6 +104,7 @@ pub fn flush(r: &Rc<Request>) {
 }
 
 /// A module has failed the request: an answer without modules, or a reset.
+#[cold]
 fn fail(r: &Rc<Request>) {
     log_line!(
         Level::Error,
@@ -115,7 +116,7 @@ fn fail(r: &Rc<Request>) {
     if r.header_sent.get() {
         return abort(r);
     }
-    r.copy.replace(output::Copy::default());
+    r.stop_copying();
     error_page::send_bare(r, 500);
     // What the bare answer writes has passed no module.
     r.wait.set(Wait::Flush);
@@ -127,6 +128,7 @@ fn fail(r: &Rc<Request>) {
 }
 
 /// Gives the request up, and its connection with it.
+#[cold]
 pub fn abort(r: &Rc<Request>) {
     if r.wait.get() == Wait::Ended {
         return;
@@ -137,6 +139,7 @@ pub fn abort(r: &Rc<Request>) {
 }
 
 /// The client has gone.
+#[cold]
 pub fn client_closed(r: &Rc<Request>) {
     if r.wait.get() == Wait::Ended {
         return;

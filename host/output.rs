@@ -94,8 +94,8 @@ pub fn output(r: &Rc<Request>, chain: Chain) -> Code {
         log_line!(Level::Alert, "*{} its producer does not stop at Again{}", r.conn.number, r.log_tail());
         return Code::ERROR;
     }
-    if r.need_memory.get() && (!r.copy.borrow().is_empty() || chain.iter().any(Buf::in_file)) {
-        r.copy.borrow_mut().waiting.append(chain);
+    if r.need_memory.get() && (r.is_copying() || chain.iter().any(Buf::in_file)) {
+        r.extra().copy.borrow_mut().waiting.append(chain);
         return copy(r);
     }
     filter(r, chain)
@@ -129,10 +129,10 @@ impl Copy {
 /// Passes on what waits, as memory, until the client is slower than the disk.
 fn copy(r: &Rc<Request>) -> Code {
     loop {
-        if r.copy.borrow().reading.is_some() {
+        if r.extra().copy.borrow().reading.is_some() {
             return Code::AGAIN;
         }
-        let Some(mut buf) = r.copy.borrow_mut().waiting.pop() else { return Code::OK };
+        let Some(mut buf) = r.extra().copy.borrow_mut().waiting.pop() else { return Code::OK };
         let Some((file, pos, len)) = buf.file() else {
             match filter(r, Chain::from(buf)) {
                 Code::OK => continue,
@@ -149,7 +149,7 @@ fn copy(r: &Rc<Request>) -> Code {
                 match copied(r, &mut buf, data) {
                     Ok(piece) => {
                         if !buf.is_empty() {
-                            r.copy.borrow_mut().waiting.push_front(buf);
+                            r.extra().copy.borrow_mut().waiting.push_front(buf);
                         }
                         match filter(r, Chain::from(piece)) {
                             Code::OK => continue,
@@ -160,7 +160,7 @@ fn copy(r: &Rc<Request>) -> Code {
                 }
             }
             Ok(NoWait::WouldBlock) => {
-                r.copy.borrow_mut().waiting.push_front(buf);
+                r.extra().copy.borrow_mut().waiting.push_front(buf);
                 return read_on_pool(r, file, pos, want);
             }
             Err(error) => {
@@ -201,29 +201,29 @@ fn read_on_pool(r: &Rc<Request>, file: Arc<OpenFile>, pos: u64, want: usize) -> 
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
         remote.call(id, COPY_DONE | JOB_DONE);
     });
-    r.copy.borrow_mut().reading = Some(result);
+    r.extra().copy.borrow_mut().reading = Some(result);
     if r.site.pool.run(job).is_err() {
-        r.copy.borrow_mut().reading = None;
+        r.extra().copy.borrow_mut().reading = None;
         log_line!(Level::Error, "*{} the thread pool's queue is full{}", r.conn.number, r.log_tail());
         return Code::ERROR;
     }
-    r.jobs.set(r.jobs.get() + 1);
+    r.extra().job_started();
     Code::AGAIN
 }
 
 /// The pool has read a piece.
 pub fn copy_done(r: &Rc<Request>) {
-    let Some(result) = r.copy.borrow_mut().reading.take() else { return };
+    let Some(result) = r.extra().copy.borrow_mut().reading.take() else { return };
     if r.wait.get() == Wait::Ended {
         return;
     }
     let read = result.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some(mut buf) = r.copy.borrow_mut().waiting.pop() else { return };
+    let Some(mut buf) = r.extra().copy.borrow_mut().waiting.pop() else { return };
     let code = match read {
         Some(Ok(data)) => match copied(r, &mut buf, data) {
             Ok(piece) => {
                 if !buf.is_empty() {
-                    r.copy.borrow_mut().waiting.push_front(buf);
+                    r.extra().copy.borrow_mut().waiting.push_front(buf);
                 }
                 filter(r, Chain::from(piece))
             }
@@ -240,7 +240,7 @@ pub fn copy_done(r: &Rc<Request>) {
 
 /// Whether a filter holds data, or a file waits to be read for the filters.
 pub fn is_held(r: &Request) -> bool {
-    r.holding.get() != 0 || !r.copy.borrow().is_empty()
+    r.holding.get() != 0 || r.is_copying()
 }
 
 /// There is room: every stage that waits goes on.
@@ -257,7 +257,7 @@ pub fn continue_all(r: &Rc<Request>) {
     if r.wait.get() == Wait::Ended || r.conn.flush_request(r) == Code::ERROR {
         return crate::finalize::client_closed(r);
     }
-    if !r.copy.borrow().is_empty() && r.conn.unsent() == 0 && r.holding.get() == 0 {
+    if r.is_copying() && r.conn.unsent() == 0 && r.holding.get() == 0 {
         let code = copy(r);
         if !matches!(code, Code::OK | Code::AGAIN) {
             crate::finalize::finalize(r, Code::ERROR);

@@ -120,7 +120,7 @@ fn content_answer(r: &Rc<Request>, code: Code, _: usize) {
 fn wait(r: &Rc<Request>, wait: Wait) {
     r.wait.set(wait);
     let mut woken = false;
-    while let Some(code) = r.late_wakes.borrow_mut().pop_front() {
+    while let Some(code) = r.extra().late_wakes.borrow_mut().pop_front() {
         woken = true;
         r.conn.lp.post(r.clone(), code);
     }
@@ -231,7 +231,7 @@ pub fn wake(r: &Rc<Request>, code: u64) {
         return;
     }
     if r.depth.get() > 0 {
-        r.late_wakes.borrow_mut().push_back(code);
+        r.extra().late_wakes.borrow_mut().push_back(code);
         return;
     }
     let (module, hook) = ((code >> 32) as u32, Hook(code as u32));
@@ -241,7 +241,7 @@ pub fn wake(r: &Rc<Request>, code: u64) {
             if matches!(r.wait.get(), Wait::Handler | Wait::HandlerOrRoom) {
                 run(r);
             } else if r.wait.get() == Wait::Nothing {
-                r.late_wakes.borrow_mut().push_back(code);
+                r.extra().late_wakes.borrow_mut().push_back(code);
             }
         }
         _ => (),

@@ -16,7 +16,7 @@
 //! ```
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     io,
     net::Shutdown,
     rc::Rc,
@@ -441,7 +441,7 @@ impl Http1 {
             (None, None) => request.store(&[server.name().as_bytes()]),
         });
         if framing == Framing::None || framing == Framing::Length(0) {
-            request.body.borrow_mut().complete = true;
+            request.body_complete.set(true);
         }
         self.request.replace(Some(request.clone()));
         match facts {
@@ -462,6 +462,7 @@ impl Http1 {
     }
 
     /// Answers a head that cannot be parsed.
+    #[cold]
     fn refuse(self: &Rc<Self>, bad: BadRequest) {
         let mut parts = Lent::new();
         // What was parsed so far means nothing.
@@ -478,8 +479,8 @@ impl Http1 {
         self.state.set(State::Busy);
         self.reader.replace(BodyReader::Nothing);
         let request = Rc::new(Request::new(self.clone(), self.site, server, parts, Framing::None, false));
-        request.bad_line.replace(line.trim_ascii_end().to_vec());
-        request.body.borrow_mut().complete = true;
+        request.extra().bad_line.replace(line.trim_ascii_end().to_vec());
+        request.body_complete.set(true);
         log_line!(Level::Info, "*{} {bad}{}", self.number, request.log_tail());
         self.request.replace(Some(request.clone()));
         finalize::finalize(&request, Code::status(bad.status));
@@ -489,10 +490,10 @@ impl Http1 {
 
     /// Reads the whole body of the request into memory: Ok, Again, or a status.
     pub fn read_body(self: &Rc<Self>, r: &Rc<Request>) -> Code {
-        if r.body.borrow().complete {
+        if r.body_complete.get() {
             return Code::OK;
         }
-        let first = !std::mem::replace(&mut r.body.borrow_mut().wanted, true);
+        let first = !std::mem::replace(&mut r.extra().body.borrow_mut().wanted, true);
         if first && r.parts.borrow().head.facts().expect_continue && self.input.borrow().is_empty() {
             self.queue.borrow_mut().add_bytes(|out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
             if self.flush(r).is_err() {
@@ -515,9 +516,10 @@ impl Http1 {
             max => max.min(MAX_BODY),
         };
         for _ in 0..MAX_READS {
-            match self.decode_body(&mut |piece| r.body.borrow_mut().add(&piece)) {
+            match self.decode_body(&mut |piece| r.extra().body.borrow_mut().add(&piece)) {
                 Ok(true) => {
-                    r.body.borrow_mut().end();
+                    r.extra().body.borrow_mut().end();
+                    r.body_complete.set(true);
                     return Code::OK;
                 }
                 Ok(false) => (),
@@ -527,8 +529,8 @@ impl Http1 {
                     return Code::status(bad.status);
                 }
             }
-            if r.body.borrow().received > max {
-                let received = r.body.borrow().received;
+            let received = r.extra().body.borrow().received;
+            if received > max {
                 log_line!(
                     Level::Error,
                     "*{} client intended to send too large body: {received} bytes so far, at most {max} are kept{}",
@@ -600,11 +602,7 @@ impl Http1 {
     /// The client sends while its request runs: the body if it is wanted; else only its end is of interest.
     fn read_while_busy(self: &Rc<Self>) {
         let Some(r) = self.request.borrow().clone() else { return };
-        let (wanted, complete) = {
-            let body = r.body.borrow();
-            (body.wanted, body.complete)
-        };
-        if wanted && !complete {
+        if r.is_body_awaited() {
             match self.pull_body(&r) {
                 Code::AGAIN => self.start_read_timer(r.place().core.client_body_timeout),
                 Code::OK => {
@@ -638,7 +636,7 @@ impl Http1 {
         }
         // The client waits for 100 with its body. Whether it sends one behind another answer is not known, nor what it
         // sends then: a body or a request.
-        if r.parts.borrow().head.facts().expect_continue && !r.body.borrow().wanted && self.input.borrow().is_empty() {
+        if r.parts.borrow().head.facts().expect_continue && !r.is_body_wanted() && self.input.borrow().is_empty() {
             self.keep.set(false);
         }
         let head_chunked = known.is_none() && !bodyless && http11;
@@ -1109,14 +1107,12 @@ impl Request {
             server,
             pinned: Cell::default(),
             parts: RefCell::new(parts),
-            bad_line: RefCell::default(),
             uri: Cell::default(),
             args: Cell::default(),
             host: Cell::default(),
             filename: Cell::default(),
             is_head: Cell::new(is_head),
             framing,
-            body: RefCell::default(),
             body_complete: Cell::default(),
             started_ms,
             at: Cell::new((phases::Step::FIRST, 0)),
@@ -1140,13 +1136,7 @@ impl Request {
             last_out: Cell::default(),
             body_sent: Cell::default(),
             holding: Cell::default(),
-            copy: RefCell::default(),
-            upstream: RefCell::default(),
-            opening: RefCell::default(),
-            timers: RefCell::default(),
-            remote_id: Cell::default(),
-            jobs: Cell::default(),
-            late_wakes: RefCell::default(),
+            extra: OnceCell::new(),
         }
     }
 

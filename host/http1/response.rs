@@ -47,16 +47,15 @@ pub fn write_head(out: &mut Vec<u8>, head: &HeadOut, fields: &HeadersOut, pool: 
     } else if head.chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked");
     }
-    let has_framing = head.length.is_some() || head.chunked;
-    out.extend_from_slice(match (head.keep, head.http11, has_framing) {
-        (false, _, true) => b"\r\nConnection: close\r\n\r\n",
-        (false, _, false) => b"Connection: close\r\n\r\n",
-        (true, false, true) => b"\r\nConnection: keep-alive\r\n\r\n",
-        (true, false, false) => b"Connection: keep-alive\r\n\r\n",
+    if head.length.is_some() || head.chunked {
+        out.extend_from_slice(b"\r\n");
+    }
+    match (head.keep, head.http11) {
+        (false, _) => out.extend_from_slice(b"Connection: close\r\n\r\n"),
+        (true, false) => out.extend_from_slice(b"Connection: keep-alive\r\n\r\n"),
         // HTTP/1.1 keeps connections unless it is told otherwise (RFC 9112, 9.3).
-        (true, true, true) => b"\r\n\r\n",
-        (true, true, false) => b"\r\n",
-    });
+        (true, true) => out.extend_from_slice(b"\r\n"),
+    }
 }
 
 thread_local! {

@@ -52,6 +52,7 @@ pub fn logs(level: Level) -> bool {
 }
 
 /// Logs a line, if its level is logged.
+#[cold]
 pub fn write(level: Level, text: Arguments<'_>) {
     if !logs(level) {
         return;

@@ -44,7 +44,7 @@ pub fn as_host<T>(run: impl FnOnce() -> T) -> T {
     let before = unsafe { cell.replace(Running::HOST) };
     let result = run();
     // SAFETY: as above.
-    unsafe { cell.replace(before) };
+    unsafe { cell.set(before) };
     result
 }
 
@@ -62,7 +62,7 @@ pub fn as_hook<T>(hook: Hook, guard: bool, run: impl FnOnce() -> T) -> Option<T>
     let before = unsafe { cell.replace(Running { module: 0, hook }) };
     let result = run();
     // SAFETY: what was there.
-    unsafe { cell.replace(before) };
+    unsafe { cell.set(before) };
     Some(result)
 }
 

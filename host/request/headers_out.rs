@@ -96,7 +96,15 @@ impl HeadersOut {
         if first.is_none() && self.fields.len() >= MAX_FIELDS {
             return Err(Refused::TooMuch);
         }
-        let line = pool.store(&[name, SEPARATOR, value.trim_ascii(), LINE_END]).ok_or(Refused::TooMuch)?;
+        let value = value.trim_ascii();
+        let len = name.len() + SEPARATOR.len() + value.len() + LINE_END.len();
+        let line = pool.store_with(len, |line| {
+            line.extend_from_slice(name);
+            line.extend_from_slice(SEPARATOR);
+            line.extend_from_slice(value);
+            line.extend_from_slice(LINE_END);
+        });
+        let line = line.ok_or(Refused::TooMuch)?;
         let field = FieldOut { line, name_len: name.len() as u16 };
         let Some(first) = first else {
             self.fields.push(field);

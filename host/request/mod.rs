@@ -20,7 +20,7 @@ pub mod headers_out;
 pub mod pool;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::VecDeque,
     ops::{Deref, DerefMut},
     rc::Rc,
@@ -172,8 +172,6 @@ pub struct Body {
     pub received: u64,
     /// A handler waits for all of it.
     pub wanted: bool,
-    /// All of it has been read.
-    pub complete: bool,
 }
 
 /// Calls of modules into the host and back that may be nested.
@@ -201,7 +199,6 @@ impl Body {
     /// The body is complete.
     pub fn end(&mut self) {
         self.end_piece();
-        self.complete = true;
     }
 
     fn end_piece(&mut self) {
@@ -233,8 +230,6 @@ pub struct Request {
     pub pinned: Cell<Option<&'static Place>>,
     /// Memory.
     pub parts: RefCell<Lent>,
-    /// What came in place of a request line that could not be parsed.
-    pub bad_line: RefCell<Vec<u8>>,
 
     /// The normalized path.
     pub uri: Cell<Text>,
@@ -248,9 +243,7 @@ pub struct Request {
     pub is_head: Cell<bool>,
     /// How the body is framed.
     pub framing: Framing,
-    /// The body.
-    pub body: RefCell<Body>,
-    /// The body had been read to its end when the request ended.
+    /// All of the body has been read, or there is none.
     pub body_complete: Cell<bool>,
     /// When the head was complete, on the loop's clock.
     pub started_ms: u64,
@@ -298,24 +291,73 @@ pub struct Request {
     pub body_sent: Cell<u64>,
     /// Modules that hold data, by slot.
     pub holding: Cell<u128>,
+    /// What few requests need, made when it is asked for: see [`Request::extra`].
+    pub extra: OnceCell<Box<Extra>>,
+}
+
+/// What few requests need: most have no body, wait for nothing but their client, and end where they began.
+#[derive(Default)]
+pub struct Extra {
+    /// What came in place of a request line that could not be parsed.
+    pub bad_line: RefCell<Vec<u8>>,
+    /// The body.
+    pub body: RefCell<Body>,
     /// Files that are being read for the filters.
     pub copy: RefCell<Copy>,
-
     /// The upstream that makes the response.
     pub upstream: RefCell<Option<Rc<upstream::Exchange>>>,
     /// A file that the pool opens for a handler.
     pub opening: RefCell<Option<Opening>>,
     /// Timers of hooks: which one, and the module and hook to wake.
-    pub timers: RefCell<Vec<(TimerId, u64)>>,
+    timers: RefCell<Vec<(TimerId, u64)>>,
     /// As other threads know it.
-    pub remote_id: Cell<Option<RemoteId>>,
+    remote_id: Cell<Option<RemoteId>>,
     /// Jobs of the pool that have not come back.
-    pub jobs: Cell<u32>,
+    jobs: Cell<u32>,
     /// Wakes that came while a hook was running.
     pub late_wakes: RefCell<VecDeque<u64>>,
 }
 
+impl Extra {
+    /// The pool has a job of this request.
+    pub fn job_started(&self) {
+        self.jobs.set(self.jobs.get() + 1);
+    }
+}
+
 impl Request {
+    /// What few requests need. Made here if there was none: whoever only looks, looks at the field.
+    pub fn extra(&self) -> &Extra {
+        self.extra.get_or_init(Box::default)
+    }
+
+    /// The exchange with an upstream that makes the response.
+    pub fn exchange(&self) -> Option<Rc<upstream::Exchange>> {
+        self.extra.get()?.upstream.borrow().clone()
+    }
+
+    /// Whether files are being read for the filters.
+    pub fn is_copying(&self) -> bool {
+        self.extra.get().is_some_and(|extra| !extra.copy.borrow().is_empty())
+    }
+
+    /// Files that wait for it are not read any more.
+    pub fn stop_copying(&self) {
+        if let Some(extra) = self.extra.get() {
+            extra.copy.replace(Copy::default());
+        }
+    }
+
+    /// Whether a handler has asked for the body.
+    pub fn is_body_wanted(&self) -> bool {
+        self.extra.get().is_some_and(|extra| extra.body.borrow().wanted)
+    }
+
+    /// Whether a handler waits for the rest of the body.
+    pub fn is_body_awaited(&self) -> bool {
+        !self.body_complete.get() && self.is_body_wanted()
+    }
+
     /// The bytes of a text, copied out.
     pub fn text_owned(&self, text: Text) -> Vec<u8> {
         self.parts.borrow().text(text).to_vec()
@@ -347,13 +389,14 @@ impl Request {
     pub fn request_line(&self) -> Vec<u8> {
         let parts = self.parts.borrow();
         if parts.bytes.is_empty() {
-            return self.bad_line.borrow().clone();
+            return self.extra().bad_line.borrow().clone();
         }
         let start = parts.head.method_span().start as usize;
         parts.bytes.get(start..start + parts.head.line_len()).unwrap_or_default().trim_ascii_end().to_vec()
     }
 
     /// The end of a line of the error log that is about this request.
+    #[cold]
     pub fn log_tail(&self) -> String {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut tail = format!(
@@ -362,7 +405,7 @@ impl Request {
             self.server.name(),
             text(&self.request_line())
         );
-        if let Some(upstream) = &*self.upstream.borrow() {
+        if let Some(upstream) = self.exchange() {
             tail.push_str(&format!(", upstream: \"{}\"", upstream.peer_name()));
         }
         if let Some(host) = self.header_in(b"host", 0) {
@@ -431,23 +474,24 @@ impl Request {
 
     /// As other threads know it, announced when first asked for.
     pub fn announce(self: &Rc<Self>) -> RemoteId {
-        if let Some(id) = self.remote_id.get() {
+        if let Some(id) = self.extra().remote_id.get() {
             return id;
         }
         let source: Rc<dyn Source> = self.clone();
         let id = remote::announce(&source);
-        self.remote_id.set(Some(id));
+        self.extra().remote_id.set(Some(id));
         id
     }
 
     /// Has `hook` of `module` called again after `time`. One timer per module and hook.
     pub fn wake_after(self: &Rc<Self>, code: u64, time: Duration) {
         let lp = &self.conn.lp;
-        let known = self.timers.borrow().iter().find(|(_, of)| *of == code).map(|(timer, _)| *timer);
+        let timers = &self.extra().timers;
+        let known = timers.borrow().iter().find(|(_, of)| *of == code).map(|(timer, _)| *timer);
         let timer = known.unwrap_or_else(|| {
-            let kind = self.timers.borrow().len() as u32;
+            let kind = timers.borrow().len() as u32;
             let timer = lp.add_timer(self.clone(), kind);
-            self.timers.borrow_mut().push((timer, code));
+            timers.borrow_mut().push((timer, code));
             timer
         });
         lp.start_timer(timer, time);
@@ -455,12 +499,12 @@ impl Request {
 
     /// Whether something that wakes a handler is pending: a timer, a waker, a job, or the body.
     pub fn is_awaited(&self) -> bool {
-        let timers = self.timers.borrow().iter().any(|(timer, _)| self.conn.lp.timer_runs(*timer));
-        let body = {
-            let body = self.body.borrow();
-            body.wanted && !body.complete
-        };
-        timers || body || self.jobs.get() > 0 || self.remote_id.get().is_some() || !self.late_wakes.borrow().is_empty()
+        let Some(extra) = self.extra.get() else { return false };
+        extra.timers.borrow().iter().any(|(timer, _)| self.conn.lp.timer_runs(*timer))
+            || self.is_body_awaited()
+            || extra.jobs.get() > 0
+            || extra.remote_id.get().is_some()
+            || !extra.late_wakes.borrow().is_empty()
     }
 
     /// Drops all contexts, each under its module's guard.
@@ -478,17 +522,17 @@ impl Request {
     /// Lets go of everything that refers back to the request, when it has ended.
     pub fn release(&self) {
         self.drop_contexts();
-        for (timer, _) in self.timers.borrow_mut().drain(..) {
+        let Some(extra) = self.extra.get() else { return };
+        for (timer, _) in extra.timers.borrow_mut().drain(..) {
             self.conn.lp.remove_timer(timer);
         }
-        if let Some(id) = self.remote_id.take() {
+        if let Some(id) = extra.remote_id.take() {
             remote::forget(id);
         }
-        let body = self.body.replace(Body::default());
-        self.body_complete.set(body.complete);
-        self.copy.replace(Copy::default());
-        self.upstream.replace(None);
-        self.opening.replace(None);
+        extra.body.replace(Body::default());
+        extra.copy.replace(Copy::default());
+        extra.upstream.replace(None);
+        extra.opening.replace(None);
     }
 }
 
@@ -506,7 +550,7 @@ impl Source for Request {
     fn ready(self: Rc<Self>, _: Ready) {}
 
     fn expired(self: Rc<Self>, kind: u32) {
-        let code = self.timers.borrow().get(kind as usize).map(|(_, code)| *code);
+        let code = self.extra().timers.borrow().get(kind as usize).map(|(_, code)| *code);
         if let Some(code) = code {
             crate::phases::wake(&self, code);
         }
@@ -514,7 +558,8 @@ impl Source for Request {
 
     fn posted(self: Rc<Self>, code: u64) {
         if code & JOB_DONE != 0 {
-            self.jobs.set(self.jobs.get().saturating_sub(1));
+            let jobs = &self.extra().jobs;
+            jobs.set(jobs.get().saturating_sub(1));
         }
         if code & COPY_DONE != 0 {
             crate::output::copy_done(&self);

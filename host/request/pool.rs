@@ -37,7 +37,13 @@ pub struct Pool {
 impl Pool {
     /// Stores the concatenation of `parts`; `None` if the request has stored too much already.
     pub fn store(&mut self, parts: &[&[u8]]) -> Option<PoolStr> {
-        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let len = parts.iter().map(|part| part.len()).sum();
+        self.store_with(len, |chunk| parts.iter().for_each(|part| chunk.extend_from_slice(part)))
+    }
+
+    /// Stores the `len` bytes that `write` adds to the end of a vector; `None` as in [`Pool::store`].
+    #[inline]
+    pub fn store_with(&mut self, len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Option<PoolStr> {
         if self.bytes + len > MAX_BYTES {
             return None;
         }
@@ -48,9 +54,8 @@ impl Pool {
         let index = self.chunks.len() - 1;
         let chunk = &mut self.chunks[index];
         let start = chunk.len();
-        for part in parts {
-            chunk.extend_from_slice(part);
-        }
+        write(chunk);
+        debug_assert_eq!(chunk.len(), start + len);
         // All three fit: the pool is bounded by MAX_BYTES.
         Some(PoolStr { chunk: index as u32, start: start as u32, len: len as u32 })
     }

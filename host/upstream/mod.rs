@@ -159,7 +159,7 @@ pub fn start(r: &Rc<Request>) {
         upstream,
     });
     exchange.timer.set(Some(r.conn.lp.add_timer(exchange.clone(), 0)));
-    r.upstream.replace(Some(exchange.clone()));
+    r.extra().upstream.replace(Some(exchange.clone()));
     r.wait.set(Wait::Upstream);
     if r.guarded(|| exchange.upstream.balancers.init_peer(&exchange.choice)) != Code::OK {
         return exchange.give_up(500);
@@ -169,15 +169,14 @@ pub fn start(r: &Rc<Request>) {
 
 /// The protocol says whether the connection may be kept.
 pub fn set_keepalive(r: &Request, keep: bool) {
-    if let Some(exchange) = &*r.upstream.borrow() {
+    if let Some(exchange) = r.exchange() {
         exchange.keep.set(keep);
     }
 }
 
 /// The client has room again.
 pub fn room(r: &Rc<Request>) {
-    let exchange = r.upstream.borrow().clone();
-    if let Some(exchange) = exchange
+    if let Some(exchange) = r.exchange()
         && exchange.paused.get()
         && exchange.state.get() == State::Body
         && r.conn.unsent() == 0
@@ -191,8 +190,7 @@ pub fn room(r: &Rc<Request>) {
 
 /// The request ends before its upstream is done.
 pub fn detach(r: &Rc<Request>) {
-    let exchange = r.upstream.borrow().clone();
-    if let Some(exchange) = exchange
+    if let Some(exchange) = r.exchange()
         && exchange.state.get() != State::Done
     {
         if let Some(protocol) = &exchange.place.upstream {
@@ -500,7 +498,7 @@ impl Exchange {
         match output::output(&self.r, out) {
             Code::OK => true,
             Code::AGAIN => {
-                if self.r.conn.unsent() > MAX_UNSENT || self.r.holding.get() != 0 || !self.r.copy.borrow().is_empty() {
+                if self.r.conn.unsent() > MAX_UNSENT || output::is_held(&self.r) {
                     self.paused.set(true);
                     self.stop_timer();
                     return false;

@@ -49,7 +49,7 @@ pub(crate) fn enter<T>(cell: &RunningCell, module: u32, hook: Hook, run: impl Fn
         Err(payload) => Err(report(module, hook, payload)),
     };
     // SAFETY: and this its end.
-    unsafe { cell.replace(before) };
+    unsafe { cell.set(before) };
     result
 }
 

@@ -111,7 +111,18 @@ impl RunningCell {
     #[inline]
     pub unsafe fn replace(&self, running: Running) -> Running {
         let before = self.get();
-        self.running.store((u64::from(running.module) << 32) | u64::from(running.hook.0), Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { self.set(running) };
         before
+    }
+
+    /// Notes who runs.
+    ///
+    /// # Safety
+    /// As for [`RunningCell::replace`].
+    #[doc(hidden)]
+    #[inline]
+    pub unsafe fn set(&self, running: Running) {
+        self.running.store((u64::from(running.module) << 32) | u64::from(running.hook.0), Ordering::Relaxed);
     }
 }

@@ -470,7 +470,7 @@ unsafe extern "C" fn offload(data: HostData, job: RawJob) -> bool {
             });
             let accepted = r.site.pool.run(run).is_ok();
             if accepted {
-                r.jobs.set(r.jobs.get() + 1);
+                r.extra().job_started();
             }
             accepted
         })
@@ -484,7 +484,7 @@ unsafe extern "C" fn read_body(data: HostData) -> Code {
 
 unsafe extern "C" fn body(data: HostData) -> Chain {
     // SAFETY: the contract of the table.
-    unsafe { with(data, Chain::new(), |r| r.body.borrow().chain.iter().cloned().collect()) }
+    unsafe { with(data, Chain::new(), |r| r.extra().body.borrow().chain.iter().cloned().collect()) }
 }
 
 unsafe extern "C" fn open(data: HostData, path: RSlice<'_, u8>) -> RawOpened {
@@ -494,13 +494,13 @@ unsafe extern "C" fn open(data: HostData, path: RSlice<'_, u8>) -> RawOpened {
 }
 
 fn open_for(r: &Rc<Request>, path: &[u8], code: u64) -> Opened {
-    let opening = r.opening.take();
+    let opening = r.extra().opening.take();
     if let Some(opening) = opening {
         let result = opening.result.lock().unwrap_or_else(PoisonError::into_inner).take();
         match result {
             Some(result) if opening.path == path => return opened(r, path, result),
             None if opening.path == path => {
-                r.opening.replace(Some(opening));
+                r.extra().opening.replace(Some(opening));
                 return Opened::Pending;
             }
             _ => (),
@@ -525,8 +525,8 @@ fn open_for(r: &Rc<Request>, path: &[u8], code: u64) -> Opened {
                 log_line!(Level::Error, "*{} the thread pool's queue is full{}", r.conn.number, r.log_tail());
                 return Opened::Failed;
             }
-            r.jobs.set(r.jobs.get() + 1);
-            r.opening.replace(Some(Opening { path: path.to_vec(), result }));
+            r.extra().job_started();
+            r.extra().opening.replace(Some(Opening { path: path.to_vec(), result }));
             Opened::Pending
         }
     }

@@ -8,17 +8,19 @@
 //! answers (tools/bench/probe). Each filter is a file of its own, since one file is one image and has one slot. The chains
 //! are called as the server calls them, in turns, so that a slower moment of the machine hits all alike. What a hop costs is
 //! the difference to the chain of 0, divided by the number of filters; of the quietest tenth of the batches, so that work
-//! beside it does not count.
+//! beside it does not count, and only while the processor runs at its full speed (speed.rs).
 
 mod boxed;
 mod build;
 mod load;
 mod samples;
 mod site;
+mod speed;
 
 use std::alloc::System;
 use std::hint::black_box;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use topnext::plugins::link;
@@ -53,6 +55,9 @@ const CALLS: u32 = 1000;
 /// Calls in a measurement of the probe (its `CALLS`).
 const PROBE_CALLS: f64 = 500.0;
 const DEFAULT_SAMPLES: usize = 300;
+/// Rounds that are tried for each that is wanted at full speed, and how long.
+const MAX_TRIES: usize = 100;
+const MAX_TIME: Duration = Duration::from_secs(60);
 
 /// Runs the command.
 pub fn run(mut arguments: lexopt::Parser) -> Result<Verdict, String> {
@@ -196,25 +201,44 @@ fn hops(driver: &Driver, samples: usize) -> Result<bool, String> {
             LENGTHS.iter().map(|length| Case::new(driver, &kind, *length)).collect();
         cases.push((kind, of_kind?));
     }
-    // The first round warms up, and is forgotten; the next ones go round all cases.
-    for round in 0..=samples {
+    // The first round warms up, and is forgotten; the next ones go round all cases, until enough of them were at the
+    // processor's full speed.
+    let (mut speeds, mut full, began) = (Vec::new(), Vec::new(), Instant::now());
+    let mut before = speed::now();
+    for round in 0.. {
         for (kind, of_kind) in &mut cases {
             for case in of_kind {
                 case.sample(kind);
                 if round == 0 {
-                    case.samples = Samples::with_room(samples + 8);
+                    case.samples = Samples::with_room(samples * MAX_TRIES);
                 }
             }
         }
+        let behind = speed::now();
+        if round > 0 {
+            speeds.push((before, behind));
+        }
+        before = behind;
+        if speeds.len() >= samples {
+            full = speed::full(&speeds);
+            let enough = full.iter().filter(|full| **full).count() >= samples;
+            if enough || speeds.len() >= samples * MAX_TRIES || began.elapsed() > MAX_TIME {
+                break;
+            }
+        }
     }
+    for case in cases.iter_mut().flat_map(|(_, of_kind)| of_kind) {
+        case.samples = case.samples.only(&full);
+    }
+    let at_full = full.iter().filter(|full| **full).count();
     let mut verdicts = Vec::new();
     for (kind, of_kind) in &mut cases {
-        of_kind.iter_mut().for_each(|case| case.count(driver, kind));
-        let [none, _, short, long] = &of_kind[..] else { return Err("not four chains".to_owned()) };
         let times: Vec<String> =
             of_kind.iter().map(|case| format!("{:.1} ± {:.1}", case.samples.median(), case.samples.spread())).collect();
-        let hop = |of: &Case| (of.samples.quiet() - none.samples.quiet()) / of.filters as f64;
-        let hops = [hop(short), hop(long)];
+        let quiet: Vec<f64> = of_kind.iter().map(|case| case.samples.quiet()).collect();
+        of_kind.iter_mut().for_each(|case| case.count(driver, kind));
+        let [none, _, short, long] = &of_kind[..] else { return Err("not four chains".to_owned()) };
+        let hops = [(quiet[2] - quiet[0]) / short.filters as f64, (quiet[3] - quiet[0]) / long.filters as f64];
         let more = long.allocations.saturating_sub(none.allocations);
         let allocations = more as f64 / (long.filters as f64 * f64::from(CALLS));
         println!("| {} | {} | {:.2} | {:.2} | {allocations} |", kind.name(), times.join(" | "), hops[0], hops[1]);
@@ -222,7 +246,7 @@ fn hops(driver: &Driver, samples: usize) -> Result<bool, String> {
             verdicts.push((kind.name(), hops[0], more));
         }
     }
-    println!();
+    println!("\n{at_full} of {} rounds were at the processor's full speed; the others are left out.\n", speeds.len());
     for (name, hop, allocations) in &verdicts {
         let verdict = |ok: bool| if ok { "pass" } else { "FAIL" };
         println!("- {name}: {hop:.2} ns a hop, limit {MAX_HOP}: {}", verdict(*hop <= MAX_HOP));

@@ -1,13 +1,14 @@
 //! `topnext-bench http`: topnext beside nginx, with the same work and one worker each, loaded by wrk.
 //!
 //! ```text
-//! topnext-bench http                              all cases, 9 rounds of 2 s for each server
+//! topnext-bench http                              all cases, 9 rounds of 2 + 2 s for each server
 //! topnext-bench http --case 1k --rounds 3         a quick look
 //! topnext-bench http --enforce                    exit status 1 below a floor
 //! ```
 //!
-//! A round runs both servers, one after the other; the order swaps with every round, and ratios are taken within a round,
-//! so that a machine that changes its speed harms neither. Progress goes to stderr, the report to stdout.
+//! A round runs both servers, one after the other, and then both by turns of some milliseconds (turns.rs); the order swaps
+//! with every round, and ratios are taken within a round, so that a machine that changes its speed harms neither. Requests
+//! per CPU second are those of the turns, all else that of the runs. Progress goes to stderr, the report to stdout.
 
 use std::fs;
 use std::ops::RangeInclusive;
@@ -20,6 +21,7 @@ use crate::guard::WorkDir;
 use crate::machine;
 use crate::report::{Mark, Round, Row, Sample, TABLE_HEAD};
 use crate::server::{Nginx, ROOT, Server, Software, Topnext};
+use crate::turns;
 use crate::wrk;
 
 const HELP: &str = "\
@@ -30,7 +32,7 @@ Runs topnext and nginx side by side and prints ratios, above 1 where topnext is 
   --case NAME      run this case only; may be given several times
   --list           list the cases
   --rounds N       rounds per case, 1 to 101 (default 9)
-  --seconds N      length of a run, 1 to 60 (default 2)
+  --seconds N      length of a run, and of all turns of a round, 1 to 60 (default 2)
   --topnext PATH   the binary to measure (default: topnext beside this program)
   --enforce        exit with status 1 if a case is below its floor
   --help           this text
@@ -176,14 +178,20 @@ fn run_case(case: &'static Case, options: &Options, programs: &Programs, dir: &W
             progress(case, number, options.rounds, server, &sample);
             Ok::<Sample, String>(sample)
         };
-        let round = if number % 2 == 1 {
-            let nginx = counted(&nginx)?;
-            Round { nginx, topnext: counted(&topnext)? }
+        let (of_nginx, of_topnext) = if number % 2 == 1 {
+            let first = counted(&nginx)?;
+            (first, counted(&topnext)?)
         } else {
-            let topnext = counted(&topnext)?;
-            Round { topnext, nginx: counted(&nginx)? }
+            let first = counted(&topnext)?;
+            (counted(&nginx)?, first)
         };
-        rounds.push(round);
+        let turns = turns::run(&programs.wrk, case, [&nginx, &topnext], options.seconds)?;
+        let turns = turns[1].requests_per_cpu_second() / turns[0].requests_per_cpu_second();
+        eprintln!(
+            "{:8} {number:3}/{} by turns: {turns:.3} of nginx's requests per CPU second",
+            case.name, options.rounds
+        );
+        rounds.push(Round { nginx: of_nginx, topnext: of_topnext, turns });
     }
     Row::of(case, &rounds).ok_or_else(|| "no rounds".into())
 }

@@ -15,6 +15,7 @@ mod http;
 mod cases;
 mod check;
 mod server;
+mod turns;
 mod usage;
 mod wrk;
 

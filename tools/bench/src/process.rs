@@ -46,6 +46,16 @@ impl Process {
         }
     }
 
+    /// Stops it, until it is told to go on.
+    pub fn stop(&self) -> io::Result<()> {
+        Ok(pidfd_send_signal(&self.fd, Signal::STOP)?)
+    }
+
+    /// Has it go on after a stop.
+    pub fn go_on(&self) -> io::Result<()> {
+        Ok(pidfd_send_signal(&self.fd, Signal::CONT)?)
+    }
+
     /// Ends the leader of a process group: SIGTERM, a bounded wait, then SIGKILL to the whole group. The group is
     /// killed only while the leader has not been waited for, which keeps the number of the group from being reused.
     pub fn end(&self) -> io::Result<()> {

@@ -4,8 +4,9 @@
 //! wrk -t1 -c64 -d2s --latency http://127.0.0.1:8080/1k
 //! ```
 
+use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::process::Process;
@@ -25,29 +26,76 @@ pub struct Load {
 
 /// Loads `url` from one thread for `seconds`. An error also when any request failed: figures of errors say nothing.
 pub fn run(wrk: &Path, url: &str, connections: u32, seconds: u32) -> Result<Load, String> {
-    let failed = |error: std::io::Error| format!("{}: {error}", wrk.display());
-    let mut child = Command::new(wrk)
-        .arg("-t1")
-        .arg(format!("-c{connections}"))
-        .arg(format!("-d{seconds}s"))
-        .args(["--latency", url])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    // Its report is far smaller than a pipe holds, so it is read after the end.
-    let limit = Duration::from_secs(seconds.into()) + GRACE;
-    if !Process::open(child.id()).and_then(|process| process.ends_within(limit)).map_err(failed)? {
-        child.kill().map_err(failed)?;
-        child.wait().map_err(failed)?;
-        return Err(format!("wrk did not stop {} s after its time; ended it", GRACE.as_secs()));
+    Client::start(wrk, url, connections, seconds)?.finish()
+}
+
+/// A wrk that runs. It is ended with this value.
+pub struct Client {
+    child: Child,
+    process: Process,
+    seconds: u32,
+}
+
+impl Client {
+    /// Starts wrk, which loads `url` from one thread for `seconds`.
+    pub fn start(wrk: &Path, url: &str, connections: u32, seconds: u32) -> Result<Client, String> {
+        let failed = |error: std::io::Error| format!("{}: {error}", wrk.display());
+        let mut child = Command::new(wrk)
+            .arg("-t1")
+            .arg(format!("-c{connections}"))
+            .arg(format!("-d{seconds}s"))
+            .args(["--latency", url])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        match Process::open(child.id()) {
+            Ok(process) => Ok(Client { child, process, seconds }),
+            Err(error) => {
+                // Whether it could be ended is of no more interest than the error itself.
+                let _ = (child.kill(), child.wait());
+                Err(failed(error))
+            }
+        }
     }
-    let output = child.wait_with_output().map_err(failed)?;
-    if !output.status.success() {
-        return Err(format!("wrk: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()));
+
+    /// Stops its work, until it is resumed. Its time runs on.
+    pub fn pause(&self) -> Result<(), String> {
+        self.process.stop().map_err(|error| format!("wrk cannot be stopped: {error}"))
     }
-    parse(&String::from_utf8_lossy(&output.stdout))
+
+    /// Lets it work again.
+    pub fn resume(&self) -> Result<(), String> {
+        self.process.go_on().map_err(|error| format!("wrk cannot be resumed: {error}"))
+    }
+
+    /// Waits for its end, and reads its report, which is far smaller than a pipe holds.
+    pub fn finish(mut self) -> Result<Load, String> {
+        let failed = |error: std::io::Error| format!("wrk: {error}");
+        let limit = Duration::from_secs(self.seconds.into()) + GRACE;
+        if !self.process.ends_within(limit).map_err(failed)? {
+            return Err(format!("wrk did not stop {} s after its time; ended it", GRACE.as_secs()));
+        }
+        let status = self.child.wait().map_err(failed)?;
+        let read = |pipe: Option<&mut dyn Read>| {
+            let mut text = Vec::new();
+            pipe.map_or(Ok(0), |pipe| pipe.read_to_end(&mut text)).map(|_| String::from_utf8_lossy(&text).into_owned())
+        };
+        let out = read(self.child.stdout.as_mut().map(|pipe| pipe as &mut dyn Read)).map_err(failed)?;
+        let errors = read(self.child.stderr.as_mut().map(|pipe| pipe as &mut dyn Read)).map_err(failed)?;
+        match status.success() {
+            true => parse(&out),
+            false => Err(format!("wrk: {status}: {}", errors.trim())),
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // After its end nothing happens here.
+        let _ = (self.child.kill(), self.child.wait());
+    }
 }
 
 /// Reads the report that wrk 4 prints with `--latency`.

@@ -21,6 +21,13 @@ impl Samples {
         self.add(start.elapsed().as_nanos() as f64 / f64::from(calls));
     }
 
+    /// Those of the batches that `wanted` says, in which each has its answer; with room for as many as there were.
+    pub fn only(&self, wanted: &[bool]) -> Samples {
+        let mut some = Samples::with_room(self.0.len());
+        some.0.extend(self.0.iter().zip(wanted).filter(|(_, wanted)| **wanted).map(|(time, _)| *time));
+        some
+    }
+
     /// Notes the time of one call.
     pub fn add(&mut self, nanoseconds: f64) {
         self.0.push(nanoseconds);
@@ -59,5 +66,8 @@ mod tests {
         (0..=10).rev().for_each(|n| samples.add(f64::from(n)));
         assert_eq!((samples.quiet(), samples.median(), samples.spread()), (1.0, 5.0, 4.0));
         assert!(Samples::default().median().is_nan());
+        let (mut some, wanted) = (Samples::default(), [true, false, true]);
+        [1.0, 7.0, 3.0].into_iter().for_each(|time| some.add(time));
+        assert_eq!((some.only(&wanted).at(0.0), some.only(&wanted).at(1.0)), (1.0, 3.0));
     }
 }
