@@ -78,15 +78,22 @@ impl HeadersOut {
         if name.is_empty() || name.len() > MAX_NAME || !name.iter().all(|&byte| is_token_byte(byte)) {
             return Err(Refused::Name);
         }
-        // Without an early end, so that it takes many bytes at once.
-        if value.iter().fold(false, |bad, &byte| bad | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f)) {
-            return Err(Refused::Value);
-        }
+        check_value(value)?;
         match own(name) {
             Own::Framing => return Err(Refused::Host),
             Own::Default => self.replaces_own = true,
             Own::Not => (),
         }
+        self.put(pool, name, value, append)
+    }
+
+    /// Sets Content-Type.
+    pub fn set_content_type(&mut self, pool: &mut Pool, mime: &str) -> Result<(), Refused> {
+        check_value(mime.as_bytes())?;
+        self.put(pool, b"Content-Type", mime.as_bytes(), false)
+    }
+
+    fn put(&mut self, pool: &mut Pool, name: &[u8], value: &[u8], append: bool) -> Result<(), Refused> {
         // Replaced in place, so that the order of fields is that of their first mention.
         let is_same = |field: &FieldOut, pool: &Pool| pool.get(field.name()).eq_ignore_ascii_case(name);
         let first = match append {
@@ -134,6 +141,12 @@ impl HeadersOut {
         self.fields.clear();
         self.replaces_own = false;
     }
+}
+
+fn check_value(value: &[u8]) -> Result<(), Refused> {
+    // Without an early end, so that it takes many bytes at once.
+    let bad = value.iter().fold(false, |bad, &byte| bad | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f));
+    if bad { Err(Refused::Value) } else { Ok(()) }
 }
 
 /// What the host has to do with a field.

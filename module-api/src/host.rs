@@ -102,6 +102,8 @@ pub struct RequestApi {
     pub set_header_out: unsafe extern "C" fn(r: HostData, name: RStr<'_>, value: RSlice<'_, u8>, append: bool) -> bool,
     /// Removes the response header fields of this name.
     pub remove_header_out: unsafe extern "C" fn(r: HostData, name: RStr<'_>),
+    /// Sets Content-Type to the type of the URI's extension. False if it is too late.
+    pub set_content_type: unsafe extern "C" fn(r: HostData) -> bool,
     /// The value of a variable; none if it is unknown or has no value here.
     pub variable: unsafe extern "C" fn(r: HostData, name: RStr<'_>) -> OptionalBytes,
     /// The text of a compiled template for this request.

@@ -33,8 +33,6 @@ pub mod text {
     pub const REMOTE_ADDR: u32 = 6;
     /// The path of the location that the request is in.
     pub const LOCATION: u32 = 7;
-    /// The `Content-Type` for the URI's extension (types, default_type).
-    pub const MIME_TYPE: u32 = 8;
 }
 
 /// Which number [`RequestApi::number`](crate::host::RequestApi) is asked for.
@@ -167,11 +165,6 @@ impl<'h> Request<'h> {
         self.text(text::LOCATION)
     }
 
-    /// The media type for the URI's extension (types, default_type).
-    pub fn mime_type(&self) -> &'h [u8] {
-        self.text(text::MIME_TYPE)
-    }
-
     /// The HTTP version: 10 for 1.0, 11 for 1.1.
     pub fn version(&self) -> u32 {
         self.number(number::VERSION) as u32
@@ -260,6 +253,13 @@ impl<'h> Request<'h> {
     pub fn add_header_out(&mut self, name: &str, value: impl AsRef<[u8]>) -> bool {
         // SAFETY: see `text`.
         unsafe { self.api().set_header_out()(self.data, name.into(), value.as_ref().into(), true) }
+    }
+
+    /// Sets Content-Type to the media type for the URI's extension (types, default_type; nginx: ngx_http_set_content_type).
+    /// False if the header is out.
+    pub fn set_content_type(&mut self) -> bool {
+        // SAFETY: see `text`.
+        unsafe { self.api().set_content_type()(self.data) }
     }
 
     /// Removes the response header fields of this name.

@@ -82,7 +82,7 @@ macro_rules! variants {
 fn numbers() -> Vec<(&'static str, Vec<(String, i64)>)> {
     let code = |name: &str, code: Code| (name.to_owned(), i64::from(code.raw()));
     vec![
-        ("request::text", named!(text: METHOD URI ARGS REQUEST_URI FILENAME HOST REMOTE_ADDR LOCATION MIME_TYPE)),
+        ("request::text", named!(text: METHOD URI ARGS REQUEST_URI FILENAME HOST REMOTE_ADDR LOCATION)),
         (
             "request::number",
             named!(number: STATUS CONTENT_LENGTH HEADER_SENT VERSION UNSENT IS_MAIN BODY_LENGTH NOW_MS

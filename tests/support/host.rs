@@ -95,6 +95,7 @@ not_called! {
     header(HostData, RStr<'_>, usize) -> OptionalBytes;
     set_header_out(HostData, RStr<'_>, RSlice<'_, u8>, bool) -> bool;
     remove_header_out(HostData, RStr<'_>);
+    set_content_type(HostData) -> bool;
     variable(HostData, RStr<'_>) -> OptionalBytes;
     template(HostData, u32) -> RSlice<'static, u8>;
     take_context(HostData, u32) -> RawContext;
@@ -131,6 +132,7 @@ fn requests() -> RequestApi {
         header_out_at: header_at,
         set_header_out,
         remove_header_out,
+        set_content_type,
         variable,
         template,
         take_context,

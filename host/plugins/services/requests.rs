@@ -44,6 +44,7 @@ static API: WithMetadata<RequestApi> = WithMetadata::new(RequestApi {
     header_out_at,
     set_header_out,
     remove_header_out,
+    set_content_type,
     variable,
     template,
     take_context,
@@ -131,13 +132,6 @@ unsafe extern "C" fn get_text(data: HostData, which: u32) -> RSlice<'static, u8>
             text::REMOTE_ADDR => lasting(r.conn.remote_addr()),
             // SAFETY: the place is held by the request until the hook has returned.
             text::LOCATION => lasting(r.place().path.as_bytes()),
-            text::MIME_TYPE => {
-                let place = r.place();
-                let parts = r.parts.borrow();
-                let mime = mime::of(parts.text(r.uri.get()), &place.core.default_type);
-                // SAFETY: a constant, or a string of the place.
-                lasting(mime.as_bytes())
-            }
             _ => EMPTY,
         })
     }
@@ -262,6 +256,24 @@ unsafe extern "C" fn set_header_out(data: HostData, name: RStr<'_>, value: RSlic
                 r.conn.number
             );
             false
+        })
+    }
+}
+
+unsafe extern "C" fn set_content_type(data: HostData) -> bool {
+    // SAFETY: the contract of the table.
+    unsafe {
+        with_ref(data, false, |r| {
+            if r.header_sent.get() {
+                return false;
+            }
+            let parts = &mut **r.parts.borrow_mut();
+            let uri = match r.uri.get() {
+                Text::Head(span) => span.of(&parts.bytes),
+                Text::Pool(text) => parts.pool.get(text),
+            };
+            let mime = mime::of(uri, &r.place().core.default_type);
+            parts.headers_out.set_content_type(&mut parts.pool, mime).is_ok()
         })
     }
 }

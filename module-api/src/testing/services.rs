@@ -32,6 +32,7 @@ pub(crate) fn table() -> RequestApiRef {
         header_out_at,
         set_header_out,
         remove_header_out,
+        set_content_type,
         variable,
         template,
         take_context,
@@ -95,7 +96,6 @@ unsafe extern "C" fn request_text(r: HostData, which: u32) -> RSlice<'static, u8
         text::HOST => state.keep(spec.host()),
         text::REMOTE_ADDR => state.keep(spec.remote_addr.as_bytes()),
         text::LOCATION => state.keep(spec.location.as_bytes()),
-        text::MIME_TYPE => state.keep(spec.mime_type().as_bytes()),
         _ => RSlice::EMPTY,
     }
 }
@@ -185,6 +185,18 @@ unsafe extern "C" fn remove_header_out(r: HostData, name: RStr<'_>) {
     if !state.header_sent.get() {
         state.headers_out.borrow_mut().retain(|(other, _)| !other.eq_ignore_ascii_case(name.as_str()));
     }
+}
+
+unsafe extern "C" fn set_content_type(r: HostData) -> bool {
+    // SAFETY: as above.
+    let state = unsafe { state(r) };
+    if state.header_sent.get() {
+        return false;
+    }
+    let mut headers = state.headers_out.borrow_mut();
+    headers.retain(|(other, _)| !other.eq_ignore_ascii_case("content-type"));
+    headers.push(("Content-Type".to_string(), state.spec.mime_type().into_bytes()));
+    true
 }
 
 unsafe extern "C" fn variable(r: HostData, name: RStr<'_>) -> OptionalBytes {

@@ -54,9 +54,6 @@ impl PhaseHandler for Return {
     const PHASES: &'static [Phase] = &[Phase::ServerRewrite, Phase::Rewrite];
 
     fn handler(&self, r: &mut Request<'_>, _: Phase) -> Code {
-        if r.header_sent() {
-            return Code::OK;
-        }
         match self {
             Return::Page(code) => Code::status(*code),
             Return::Redirect(code, url) => {
@@ -130,9 +127,8 @@ fn send_empty(r: &mut Request<'_>, code: u16) -> Code {
 }
 
 fn send_text(r: &mut Request<'_>, code: u16, mut body: Buf) -> Code {
-    let mime_type = r.mime_type();
     r.set_status(code);
-    r.set_header_out("Content-Type", mime_type);
+    r.set_content_type();
     r.set_content_length(Some(body.len()));
     body.set_last(true);
     finish(r, body)

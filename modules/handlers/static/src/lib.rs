@@ -79,10 +79,9 @@ impl PhaseHandler for Static {
 /// Sends the file.
 fn send(r: &mut Request<'_>, file: File, header_only: bool) -> Code {
     let size = file.size();
-    let mime_type = r.mime_type();
     r.set_status(200);
     r.set_content_length(Some(size));
-    r.set_header_out("Content-Type", mime_type);
+    r.set_content_type();
     if let Some(date) = http_date(file.modified()) {
         r.set_header_out("Last-Modified", date);
     }
