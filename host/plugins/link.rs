@@ -38,13 +38,13 @@ impl Chains {
         let mut header: Vec<HeaderLink> = Vec::new();
         let mut body: Vec<BodyLink> = Vec::new();
         for &(hooks, data, module) in filters {
-            header.push(HeaderLink { call: hooks.header(), data, next: ptr::null(), module, reserved: [0; 2] });
+            header.push(HeaderLink::new(hooks.header(), data, module));
             if hooks.has_body() {
-                body.push(BodyLink { call: hooks.body(), data, next: ptr::null(), module, reserved: [0; 2] });
+                body.push(BodyLink::new(hooks.body(), data, module));
             }
         }
-        header.push(HeaderLink { call: header_end, data: ptr::null(), next: ptr::null(), module: 0, reserved: [0; 2] });
-        body.push(BodyLink { call: body_end, data: ptr::null(), next: ptr::null(), module: 0, reserved: [0; 2] });
+        header.push(HeaderLink::new(header_end, ptr::null(), 0));
+        body.push(BodyLink::new(body_end, ptr::null(), 0));
         let (mut header, mut body) = (header.into_boxed_slice(), body.into_boxed_slice());
         for i in 1..header.len() {
             header[i - 1].next = &raw const header[i];

@@ -1,5 +1,7 @@
 //! Filters: a pair of hooks that a response passes through, first its header, then its body, each calling the next.
 
+use std::ptr;
+
 use abi_stable::StableAbi;
 
 use crate::{Request, chain::Chain, code::Code, module::Module, panic::enter, running::Hook};
@@ -18,8 +20,21 @@ pub struct HeaderLink {
     pub next: *const HeaderLink,
     /// The slot of the module.
     pub module: u32,
+    /// The hook: with the slot, what the running-module cell says meanwhile.
+    pub hook: Hook,
     /// For later; 0.
     pub reserved: [usize; 2],
+}
+
+impl HeaderLink {
+    /// The link of a filter, or of the host's end of the chain (slot 0). What `next` points to is set afterwards.
+    pub const fn new(
+        call: unsafe extern "C" fn(link: &HeaderLink, r: &mut Request<'_>) -> Code,
+        data: *const (),
+        module: u32,
+    ) -> HeaderLink {
+        HeaderLink { call, data, next: ptr::null(), module, hook: Hook::HEADER_FILTER, reserved: [0; 2] }
+    }
 }
 
 /// A link of the chain of body filters. See [`HeaderLink`].
@@ -34,8 +49,21 @@ pub struct BodyLink {
     pub next: *const BodyLink,
     /// The slot of the module.
     pub module: u32,
+    /// The hook: with the slot, what the running-module cell says meanwhile.
+    pub hook: Hook,
     /// For later; 0.
     pub reserved: [usize; 2],
+}
+
+impl BodyLink {
+    /// The link of a filter, or of the host's end of the chain (slot 0). What `next` points to is set afterwards.
+    pub const fn new(
+        call: unsafe extern "C" fn(link: &BodyLink, r: &mut Request<'_>, chain: Chain) -> Code,
+        data: *const (),
+        module: u32,
+    ) -> BodyLink {
+        BodyLink { call, data, next: ptr::null(), module, hook: Hook::BODY_FILTER, reserved: [0; 2] }
+    }
 }
 
 // SAFETY: the data are a module's configuration, which is Sync by the bound on Module; links are not changed once made.
@@ -149,7 +177,7 @@ unsafe extern "C" fn header<F: Filter>(link: &HeaderLink, r: &mut Request<'_>) -
         let (filter, next) = unsafe { (&*link.data.cast::<F>(), HeaderNext::new(&*link.next)) };
         filter.header_filter(r, next)
     };
-    enter(cell, link.module, Hook::HEADER_FILTER, run).unwrap_or(Code::ERROR)
+    enter(cell, link.module, link.hook, run).unwrap_or(Code::ERROR)
 }
 
 unsafe extern "C" fn body<F: Filter>(link: &BodyLink, r: &mut Request<'_>, chain: Chain) -> Code {
@@ -159,5 +187,5 @@ unsafe extern "C" fn body<F: Filter>(link: &BodyLink, r: &mut Request<'_>, chain
         let (filter, next) = unsafe { (&*link.data.cast::<F>(), BodyNext::new(&*link.next)) };
         filter.body_filter(r, chain, next)
     };
-    enter(cell, link.module, Hook::BODY_FILTER, run).unwrap_or(Code::ERROR)
+    enter(cell, link.module, link.hook, run).unwrap_or(Code::ERROR)
 }

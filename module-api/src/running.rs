@@ -100,7 +100,7 @@ impl RunningCell {
     #[inline]
     pub fn get(&self) -> Running {
         let word = self.running.load(Ordering::Relaxed);
-        Running { module: (word >> 32) as u32, hook: Hook(word as u32) }
+        Running { module: word as u32, hook: Hook((word >> 32) as u32) }
     }
 
     /// Notes who runs, and returns who ran before.
@@ -123,6 +123,6 @@ impl RunningCell {
     #[doc(hidden)]
     #[inline]
     pub unsafe fn set(&self, running: Running) {
-        self.running.store((u64::from(running.module) << 32) | u64::from(running.hook.0), Ordering::Relaxed);
+        self.running.store((u64::from(running.hook.0) << 32) | u64::from(running.module), Ordering::Relaxed);
     }
 }

@@ -57,9 +57,8 @@ impl<'a> FilterTest<'a> {
     pub fn then<F: Filter>(mut self, filter: &'a F) -> Self {
         let hooks = FilterHooks::of::<Injected<F>>();
         let (data, module) = (ptr::from_ref(filter).cast(), MODULE + self.filters.len() as u32);
-        let header = HeaderLink { call: hooks.header, data, next: ptr::null(), module, reserved: [0; 2] };
-        let body =
-            hooks.has_body.then_some(BodyLink { call: hooks.body, data, next: ptr::null(), module, reserved: [0; 2] });
+        let header = HeaderLink::new(hooks.header, data, module);
+        let body = hooks.has_body.then_some(BodyLink::new(hooks.body, data, module));
         self.filters.push((header, body));
         self
     }

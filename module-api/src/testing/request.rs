@@ -328,22 +328,9 @@ pub(crate) struct Links {
 impl Links {
     /// No filter, only the end.
     pub(crate) fn new() -> Links {
-        let (data, module) = (std::ptr::null(), 0);
         Links {
-            headers: vec![Rc::new(HeaderLink {
-                call: super::end::header,
-                data,
-                next: std::ptr::null(),
-                module,
-                reserved: [0; 2],
-            })],
-            bodies: vec![Rc::new(BodyLink {
-                call: super::end::body,
-                data,
-                next: std::ptr::null(),
-                module,
-                reserved: [0; 2],
-            })],
+            headers: vec![Rc::new(HeaderLink::new(super::end::header, std::ptr::null(), 0))],
+            bodies: vec![Rc::new(BodyLink::new(super::end::body, std::ptr::null(), 0))],
             handler: None,
         }
     }

@@ -19,6 +19,7 @@ use real::{
     handler::HandlerHooksRef,
     host::HostApiRef,
     module::{Configured, RawInstance},
+    running::Hook,
     upstream::UpstreamHooksRef,
     variables::VariableHooksRef,
 };
@@ -30,7 +31,8 @@ pub struct HeaderLink {
     pub call: unsafe extern "C" fn(link: &HeaderLink, r: &mut Request<'_>) -> Code,
     pub data: *const (),
     pub next: *const HeaderLink,
-    pub module: u64,
+    pub module: i32,
+    pub hook: Hook,
     pub reserved: [usize; 2],
 }
 
