@@ -86,7 +86,7 @@ pub fn flush(r: &Rc<Request>) {
     r.wait.set(Wait::Flush);
     if output::is_held(r) {
         // What is not held leaves meanwhile.
-        if r.conn.flush_request(r) == Code::ERROR {
+        if output::flush_beside_held(r) == Code::ERROR {
             client_closed(r);
         }
         return;

@@ -254,7 +254,7 @@ pub fn continue_all(r: &Rc<Request>) {
             return crate::finalize::finalize(r, Code::ERROR);
         }
     }
-    if r.wait.get() == Wait::Ended || r.conn.flush_request(r) == Code::ERROR {
+    if r.wait.get() == Wait::Ended || flush_beside_held(r) == Code::ERROR {
         return crate::finalize::client_closed(r);
     }
     if r.is_copying() && r.conn.unsent() == 0 && r.holding.get() == 0 {
@@ -263,6 +263,17 @@ pub fn continue_all(r: &Rc<Request>) {
             crate::finalize::finalize(r, Code::ERROR);
         }
     }
+}
+
+/// Writes what no filter holds. If all of that leaves at once, those that hold data learn in the next turn that there is
+/// room, for no event will say so.
+pub fn flush_beside_held(r: &Rc<Request>) -> Code {
+    let waited = r.conn.unsent() > 0;
+    let code = r.conn.flush_request(r);
+    if waited && code == Code::OK && is_held(r) {
+        r.conn.room_later();
+    }
+    code
 }
 
 /// A module's body filter was woken: it goes on with what it holds.

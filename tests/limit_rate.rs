@@ -94,3 +94,27 @@ fn a_client_that_leaves_while_it_waits() {
     }
     assert_eq!(server.get("/b").expect(200).text(), "free");
 }
+
+/// The second part of a turn's file leaves when the filter has been asked already, and no event tells it that.
+#[test]
+fn turns_of_a_file_shorter_than_the_rate() {
+    let noise = files::noise(3_000_000);
+    let limits = "sendfile_max_chunk = \"512k\"\nlimit_rate = { rate = \"800k\", after = \"800k\" }";
+    let site = site("{}").replace("limit_rate = {}", limits);
+    let server = Server::with(&[("html/a", &noise)], &site);
+    assert!(server.get("/a").expect(200).body == noise);
+}
+
+/// Fewer bytes than are worth a write of their own, and a buf that ends where the budget does.
+#[test]
+fn a_buf_that_ends_with_the_budget() {
+    let (peer, server) = support::proxied::proxied("limit_rate = { rate = 100 }");
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut connection = peer.accept();
+    connection.head();
+    let (a, b) = ("a".repeat(100), "b".repeat(50));
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    connection.reply(format!("{head}64\r\n{a}\r\n32\r\n{b}\r\n0\r\n\r\n"));
+    assert_eq!(client.response().expect(200).text(), a + &b);
+}

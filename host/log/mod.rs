@@ -53,6 +53,8 @@ struct Writer {
     sinks: Mutex<Vec<Arc<Sink>>>,
     state: Mutex<WriterState>,
     more: Condvar,
+    /// Held by whoever takes lines out and writes them: when `flush` returns, all that came before are written.
+    writing: Mutex<()>,
     /// The thread knows of the last lines, or will be told.
     pending: AtomicBool,
 }
@@ -207,6 +209,7 @@ pub fn start() {
 
 /// Writes everything out now: before the process ends.
 pub fn flush() {
+    let _writing = lock(&writer().writing);
     let sinks = lock(&writer().sinks).clone();
     for sink in sinks {
         sink.drain();

@@ -501,6 +501,9 @@ impl Exchange {
                 if self.r.conn.unsent() > MAX_UNSENT || output::is_held(&self.r) {
                     self.paused.set(true);
                     self.stop_timer();
+                    if output::flush_beside_held(&self.r) == Code::ERROR {
+                        finalize::client_closed(&self.r);
+                    }
                     return false;
                 }
                 true

@@ -15,7 +15,12 @@ mod budget;
 
 use topnext_module_api::prelude::*;
 
+use std::time::Duration;
+
 use budget::Budget;
+
+/// How often a response is looked at whose client takes less than it may.
+const SLOW_CLIENT: Duration = Duration::from_secs(1);
 
 /// The table `limit_rate`.
 #[derive(Config)]
@@ -75,11 +80,9 @@ impl Filter for LimitRate {
         if !more {
             return code;
         }
-        if r.unsent() > 0 {
-            // The client is slower than the rate: when there is room again this is called without a timer.
-            return Code::AGAIN;
-        }
-        r.wake_after(context.budget.wait(now));
+        // While the client is slower than the rate, room calls this; the budget says nothing then.
+        let wait = if r.unsent() > 0 { SLOW_CLIENT } else { context.budget.wait(now) };
+        r.wake_after(wait);
         Code::AGAIN
     }
 }
