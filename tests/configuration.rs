@@ -257,6 +257,33 @@ listen = ["127.0.0.1:PORT"]
     );
 }
 
+/// A declaration that is wrong hides neither the other modules nor the rest of the file.
+#[test]
+fn a_name_twice_hides_nothing() {
+    let found = errors(
+        r#"[[module]]
+name = "gzip"
+[[module]]
+name = "gzip"
+[[module]]
+name = "nothere"
+[[http.server]]
+listen = ["127.0.0.1:PORT"]
+rot = "x"
+gzip.comp_level = 11
+"#,
+    );
+    let text = found.join("\n");
+    for part in [
+        "plugins.toml:4:8: module.name: \"gzip\" is already the name",
+        "plugins.toml:5:1: module \"nothere\": there is no such file",
+        "plugins.toml:9:1: http.server.rot: unknown key; did you mean \"root\"?",
+        "plugins.toml:10:19: http.server.gzip.comp_level: found 11",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
 #[test]
 fn syntax_errors_have_a_place() {
     let found = errors("[[http.server]]\nlisten = [\"127.0.0.1:8999\"\nroot = \"x\"\n");

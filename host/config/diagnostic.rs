@@ -61,6 +61,11 @@ impl Diagnostics {
         self.list.iter()
     }
 
+    /// Adds those of another list about the same files.
+    pub fn append(&mut self, other: Diagnostics) {
+        self.list.extend(other.list);
+    }
+
     /// True if there is no error.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()

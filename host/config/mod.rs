@@ -91,9 +91,15 @@ impl Document {
 
     /// The modules that are declared. Checked alone, since the rest cannot be checked before these are known.
     pub fn head(&self) -> Result<Head, Diagnostics> {
+        let (head, errors) = self.head_partial();
+        errors.into_result(head)
+    }
+
+    /// As [`head`](Document::head), but gives what is valid beside the errors, so that the caller can go on.
+    pub fn head_partial(&self) -> (Head, Diagnostics) {
         let mut errors = self.diagnostics();
         let head = head::read(&self.main, &mut errors);
-        errors.into_result(head)
+        (head, errors)
     }
 
     /// Checks all but the declarations of modules, and merges. `schemas` are those of the modules that could be loaded.

@@ -85,7 +85,7 @@ impl fmt::Display for Report {
 /// Reads a configuration, loads its modules, and makes it ready to run. Relative paths start from `prefix`.
 pub fn load(path: &Path, prefix: &Path) -> Result<Loaded, Report> {
     let document = Document::read(path).map_err(Report::of)?;
-    let head = document.head().map_err(Report::of)?;
+    let (head, errors_of_head) = document.head_partial();
     let declared: Vec<Declared> = head.modules.iter().map(|module| declare(module, document.files(), prefix)).collect();
     let (candidates, mut refusals) = plugins::candidates(&declared, &module_dirs(&head.module_path, prefix));
     if let Err(order) = plugins::order::check(&candidates, &declared) {
@@ -94,6 +94,7 @@ pub fn load(path: &Path, prefix: &Path) -> Result<Loaded, Report> {
     let (modules, schemas, refused) = load_modules(candidates);
     refusals.extend(refused);
     let (config, mut errors) = document.check_partial(&schemas);
+    errors.append(errors_of_head);
     if modules.len() > running::MAX_MODULES {
         let text = format!("found {} modules, at most {} can be loaded", modules.len(), running::MAX_MODULES);
         errors.push(head.modules[running::MAX_MODULES].origin, "module", text);
