@@ -72,7 +72,7 @@ pub fn run(r: &Rc<Request>) {
             }
             if let Some(handler) = &place.content {
                 let code = ask(r, handler, Phase::Content);
-                return content_answer(r, code, index);
+                return content_answer(r, code);
             }
         }
         let Some(handler) = place.handlers(phase).get(index) else {
@@ -105,7 +105,7 @@ fn ask(r: &Rc<Request>, handler: &HandlerLink, phase: Phase) -> Code {
     r.guarded(|| link::call_handler(r, handler, phase))
 }
 
-fn content_answer(r: &Rc<Request>, code: Code, _: usize) {
+fn content_answer(r: &Rc<Request>, code: Code) {
     if !r.failed.get() && r.redirect.take() {
         return if start_over(r) { run(r) } else { finalize(r, Code::status(500)) };
     }

@@ -3,13 +3,7 @@
 mod support;
 
 use support::Server;
-
-const SITE: &str = r#"
-module = [{ name = "index" }, { name = "static" }]
-[[http.server]]
-listen = ["127.0.0.1:PORT"]
-root = "html"
-"#;
+use support::files::SITE;
 
 #[test]
 fn index_html_by_itself() {

@@ -7,14 +7,8 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use support::files::SITE;
 use support::{Client, Ending, Folder, Server, files};
-
-const SITE: &str = r#"
-module = [{ name = "index" }, { name = "static" }]
-[[http.server]]
-listen = ["127.0.0.1:PORT"]
-root = "html"
-"#;
 
 #[test]
 fn a_type_for_each_extension() {

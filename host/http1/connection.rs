@@ -254,6 +254,12 @@ impl Http1 {
         }
     }
 
+    fn stop_read_timer(&self) {
+        if let Some(timer) = self.read_timer.get() {
+            self.lp.stop_timer(timer);
+        }
+    }
+
     fn stop_timers(&self) {
         for timer in [&self.read_timer, &self.send_timer] {
             if let Some(timer) = timer.get() {
@@ -397,9 +403,7 @@ impl Http1 {
 
     /// Makes a request of a complete head, and runs it.
     fn begin(self: &Rc<Self>, parts: Lent) {
-        if let Some(timer) = self.read_timer.get() {
-            self.lp.stop_timer(timer);
-        }
+        self.stop_read_timer();
         let facts = Facts::of(&parts.head, &parts.bytes, &self.asked.borrow());
         let host = facts.as_ref().ok().and_then(|facts| facts.host);
         let name = host.map_or(&b""[..], |span| span.of(&parts.bytes));
@@ -503,8 +507,8 @@ impl Http1 {
         let code = self.pull_body(r);
         if code == Code::AGAIN {
             self.start_read_timer(r.place().core.client_body_timeout);
-        } else if let Some(timer) = self.read_timer.get() {
-            self.lp.stop_timer(timer);
+        } else {
+            self.stop_read_timer();
         }
         code
     }
@@ -572,8 +576,8 @@ impl Http1 {
 
     /// No handler waits for the body any more.
     pub fn stop_reading_body(&self) {
-        if let Some(timer) = self.read_timer.get().filter(|_| self.state.get() == State::Busy) {
-            self.lp.stop_timer(timer);
+        if self.state.get() == State::Busy {
+            self.stop_read_timer();
         }
     }
 
@@ -606,9 +610,7 @@ impl Http1 {
             match self.pull_body(&r) {
                 Code::AGAIN => self.start_read_timer(r.place().core.client_body_timeout),
                 Code::OK => {
-                    if let Some(timer) = self.read_timer.get() {
-                        self.lp.stop_timer(timer);
-                    }
+                    self.stop_read_timer();
                     phases::wake(&r, wake_code(0, Hook::HANDLER));
                 }
                 code if code == Code::status(finalize::CLIENT_CLOSED) => finalize::client_closed(&r),

@@ -13,6 +13,14 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// A server of the files below `html`.
+pub const SITE: &str = r#"
+module = [{ name = "index" }, { name = "static" }]
+[[http.server]]
+listen = ["127.0.0.1:PORT"]
+root = "html"
+"#;
+
 /// A folder, removed with all that is in it when it is dropped.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
