@@ -211,10 +211,13 @@ impl RegexList {
 impl Regex {
     fn new(pattern: &Pattern, alone: bool, names: &[String]) -> Result<Regex, String> {
         let slots = (pattern.groups + 1).min(MAX_GROUPS);
-        let automaton = (slots > 1 || alone)
-            .then(|| Automaton::builder().configure(config()).build_from_hir(&pattern.hir))
-            .transpose()
-            .map_err(|error| format!("the regular expression {:?} cannot be compiled: {error}", pattern.text))?;
+        let automaton = if slots > 1 || alone {
+            let built = Automaton::builder().configure(config()).build_from_hir(&pattern.hir);
+            let fault = |error| format!("the regular expression {:?} cannot be compiled: {error}", pattern.text);
+            Some(built.map_err(fault)?)
+        } else {
+            None
+        };
         let number = |(group, name): &(usize, String)| Some((*group, names.iter().position(|known| known == name)?));
         let names = pattern.names.iter().filter_map(number).collect();
         Ok(Regex { text: pattern.text.clone(), automaton, slots, names })
