@@ -131,6 +131,8 @@ pub fn find(name: &str, modules: &[ModuleVariable]) -> Option<Variable> {
 /// What is said of a variable that nobody has.
 pub fn unknown(name: &str) -> String {
     let near = CORE.iter().map(|(known, _)| (strsim::damerau_levenshtein(known, name), *known)).min();
+    // In braces a name may have any character, and an error is one line.
+    let name = name.escape_debug();
     match near {
         Some((distance, known)) if distance <= 2 => {
             format!("unknown variable \"${name}\"; did you mean \"${known}\"?")

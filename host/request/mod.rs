@@ -7,11 +7,11 @@
 //! How a request goes, by file:
 //!
 //! ```text
-//! http1/connection.rs  reads the head, makes the Request
+//! http1/connection/    reads the head, makes the Request
 //! server_name.rs       which server
 //! phases.rs            the phases, location.rs among them, up to content
 //! output.rs            header filters, body filters, and what is behind the last filter
-//! http1/connection.rs  framing and writing
+//! http1/connection/    framing and writing
 //! finalize.rs          the one way out
 //! ```
 
@@ -328,6 +328,65 @@ impl Extra {
 }
 
 impl Request {
+    /// A request at its first step, in the server's own place. Its host and URI are still to be set.
+    pub fn new(
+        conn: Rc<Http1>,
+        site: &'static Site,
+        server: &'static Server,
+        parts: Lent,
+        framing: Framing,
+        is_head: bool,
+    ) -> Request {
+        let started_ms = conn.lp.now_ms();
+        Request {
+            conn,
+            site,
+            place: Cell::new(&server.place),
+            server,
+            pinned: Cell::default(),
+            parts: RefCell::new(parts),
+            uri: Cell::default(),
+            args: Cell::default(),
+            host: Cell::default(),
+            filename: Cell::default(),
+            is_head: Cell::new(is_head),
+            framing,
+            body_complete: Cell::default(),
+            started_ms,
+            at: Cell::new((Step::FIRST, 0)),
+            wait: Cell::new(Wait::Nothing),
+            depth: Cell::default(),
+            panics_before: Cell::default(),
+            failed: Cell::default(),
+            bare: Cell::default(),
+            redirect: Cell::default(),
+            redirects: Cell::default(),
+            error_page: Cell::default(),
+            logged: Cell::default(),
+            status: Cell::default(),
+            content_length: Cell::default(),
+            header_started: Cell::default(),
+            header_sent: Cell::default(),
+            header_only: Cell::default(),
+            chunked: Cell::default(),
+            need_memory: Cell::default(),
+            last_in: Cell::default(),
+            last_out: Cell::default(),
+            body_sent: Cell::default(),
+            holding: Cell::default(),
+            extra: OnceCell::new(),
+        }
+    }
+
+    /// The length of the body as announced; `None` if it is chunked.
+    pub fn body_length(&self) -> Option<u64> {
+        match self.framing {
+            Framing::None => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked => None,
+        }
+    }
+
     /// What few requests need. Made here if there was none: whoever only looks, looks at the field.
     pub fn extra(&self) -> &Extra {
         self.extra.get_or_init(Box::default)

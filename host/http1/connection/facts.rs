@@ -1,0 +1,77 @@
+//! What a head says beyond its syntax.
+
+use crate::{
+    http1::{BadRequest, Framing, Head, Normalized, Seen, Span, Target, body_framing, host, normalize},
+    site::Server,
+};
+
+/// The Host field of the last request on a connection, and what it led to: nearly always the next one is the same.
+#[derive(Default)]
+pub(super) struct Asked {
+    /// The value as received.
+    value: Box<[u8]>,
+    /// The length of the name in it, which is at its start.
+    name_len: u32,
+    /// None before the first.
+    pub(super) server: Option<&'static Server>,
+}
+
+/// A longer Host field is not remembered: it costs each idle connection as much memory.
+const MAX_ASKED: usize = 64;
+
+impl Asked {
+    pub(super) fn note(&mut self, head: &Head, bytes: &[u8], name_len: usize, server: &'static Server) {
+        let value = head.value(head.facts().host, bytes).unwrap_or_default();
+        if head.plain_target().is_some() && !value.is_empty() && value.len() <= MAX_ASKED {
+            *self = Asked { value: value.into(), name_len: name_len as u32, server: Some(server) };
+        }
+    }
+
+    /// The name that `head` asks for and its server, if it asks for the same.
+    fn find(&self, head: &Head, bytes: &[u8]) -> Option<(Span, &'static Server)> {
+        let server = self.server?;
+        let Seen::One(index) = head.facts().host else { return None };
+        let value = head.fields().get(usize::from(index))?.value;
+        let same = value.of(bytes) == &*self.value;
+        same.then_some((Span { start: value.start, end: value.start + self.name_len }, server))
+    }
+}
+
+/// What a head says beyond its syntax.
+pub(super) struct Facts {
+    pub(super) host: Option<Span>,
+    /// The server that the host names, if that is known already.
+    pub(super) server: Option<&'static Server>,
+    pub(super) raw_path: Span,
+    pub(super) path: Normalized,
+    pub(super) args: Option<Span>,
+    pub(super) framing: Framing,
+}
+
+impl Facts {
+    pub(super) fn of(head: &Head, bytes: &[u8], asked: &Asked) -> Result<Facts, BadRequest> {
+        let framing = body_framing(head, bytes)?;
+        if let Some((raw_path, args)) = head.plain_target() {
+            let (host, server) = match asked.find(head, bytes) {
+                Some((host, server)) => (Some(host), Some(server)),
+                None => (host(head, bytes, &Target::Origin { path: raw_path, args })?.map(|host| host.name), None),
+            };
+            return Ok(Facts { host, server, raw_path, path: Normalized::Same, args, framing });
+        }
+        let target = Target::parse(head, bytes)?;
+        let host = host(head, bytes, &target)?.map(|host| host.name);
+        let (path, args) = match target {
+            Target::Origin { path, args } | Target::Absolute { path, args, .. } => (path, args),
+            Target::Asterisk => (head.target(), None),
+            Target::Authority(_) => {
+                return Err(BadRequest { status: 405, reason: "CONNECT, which this server does not do" });
+            }
+        };
+        let normalized = match normalize(target.path(bytes), true)? {
+            // `http://host` has no path, and means "/".
+            Normalized::Same if path.start == path.end => Normalized::Changed(b"/".to_vec()),
+            normalized => normalized,
+        };
+        Ok(Facts { host, server: None, raw_path: path, path: normalized, args, framing })
+    }
+}

@@ -1,0 +1,211 @@
+//! Reads heads, and begins requests.
+
+use std::{cell::RefCell, io, rc::Rc};
+
+use bytes::Buf as _;
+use topnext_module_api::Code;
+
+use super::{Http1, State, body::BodyReader, facts::Facts};
+use crate::{
+    finalize,
+    http1::{BadRequest, ChunkedDecoder, Framing, Head, Method, Normalized, Progress, persistent},
+    log::error::Level,
+    log_line, phases,
+    request::{Lent, Request, Text},
+    stats,
+};
+
+/// What is read at once of a head.
+const SCRATCH_SIZE: usize = 16 * 1024;
+/// What is read at once of the rest of a head that came in pieces.
+const READ_SIZE: usize = 4096;
+
+thread_local! {
+    /// Where heads are read to.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_SIZE].into_boxed_slice());
+}
+
+/// What came of parsing what was read.
+enum Parsed {
+    /// A head.
+    Head(Lent),
+    /// More is needed.
+    Incomplete,
+    /// Nothing was read: there is nothing now, or the end.
+    Nothing,
+}
+impl Http1 {
+    /// Reads until a head is complete, and makes a request of it.
+    pub(super) fn read_head(self: &Rc<Self>) {
+        loop {
+            let parsed = match self.parse_input() {
+                Ok(Parsed::Incomplete) => match self.read_and_parse() {
+                    Ok(parsed) => parsed,
+                    Err(error) => {
+                        log_line!(Level::Info, "*{} recv() failed ({error}), client: {}", self.number, self.remote);
+                        return self.close();
+                    }
+                },
+                parsed => parsed,
+            };
+            match parsed {
+                Ok(Parsed::Head(parts)) => return self.begin(parts),
+                Ok(Parsed::Incomplete) => (),
+                Ok(Parsed::Nothing) if self.eof.get() => return self.end_of_input(),
+                Ok(Parsed::Nothing) => return,
+                Err(bad) => return self.refuse(bad),
+            }
+        }
+    }
+
+    /// Parses what has been read before.
+    fn parse_input(&self) -> Result<Parsed, BadRequest> {
+        let input = &mut *self.input.borrow_mut();
+        if input.is_empty() {
+            return Ok(Parsed::Incomplete);
+        }
+        let parsed = self.parse(input)?;
+        if let Parsed::Head(parts) = &parsed {
+            input.advance(parts.bytes.len());
+        }
+        Ok(parsed)
+    }
+
+    /// Reads once, and parses. A head that comes in one piece is parsed where it was read, and only copied to where it
+    /// stays; so an idle connection has no buffer.
+    fn read_and_parse(&self) -> io::Result<Result<Parsed, BadRequest>> {
+        if !self.input.borrow().is_empty() {
+            return Ok(match self.read(READ_SIZE)? {
+                0 => Ok(Parsed::Nothing),
+                _ => Ok(Parsed::Incomplete),
+            });
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let n = self.receive(scratch)?;
+            if n == 0 {
+                return Ok(Ok(Parsed::Nothing));
+            }
+            let parsed = self.parse(&scratch[..n]);
+            let used = match &parsed {
+                Ok(Parsed::Head(parts)) => parts.bytes.len(),
+                _ => 0,
+            };
+            if used < n {
+                self.input.borrow_mut().extend_from_slice(&scratch[used..n]);
+            }
+            Ok(parsed)
+        })
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<Parsed, BadRequest> {
+        let first = self.state.replace(State::Head) == State::Idle;
+        let mut parts = Lent::new();
+        if self.parser.borrow_mut().parse(bytes, &mut parts.head)? == Progress::Incomplete {
+            if first {
+                self.start_read_timer(self.address.names.default_server().place.core.client_header_timeout);
+            }
+            return Ok(Parsed::Incomplete);
+        }
+        let head = parts.head.head_len();
+        parts.bytes.extend_from_slice(&bytes[..head]);
+        Ok(Parsed::Head(parts))
+    }
+
+    /// The client has closed where a head could have begun, or within one.
+    fn end_of_input(self: &Rc<Self>) {
+        if self.state.get() == State::Head {
+            let text = "client closed the connection while sending a request head";
+            log_line!(Level::Info, "*{} {text}, client: {}", self.number, self.remote);
+        }
+        self.close();
+    }
+
+    /// Makes a request of a complete head, and runs it.
+    fn begin(self: &Rc<Self>, parts: Lent) {
+        self.stop_read_timer();
+        let facts = Facts::of(&parts.head, &parts.bytes, &self.asked.borrow());
+        let host = facts.as_ref().ok().and_then(|facts| facts.host);
+        let name = host.map_or(&b""[..], |span| span.of(&parts.bytes));
+        let mut lower = None;
+        let server = match facts.as_ref().ok().and_then(|facts| facts.server) {
+            Some(server) => server,
+            None => {
+                lower = name.iter().any(u8::is_ascii_uppercase).then(|| name.to_ascii_lowercase());
+                let server = self.address.names.find(lower.as_deref().unwrap_or(name));
+                if lower.is_none() && facts.is_ok() {
+                    self.asked.borrow_mut().note(&parts.head, &parts.bytes, name.len(), server);
+                }
+                server
+            }
+        };
+        let core = &server.place.core;
+        self.requests.set(self.requests.get() + 1);
+        stats::add(stats::Counter::Requests, 1);
+        let keep = facts.is_ok()
+            && persistent(&parts.head)
+            && !core.keepalive_timeout.is_zero()
+            && self.requests.get() < core.keepalive_requests;
+        self.keep.set(keep);
+        let (framing, is_head) = match &facts {
+            Ok(facts) => (facts.framing, parts.head.method() == Method::Head),
+            Err(_) => (Framing::None, false),
+        };
+        self.reader.replace(match framing {
+            Framing::None => BodyReader::Nothing,
+            Framing::Length(length) => BodyReader::Length(length),
+            Framing::Chunked => BodyReader::Chunked(ChunkedDecoder::new()),
+        });
+        self.state.set(State::Busy);
+        let request = Rc::new(Request::new(self.clone(), self.site, server, parts, framing, is_head));
+        request.host.set(match (&lower, host) {
+            (Some(lower), _) => request.store(&[lower]),
+            (None, Some(span)) => Text::Head(span),
+            // HTTP/1.0 may do without Host (nginx: the server's name stands in).
+            (None, None) => request.store(&[server.name().as_bytes()]),
+        });
+        if framing == Framing::None || framing == Framing::Length(0) {
+            request.body_complete.set(true);
+        }
+        self.request.replace(Some(request.clone()));
+        match facts {
+            Ok(facts) => {
+                let uri = match facts.path {
+                    Normalized::Same => Text::Head(facts.raw_path),
+                    Normalized::Changed(path) => request.store(&[&path]),
+                };
+                request.uri.set(uri);
+                request.args.set(facts.args.map_or_else(Text::default, Text::Head));
+                phases::run(&request);
+            }
+            Err(bad) => {
+                log_line!(Level::Info, "*{} {bad}{}", self.number, request.log_tail());
+                finalize::finalize(&request, Code::status(bad.status));
+            }
+        }
+    }
+
+    /// Answers a head that cannot be parsed.
+    #[cold]
+    pub(super) fn refuse(self: &Rc<Self>, bad: BadRequest) {
+        let mut parts = Lent::new();
+        // What was parsed so far means nothing.
+        parts.head = Head::default();
+        let line = {
+            let input = self.input.borrow();
+            let line = input[..].split(|&byte| byte == b'\n').next().unwrap_or_default();
+            line[..line.len().min(256)].to_vec()
+        };
+        let server = self.address.names.default_server();
+        self.keep.set(false);
+        self.requests.set(self.requests.get() + 1);
+        stats::add(stats::Counter::Requests, 1);
+        self.state.set(State::Busy);
+        self.reader.replace(BodyReader::Nothing);
+        let request = Rc::new(Request::new(self.clone(), self.site, server, parts, Framing::None, false));
+        request.extra().bad_line.replace(line.trim_ascii_end().to_vec());
+        request.body_complete.set(true);
+        log_line!(Level::Info, "*{} {bad}{}", self.number, request.log_tail());
+        self.request.replace(Some(request.clone()));
+        finalize::finalize(&request, Code::status(bad.status));
+    }
+}

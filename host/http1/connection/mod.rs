@@ -1,0 +1,380 @@
+//! A client's HTTP/1 connection: reads heads and bodies, makes requests, writes responses, and keeps itself alive.
+//!
+//! ```text
+//!           accept
+//!             |
+//!             v      first byte          head complete
+//!   +-----> Idle ----------------> Head ----------------> Busy (a request runs)
+//!   |         | timeout, EOF         | timeout, bad head     |
+//!   |         v                      v                       | response complete
+//!   |       closed               error page                  v
+//!   |                                                   body read? --no--> Discard (the rest of the body)
+//!   +------------------- keep alive --------------------------+---------------+
+//!                                                             | close
+//!                                                             v
+//!                                                           Linger (read on, so that no RST takes the response away)
+//! ```
+//!
+//! A request goes through the files of this folder in this order; the type, its states and its events are here:
+//!
+//! ```text
+//! head.rs    reads until a head is complete       facts.rs  what the head says, and which server it asks for
+//! body.rs    reads the body, if a handler wants it
+//! write.rs   the response: framing, the queue, the socket
+//! end.rs     what follows: the next request, the rest of a body, lingering, an abort
+//! ```
+
+// In the order in which a request meets them.
+mod head;
+
+mod facts;
+
+mod body;
+
+mod write;
+
+mod end;
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    rc::Rc,
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use mio::{Token, net::TcpStream};
+use rustix::{io::Errno, net::RecvFlags};
+use topnext_module_api::Code;
+
+use self::{body::BodyReader, facts::Asked};
+use super::{BadRequest, HeadParser, Limits};
+use crate::{
+    event::{Loop, Ready, RemoteId, Source, TimerId},
+    finalize,
+    listen::Address,
+    log::error::Level,
+    log_line, phases,
+    request::Request,
+    site::Site,
+    stats,
+    write::WriteQueue,
+};
+
+/// Room for a read of a body.
+const BODY_READ_SIZE: usize = 32 * 1024;
+/// Reads of one connection after which others get their turn.
+const MAX_READS: usize = 16;
+
+/// The kinds of the connection's timers.
+const READ_TIMER: u32 = 0;
+const SEND_TIMER: u32 = 1;
+/// Posted codes.
+const NEXT_REQUEST: u64 = 1;
+const DISK_DONE: u64 = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Idle,
+    Head,
+    Busy,
+    Discard,
+    Linger,
+    Closed,
+}
+
+/// A connection.
+pub struct Http1 {
+    /// The loop that it lives on.
+    pub lp: Rc<Loop>,
+    site: &'static Site,
+    address: &'static Address,
+    socket: RefCell<TcpStream>,
+    token: Cell<Option<Token>>,
+    /// Its number in logs.
+    pub number: u64,
+    remote: String,
+    remote_ip: Option<std::net::IpAddr>,
+    remote_port: u16,
+
+    state: Cell<State>,
+    readable: Cell<bool>,
+    read_closed: Cell<bool>,
+    eof: Cell<bool>,
+    input: RefCell<BytesMut>,
+    parser: RefCell<HeadParser>,
+    asked: RefCell<Asked>,
+    reader: RefCell<BodyReader>,
+    queue: RefCell<WriteQueue>,
+    /// Another request may follow the one that runs.
+    pub keep: Cell<bool>,
+    request: RefCell<Option<Rc<Request>>>,
+    requests: Cell<u32>,
+    read_timer: Cell<Option<TimerId>>,
+    send_timer: Cell<Option<TimerId>>,
+    linger_until_ms: Cell<u64>,
+    /// Bytes of a file that the pool is reading into the page cache.
+    disk: Cell<u64>,
+    /// A turn to go on writing in has been asked for.
+    more: Cell<bool>,
+    /// A turn to go on reading in has been asked for.
+    read_on: Cell<bool>,
+    /// A turn in which the handler is asked for more has been asked for.
+    room: Cell<bool>,
+    /// Writing to the client has failed.
+    broken: Cell<bool>,
+    /// How long it may be idle, as the last request's location says.
+    idle_timeout: Cell<Option<Duration>>,
+    remote_id: Cell<Option<RemoteId>>,
+}
+
+/// Takes a connection over. The loop keeps it; a benchmark, which has no loop that turns, uses what is returned.
+pub fn accept(
+    lp: &Rc<Loop>,
+    site: &'static Site,
+    address: &'static Address,
+    socket: TcpStream,
+    peer: std::net::SocketAddr,
+) -> Rc<Http1> {
+    let place = &address.names.default_server().place;
+    let core = &place.core;
+    let large = usize::try_from(core.large_client_header_buffers.size).unwrap_or(usize::MAX);
+    let number = core.large_client_header_buffers.number as usize;
+    let small = usize::try_from(core.client_header_buffer_size).unwrap_or(usize::MAX);
+    let line = large.max(small);
+    let limits = Limits { request_line: line, header_line: line, total: line.saturating_mul(number.max(1)) };
+    let connection = Rc::new(Http1 {
+        lp: lp.clone(),
+        site,
+        address,
+        socket: RefCell::new(socket),
+        token: Cell::new(None),
+        number: stats::next_connection(),
+        remote: peer.ip().to_string(),
+        remote_ip: Some(peer.ip()),
+        remote_port: peer.port(),
+        state: Cell::new(State::Idle),
+        readable: Cell::new(false),
+        read_closed: Cell::new(false),
+        eof: Cell::new(false),
+        input: RefCell::new(BytesMut::new()),
+        parser: RefCell::new(HeadParser::new(limits)),
+        asked: RefCell::default(),
+        reader: RefCell::new(BodyReader::Nothing),
+        queue: RefCell::default(),
+        keep: Cell::new(true),
+        request: RefCell::new(None),
+        requests: Cell::new(0),
+        read_timer: Cell::new(None),
+        send_timer: Cell::new(None),
+        linger_until_ms: Cell::new(0),
+        disk: Cell::new(0),
+        more: Cell::new(false),
+        read_on: Cell::new(false),
+        room: Cell::new(false),
+        broken: Cell::new(false),
+        idle_timeout: Cell::new(None),
+        remote_id: Cell::new(None),
+    });
+    stats::add(stats::Counter::Connections, 1);
+    connection.start();
+    connection
+}
+
+impl Http1 {
+    fn start(self: &Rc<Self>) {
+        let core = &self.address.names.default_server().place.core;
+        if core.tcp_nodelay {
+            // Only a delay is lost if it cannot be set.
+            let _ = self.socket.borrow().set_nodelay(true);
+        }
+        self.read_timer.set(Some(self.lp.add_timer(self.clone(), READ_TIMER)));
+        self.send_timer.set(Some(self.lp.add_timer(self.clone(), SEND_TIMER)));
+        match self.lp.register(&mut *self.socket.borrow_mut(), self.clone()) {
+            Ok(token) => self.token.set(Some(token)),
+            Err(error) => {
+                log_line!(Level::Alert, "*{} cannot be polled: {error}", self.number);
+                return self.close();
+            }
+        }
+        self.start_read_timer(core.client_header_timeout);
+    }
+
+    /// The client's address as text.
+    pub fn remote_addr(&self) -> &[u8] {
+        self.remote.as_bytes()
+    }
+
+    /// The client's address.
+    pub fn remote_ip(&self) -> Option<std::net::IpAddr> {
+        self.remote_ip
+    }
+
+    /// The client's port.
+    pub fn remote_port(&self) -> u16 {
+        self.remote_port
+    }
+
+    /// The port that the client came to.
+    pub fn server_port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Whether the client has closed its side.
+    pub fn client_closed(&self) -> bool {
+        self.read_closed.get()
+    }
+
+    /// Requests so far, the running one included.
+    pub fn requests(&self) -> u32 {
+        self.requests.get()
+    }
+
+    fn start_read_timer(&self, time: Duration) {
+        if let Some(timer) = self.read_timer.get() {
+            self.lp.start_timer(timer, time);
+        }
+    }
+
+    fn stop_read_timer(&self) {
+        if let Some(timer) = self.read_timer.get() {
+            self.lp.stop_timer(timer);
+        }
+    }
+
+    fn stop_timers(&self) {
+        for timer in [&self.read_timer, &self.send_timer] {
+            if let Some(timer) = timer.get() {
+                self.lp.stop_timer(timer);
+            }
+        }
+    }
+
+    /// Reads once into `buffer`. `Ok(0)` without `eof`: nothing there.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.readable.get() || self.eof.get() {
+            return Ok(0);
+        }
+        let size = buffer.len();
+        let result = loop {
+            match rustix::net::recv(&*self.socket.borrow(), &mut *buffer, RecvFlags::empty()) {
+                Err(Errno::INTR) => (),
+                result => break result.map(|(_, n)| n),
+            }
+        };
+        match result {
+            Ok(0) => self.eof.set(true),
+            // Edge-triggered: a short read has drained the socket, unless the end is still to come.
+            Ok(n) if n < size && !self.read_closed.get() => self.readable.set(false),
+            Ok(_) => (),
+            Err(Errno::AGAIN) => {
+                self.readable.set(false);
+                return Ok(0);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        result.map_err(io::Error::from)
+    }
+
+    /// Reads once, at most `size` bytes, behind what is in the input.
+    fn read(&self, size: usize) -> io::Result<usize> {
+        let input = &mut *self.input.borrow_mut();
+        let start = input.len();
+        input.resize(start + size, 0);
+        let result = self.receive(&mut input[start..]);
+        input.truncate(start + result.as_ref().unwrap_or(&0));
+        result
+    }
+
+    fn on_readable(self: &Rc<Self>) {
+        match self.state.get() {
+            State::Idle | State::Head => self.read_head(),
+            State::Busy => self.read_while_busy(),
+            State::Discard => self.discard(),
+            State::Linger => self.linger(),
+            State::Closed => (),
+        }
+    }
+
+    /// The handler is asked for more in the next turn: what it gave has left, and no event will say so.
+    pub fn room_later(self: &Rc<Self>) {
+        self.room.set(true);
+        self.lp.post_later(self.clone());
+    }
+
+    /// Others get their turn; what is left to read is read in the next one.
+    fn read_later(self: &Rc<Self>) {
+        self.read_on.set(true);
+        self.lp.post_later(self.clone());
+    }
+
+    /// Whether writing to the client has failed.
+    pub fn is_broken(&self) -> bool {
+        self.broken.get()
+    }
+}
+
+impl Source for Http1 {
+    fn ready(self: Rc<Self>, ready: Ready) {
+        if ready.readable {
+            self.readable.set(true);
+        }
+        if ready.read_closed {
+            self.read_closed.set(true);
+        }
+        if ready.writable {
+            self.on_writable();
+        }
+        if ready.readable {
+            self.on_readable();
+        }
+    }
+
+    fn expired(self: Rc<Self>, kind: u32) {
+        let request = self.request.borrow().clone();
+        match (kind, self.state.get(), request) {
+            (READ_TIMER, State::Head, _) => {
+                log_line!(
+                    Level::Info,
+                    "*{} client timed out while sending a request head, client: {}",
+                    self.number,
+                    self.remote
+                );
+                self.refuse(BadRequest { status: 408, reason: "no complete request head in time" });
+            }
+            (READ_TIMER, State::Busy, Some(r)) => {
+                log_line!(Level::Info, "*{} client timed out while sending its body{}", self.number, r.log_tail());
+                self.keep.set(false);
+                finalize::finalize(&r, Code::status(408));
+            }
+            (SEND_TIMER, _, Some(r)) => {
+                log_line!(Level::Info, "*{} client timed out while reading the response{}", self.number, r.log_tail());
+                finalize::abort(&r);
+            }
+            _ => self.close(),
+        }
+    }
+
+    fn posted(self: Rc<Self>, code: u64) {
+        match code {
+            NEXT_REQUEST => self.on_readable(),
+            DISK_DONE => {
+                let read = self.disk.replace(0);
+                self.queue.borrow_mut().trust(read, true);
+                self.on_writable();
+            }
+            // The next turn of a large file, or of a large body.
+            _ => {
+                self.more.set(false);
+                if self.read_on.replace(false) {
+                    self.on_readable();
+                }
+                let request = self.request.borrow().clone().filter(|_| self.room.replace(false));
+                if let Some(r) = request.filter(|_| self.queue.borrow().is_empty()) {
+                    return phases::room(&r);
+                }
+                self.on_writable();
+            }
+        }
+    }
+}

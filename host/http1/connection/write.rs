@@ -1,0 +1,219 @@
+//! Writes responses.
+
+use std::{io, rc::Rc, sync::Arc};
+
+use topnext_module_api::{Chain, Code};
+
+use super::{DISK_DONE, Http1};
+use crate::{
+    event::{Source, remote},
+    finalize,
+    http1::{encode_chunk_head, response},
+    log::error::Level,
+    log_line,
+    open_file::OpenFile,
+    phases,
+    request::Request,
+    write::Flushed,
+};
+
+/// Output that waits for more before it is written (nginx: postpone_output).
+const POSTPONE: u64 = 1460;
+
+impl Http1 {
+    /// Queues the header of the response.
+    pub fn write_header(&self, r: &Request) {
+        let known = r.content_length.get();
+        let http11 = r.parts.borrow().head.minor() >= 1 || r.parts.borrow().bytes.is_empty();
+        let bodyless = matches!(r.status.get(), 100..=199 | 204 | 304);
+        if known.is_none() && !bodyless {
+            r.chunked.set(http11 && !r.header_only.get());
+            if !http11 {
+                self.keep.set(false);
+            }
+        }
+        // The client waits for 100 with its body. Whether it sends one behind another answer is not known, nor what it
+        // sends then: a body or a request.
+        if r.parts.borrow().head.facts().expect_continue && !r.is_body_wanted() && self.input.borrow().is_empty() {
+            self.keep.set(false);
+        }
+        let head_chunked = known.is_none() && !bodyless && http11;
+        self.queue.borrow_mut().add_bytes(|out| {
+            let parts = r.parts.borrow();
+            let head = response::HeadOut {
+                status: r.status.get(),
+                tokens: r.place().core.server_tokens,
+                length: if bodyless { None } else { known },
+                chunked: head_chunked,
+                keep: self.keep.get(),
+                http11,
+            };
+            response::write_head(out, &head, &parts.headers_out, &parts.pool);
+        });
+        r.header_sent.set(true);
+    }
+
+    /// Queues a part of the body, and writes if it is time to.
+    pub fn write_body(self: &Rc<Self>, r: &Rc<Request>, chain: Chain) -> Code {
+        let mut push = chain.is_empty();
+        let mut bytes = 0;
+        for buf in &chain {
+            push |= buf.is_last() || buf.is_flush();
+            bytes += buf.len();
+        }
+        let last = chain.has_last();
+        if r.header_only.get() {
+            drop(chain);
+        } else if let Err(error) = self.queue_body(r, chain, bytes, last) {
+            log_line!(Level::Alert, "*{} {error}{}", self.number, r.log_tail());
+            return Code::ERROR;
+        }
+        if r.has_panicked() {
+            // The release of a buf: nothing more of this response leaves.
+            return Code::ERROR;
+        }
+        if !push && self.queue.borrow().bytes() < POSTPONE {
+            return Code::OK;
+        }
+        self.flush_request(r)
+    }
+
+    fn queue_body(&self, r: &Request, chain: Chain, bytes: u64, last: bool) -> io::Result<()> {
+        let sent = r.body_sent.get() + bytes;
+        if let Some(length) = r.content_length.get()
+            && (sent > length || (last && sent < length))
+        {
+            return Err(io::Error::other(format!("a module announced {length} bytes of body and has sent {sent}")));
+        }
+        r.body_sent.set(sent);
+        let result = {
+            let queue = &mut *self.queue.borrow_mut();
+            let chunked = r.chunked.get();
+            if chunked && bytes > 0 {
+                queue.add_bytes(|out| out.extend_from_slice(encode_chunk_head(bytes, &mut [0; 18])));
+            }
+            let result = chain.into_iter().try_for_each(|buf| queue.add_buf(buf));
+            if chunked && bytes > 0 {
+                queue.add_bytes(|out| out.extend_from_slice(b"\r\n"));
+            }
+            if chunked && last {
+                queue.add_bytes(|out| out.extend_from_slice(b"0\r\n\r\n"));
+            }
+            result
+        };
+        let sent = self.queue.borrow_mut().take_sent();
+        if !sent.is_empty() {
+            r.guarded(|| drop(sent));
+        }
+        result
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn unsent(&self) -> u64 {
+        self.queue.borrow().bytes()
+    }
+
+    /// Writes what waits: Ok if all has left, Again, or Error.
+    pub fn flush_request(self: &Rc<Self>, r: &Rc<Request>) -> Code {
+        match self.flush(r) {
+            Ok(true) => Code::OK,
+            Ok(false) => Code::AGAIN,
+            Err(error) => {
+                self.broken.set(true);
+                let level = match error.kind() {
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Level::Info,
+                    _ => Level::Error,
+                };
+                log_line!(level, "*{} send() failed ({error}){}", self.number, r.log_tail());
+                Code::ERROR
+            }
+        }
+    }
+
+    /// True if all has left.
+    pub(super) fn flush(self: &Rc<Self>, r: &Rc<Request>) -> io::Result<bool> {
+        if self.queue.borrow().is_empty() {
+            return Ok(true);
+        }
+        if self.disk.get() > 0 {
+            return Ok(false);
+        }
+        let (result, sent, progress) = {
+            let queue = &mut *self.queue.borrow_mut();
+            let before = queue.bytes();
+            let core = &r.place().core;
+            let result = queue.flush_some(&*self.socket.borrow(), core.sendfile, core.sendfile_max_chunk);
+            (result, queue.take_sent(), queue.bytes() < before)
+        };
+        if !sent.is_empty() {
+            // The memory goes back to whoever made it: code of modules.
+            r.guarded(|| drop(sent));
+        }
+        let timer = self.send_timer.get();
+        match result? {
+            Flushed::Done => {
+                if let Some(timer) = timer {
+                    self.lp.stop_timer(timer);
+                }
+                Ok(true)
+            }
+            Flushed::Blocked => {
+                if let Some(timer) = timer.filter(|timer| progress || !self.lp.timer_runs(*timer)) {
+                    self.lp.start_timer(timer, r.place().core.send_timeout);
+                }
+                Ok(false)
+            }
+            Flushed::More => {
+                if let Some(timer) = timer {
+                    self.lp.start_timer(timer, r.place().core.send_timeout);
+                }
+                if !self.more.replace(true) {
+                    self.lp.post_later(self.clone());
+                }
+                Ok(false)
+            }
+            Flushed::Disk(file, pos, len) => {
+                if let Some(timer) = timer {
+                    self.lp.start_timer(timer, r.place().core.send_timeout);
+                }
+                self.read_ahead(r, file, pos, len).map(|()| false)
+            }
+        }
+    }
+
+    /// Has the pool read a part of a file into the page cache, so that sendfile does not wait for the disk.
+    fn read_ahead(self: &Rc<Self>, r: &Request, file: Arc<OpenFile>, mut pos: u64, len: u64) -> io::Result<()> {
+        let id = self.remote_id.get().unwrap_or_else(|| {
+            let source: Rc<dyn Source> = self.clone();
+            remote::announce(&source)
+        });
+        self.remote_id.set(Some(id));
+        let remote = self.lp.remote().clone();
+        let job = Box::new(move || {
+            let end = pos + len;
+            let mut buffer = vec![0; 64 * 1024];
+            // An error shows again when the file is sent.
+            while pos < end
+                && let Ok(n @ 1..) = file.read_blocking(pos, &mut buffer)
+            {
+                pos += n as u64;
+            }
+            remote.call(id, DISK_DONE);
+        });
+        r.site.pool.run(job).map_err(|_| io::Error::other("the thread pool's queue is full"))?;
+        self.disk.set(len);
+        Ok(())
+    }
+
+    pub(super) fn on_writable(self: &Rc<Self>) {
+        let Some(r) = self.request.borrow().clone() else { return };
+        if self.queue.borrow().is_empty() || !r.header_sent.get() {
+            return;
+        }
+        match self.flush_request(&r) {
+            Code::OK => phases::room(&r),
+            Code::AGAIN => (),
+            _ => finalize::client_closed(&r),
+        }
+    }
+}
