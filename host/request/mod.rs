@@ -365,6 +365,7 @@ impl Request {
             logged: Cell::default(),
             status: Cell::default(),
             content_length: Cell::default(),
+            allow_ranges: Cell::default(),
             header_started: Cell::default(),
             header_sent: Cell::default(),
             header_only: Cell::default(),
