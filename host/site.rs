@@ -3,6 +3,8 @@
 //! A *place* is a location, or a server outside of its locations: what holds for a request, with the modules that are
 //! active there, prepared and linked.
 
+mod addresses;
+
 mod build;
 
 pub mod facts;
@@ -59,7 +61,7 @@ impl Site {
     pub fn end(&self) {
         for server in &self.servers {
             server.place.end();
-            server.locations.places().for_each(Place::end);
+            server.locations.for_each(&mut |place| place.end());
         }
         for upstream in &self.upstreams {
             upstream.balancers.end();
@@ -85,6 +87,11 @@ impl Server {
     pub fn name(&self) -> &str {
         self.names.first().map_or("", String::as_str)
     }
+
+    /// Its named location of this name, which starts with `@`.
+    pub fn named(&self, name: &[u8]) -> Option<&Place> {
+        self.locations.named(name).map(|place| &**place)
+    }
 }
 
 impl fmt::Debug for Server {
@@ -95,7 +102,7 @@ impl fmt::Debug for Server {
 
 /// What holds for a request.
 pub struct Place {
-    /// The path of the location, without its modifier; of a server: empty.
+    /// The path of the location, without its modifier: also a regular expression, or a name; of a server: empty.
     pub path: String,
     /// How it is shown: `location = /health of "example.org"`.
     pub title: String,

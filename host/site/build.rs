@@ -2,9 +2,8 @@
 //! reported, as far as the steps before allow to find it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, hash_map},
     fmt,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,16 +13,15 @@ use topnext_module_api::{
     handler::{HandlerHooksRef, HandlerLink},
 };
 
-use super::{Place, Server, Site, facts};
+use super::{Place, Server, Site, addresses, facts};
 use crate::{
     config::{
-        AccessLog, Config, Contexts, Diagnostics, Document, Files, Listen, Location, LocationKind, ModuleDecl,
-        ModuleSchema, ModuleTable, Origin, PeerAddress, Scope,
+        AccessLog, Config, Contexts, Diagnostics, Document, Files, Location, ModuleDecl, ModuleSchema, ModuleTable,
+        Origin, PeerAddress, Scope,
         diagnostic::{did_you_mean, join_key},
     },
     event::thread_pool::ThreadPool,
-    listen::Address,
-    location::Locations,
+    location::{Entry, Locations},
     log::Sink,
     open_file,
     plugins::{
@@ -33,14 +31,14 @@ use crate::{
         running,
         services::main::{self, Configuring},
     },
-    server_name::Names,
+    regex::{Pattern, RegexList},
     template::Templates,
     upstream::{
         Upstream,
         peers::{Keepalive, Peer, Peers},
         registry::{self, Registry},
     },
-    variables::ModuleVariable,
+    variables::{self, Added, ModuleVariable},
 };
 
 /// A configuration that is ready to run, and where it came from.
@@ -181,6 +179,10 @@ struct Builder<'a> {
     prefix: &'a Path,
     errors: &'a mut Diagnostics,
     places: Vec<Arc<Place>>,
+    /// The names of all named groups of regular expressions.
+    captures: Vec<String>,
+    /// Lists of regular expressions that have been compiled: texts, and whether case is ignored.
+    regexes: HashMap<Vec<(String, bool)>, Arc<RegexList>>,
 }
 
 impl<'a> Builder<'a> {
@@ -190,13 +192,23 @@ impl<'a> Builder<'a> {
         prefix: &'a Path,
         errors: &'a mut Diagnostics,
     ) -> Builder<'a> {
-        Builder { modules, preparer: Preparer::new(modules, schemas), prefix, errors, places: Vec::new() }
+        Builder {
+            modules,
+            preparer: Preparer::new(modules, schemas),
+            prefix,
+            errors,
+            places: Vec::new(),
+            captures: Vec::new(),
+            regexes: HashMap::new(),
+        }
     }
 
     fn build(mut self, config: &Config) -> (Site, Vec<Arc<Place>>) {
         let named = config.http.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+        let modules = self.variables();
+        self.captures = self.captures(config, &modules);
         main::begin_configuring(Configuring {
-            templates: Templates::new(self.variables()),
+            templates: Templates::new(Added { modules, captures: self.captures.clone() }),
             upstreams: Registry::new(named),
         });
         let servers: Vec<Arc<Server>> = config.http.servers.iter().map(|server| self.server(server)).collect();
@@ -208,7 +220,7 @@ impl<'a> Builder<'a> {
         for (name, peers) in std::mem::take(&mut registry.implied) {
             upstreams.push(Arc::new(self.implied(name, peers)));
         }
-        let addresses = self.addresses(config, &servers);
+        let addresses = addresses::of(&servers, &config.http.servers, self.prefix, self.errors);
         let pool = &config.main.thread_pool;
         let threads = match config.main.worker_threads {
             Some(threads) => threads as usize,
@@ -242,31 +254,80 @@ impl<'a> Builder<'a> {
         self.modules.iter().flat_map(of).collect()
     }
 
+    /// The names of all named groups of regular expressions: variables, which must not hide others.
+    fn captures(&mut self, config: &Config, modules: &[ModuleVariable]) -> Vec<String> {
+        fn collect<'p>(locations: &'p [Location], into: &mut Vec<(&'p Pattern, Origin)>) {
+            for location in locations {
+                into.extend(location.path.regex.as_ref().map(|pattern| (pattern, location.origin)));
+                collect(&location.locations, into);
+            }
+        }
+        let mut patterns = Vec::new();
+        config.http.servers.iter().for_each(|server| collect(&server.locations, &mut patterns));
+        let (mut names, mut seen) = (Vec::new(), HashSet::new());
+        for (pattern, origin) in patterns {
+            for name in pattern.names() {
+                if let Some(owner) = variables::owner(name, modules) {
+                    let text = format!(
+                        "the group {name:?} of the regular expression {:?} has the name of a variable of {owner}; give it \
+                         another",
+                        pattern.text()
+                    );
+                    self.errors.push(origin, "http.server.location.path", text);
+                } else if seen.insert(name) {
+                    names.push(name.to_string());
+                }
+            }
+        }
+        names
+    }
+
     // ---- servers and places
 
     fn server(&mut self, server: &crate::config::Server) -> Arc<Server> {
         let name = server.server_name.first().cloned().unwrap_or_default();
         let title = if name.is_empty() { "server".to_string() } else { format!("server {name}") };
         let place = self.place(String::new(), title.clone(), &server.scope);
-        let mut locations = Locations::default();
-        self.locations(&server.locations, &title, &mut locations);
+        let locations = self.locations(&server.locations, &title);
         Arc::new(Server { names: server.server_name.clone(), place, locations })
     }
 
-    fn locations(&mut self, list: &[Location], server: &str, into: &mut Locations) {
+    fn locations(&mut self, list: &[Location], server: &str) -> Locations {
+        let mut entries = Vec::new();
         for location in list {
-            let path = location.path.text.as_str();
-            let modifier = match location.path.kind {
-                LocationKind::Exact => "= ",
-                LocationKind::PrefixNoRegex => "^~ ",
-                LocationKind::Prefix => "",
-            };
-            let place = self.place(path.to_string(), format!("{server}, location {modifier}{path}"), &location.scope);
-            match location.path.kind {
-                LocationKind::Exact => into.add_exact(path, place),
-                LocationKind::Prefix | LocationKind::PrefixNoRegex => into.add_prefix(path, place),
-            }
-            self.locations(&location.locations, server, into);
+            let path = &location.path;
+            let place = self.place(path.text.clone(), format!("{server}, location {path}"), &location.scope);
+            // nginx: locations that pass to an upstream, auto_redirect.
+            let redirects = path.text.ends_with('/') && place.upstream.is_some();
+            let locations = self.locations(&location.locations, server);
+            entries.push(Entry { path: path.clone(), place, redirects, locations });
+        }
+        let regexes = self.regexes(list.iter().filter_map(|location| location.path.regex.as_ref()), || {
+            list.first().map_or(Origin::BUILT_IN, |location| location.origin)
+        });
+        Locations::new(entries, regexes)
+    }
+
+    /// Compiles the expressions of a level. Those of many servers are often the same, from a file that all include.
+    fn regexes<'p>(
+        &mut self,
+        patterns: impl Iterator<Item = &'p Pattern>,
+        origin: impl Fn() -> Origin,
+    ) -> Option<Arc<RegexList>> {
+        let patterns: Vec<&Pattern> = patterns.collect();
+        if patterns.is_empty() {
+            return None;
+        }
+        let key = patterns.iter().map(|pattern| (pattern.text().to_owned(), pattern.is_caseless())).collect();
+        match self.regexes.entry(key) {
+            hash_map::Entry::Occupied(known) => Some(known.get().clone()),
+            hash_map::Entry::Vacant(new) => match RegexList::new(&patterns, &self.captures) {
+                Ok(list) => Some(new.insert(Arc::new(list)).clone()),
+                Err(message) => {
+                    self.errors.push(origin(), "", message);
+                    None
+                }
+            },
         }
     }
 
@@ -490,36 +551,7 @@ impl<'a> Builder<'a> {
             }
         }
     }
-
-    // ---- addresses
-
-    fn addresses(&mut self, config: &Config, servers: &[Arc<Server>]) -> Vec<Arc<Address>> {
-        let mut order: Vec<SocketAddr> = Vec::new();
-        let mut found: HashMap<SocketAddr, Listening> = HashMap::new();
-        for (server, conf) in servers.iter().zip(&config.http.servers) {
-            for listen in &conf.listen {
-                let Listen::Tcp(address) = &listen.address else {
-                    let text = "unix sockets are not supported yet; expected an address such as \"127.0.0.1:8080\"";
-                    self.errors.push(listen.origin, "http.server.listen", text);
-                    continue;
-                };
-                let entry = found.entry(*address).or_insert_with(|| {
-                    order.push(*address);
-                    (listen.backlog, Vec::new())
-                });
-                entry.1.push((server.clone(), listen.default_server));
-            }
-        }
-        let make = |address: SocketAddr| {
-            let (backlog, servers) = found.remove(&address)?;
-            Some(Arc::new(Address { address, backlog, names: Names::new(servers)? }))
-        };
-        order.into_iter().filter_map(make).collect()
-    }
 }
-
-/// What is known of an address: its backlog, and its servers, with whether each is the default.
-type Listening = (u32, Vec<(Arc<Server>, bool)>);
 
 /// For each phase: itself if it has handlers, else the next one that has, or content. Content and log stand for
 /// themselves, and the two phases before find-config are not skipped over.

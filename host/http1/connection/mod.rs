@@ -1,7 +1,7 @@
 //! A client's HTTP/1 connection: reads heads and bodies, makes requests, writes responses, and keeps itself alive.
 //!
 //! ```text
-//!           accept
+//!           accept (--> Announced, if a header of the PROXY protocol comes first)
 //!             |
 //!             v      first byte          head complete
 //!   +-----> Idle ----------------> Head ----------------> Busy (a request runs)
@@ -18,6 +18,7 @@
 //! A request goes through the files of this folder in this order; the type, its states and its events are here:
 //!
 //! ```text
+//! announced.rs   the header of the PROXY protocol, if the listening socket expects one
 //! head.rs    reads until a head is complete       facts.rs  what the head says, and which server it asks for
 //! body.rs    reads the body, if a handler wants it
 //! write.rs   the response: framing, the queue, the socket
@@ -25,6 +26,8 @@
 //! ```
 
 // In the order in which a request meets them.
+mod announced;
+
 mod head;
 
 mod facts;
@@ -38,25 +41,29 @@ mod end;
 use std::{
     cell::{Cell, RefCell},
     io,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     time::Duration,
 };
 
 use bytes::BytesMut;
-use mio::{Token, net::TcpStream};
+use mio::Token;
 use rustix::{io::Errno, net::RecvFlags};
 use topnext_module_api::Code;
 
 use self::{body::BodyReader, facts::Asked};
 use super::{BadRequest, HeadParser, Limits};
 use crate::{
+    config::Listen,
     event::{Loop, Ready, RemoteId, Source, TimerId},
     finalize,
     listen::Address,
     log::error::Level,
     log_line, phases,
+    proxy_protocol::Addresses,
     request::Request,
     site::Site,
+    socket::{Ends, Socket},
     stats,
     write::WriteQueue,
 };
@@ -75,6 +82,8 @@ const DISK_DONE: u64 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    /// A header of the PROXY protocol has to come first.
+    Announced,
     Idle,
     Head,
     Busy,
@@ -89,13 +98,12 @@ pub struct Http1 {
     pub lp: Rc<Loop>,
     site: &'static Site,
     address: &'static Address,
-    socket: RefCell<TcpStream>,
+    socket: RefCell<Socket>,
     token: Cell<Option<Token>>,
     /// Its number in logs.
     pub number: u64,
     remote: String,
-    remote_ip: Option<std::net::IpAddr>,
-    remote_port: u16,
+    ends: Ends,
 
     state: Cell<State>,
     readable: Cell<bool>,
@@ -133,8 +141,8 @@ pub fn accept(
     lp: &Rc<Loop>,
     site: &'static Site,
     address: &'static Address,
-    socket: TcpStream,
-    peer: std::net::SocketAddr,
+    socket: Socket,
+    peer: Option<SocketAddr>,
 ) -> Rc<Http1> {
     let place = &address.names.default_server().place;
     let core = &place.core;
@@ -143,6 +151,7 @@ pub fn accept(
     let small = usize::try_from(core.client_header_buffer_size).unwrap_or(usize::MAX);
     let line = large.max(small);
     let limits = Limits { request_line: line, header_line: line, total: line.saturating_mul(number.max(1)) };
+    let ends = Ends::new(peer);
     let connection = Rc::new(Http1 {
         lp: lp.clone(),
         site,
@@ -150,10 +159,9 @@ pub fn accept(
         socket: RefCell::new(socket),
         token: Cell::new(None),
         number: stats::next_connection(),
-        remote: peer.ip().to_string(),
-        remote_ip: Some(peer.ip()),
-        remote_port: peer.port(),
-        state: Cell::new(State::Idle),
+        remote: ends.remote_text(),
+        ends,
+        state: Cell::new(if address.options.proxy_protocol { State::Announced } else { State::Idle }),
         readable: Cell::new(false),
         read_closed: Cell::new(false),
         eof: Cell::new(false),
@@ -184,9 +192,8 @@ pub fn accept(
 impl Http1 {
     fn start(self: &Rc<Self>) {
         let core = &self.address.names.default_server().place.core;
-        if core.tcp_nodelay {
-            // Only a delay is lost if it cannot be set.
-            let _ = self.socket.borrow().set_nodelay(true);
+        if core.tcp_nodelay && self.ends.remote_ip().is_some() {
+            self.socket.borrow().set_nodelay();
         }
         self.read_timer.set(Some(self.lp.add_timer(self.clone(), READ_TIMER)));
         self.send_timer.set(Some(self.lp.add_timer(self.clone(), SEND_TIMER)));
@@ -200,24 +207,34 @@ impl Http1 {
         self.start_read_timer(core.client_header_timeout);
     }
 
-    /// The client's address as text.
+    /// The client's address as text; `unix:` on a unix socket.
     pub fn remote_addr(&self) -> &[u8] {
         self.remote.as_bytes()
     }
 
-    /// The client's address.
-    pub fn remote_ip(&self) -> Option<std::net::IpAddr> {
-        self.remote_ip
+    /// The client's address; `None` on a unix socket.
+    pub fn remote_ip(&self) -> Option<IpAddr> {
+        self.ends.remote_ip()
     }
 
-    /// The client's port.
-    pub fn remote_port(&self) -> u16 {
-        self.remote_port
+    /// The client's port; `None` on a unix socket.
+    pub fn remote_port(&self) -> Option<u16> {
+        self.ends.remote_port()
     }
 
-    /// The port that the client came to.
+    /// The addresses that the client's proxy has announced.
+    pub fn announced(&self) -> Option<&Addresses> {
+        self.ends.announced()
+    }
+
+    /// The address that the client came to.
+    pub fn local_addr(&self) -> Listen {
+        self.ends.local(self.address, &self.socket.borrow())
+    }
+
+    /// The port that the client came to; 0 on a unix socket.
     pub fn server_port(&self) -> u16 {
-        self.address.port()
+        self.address.address.port()
     }
 
     /// Whether the client has closed its side.
@@ -288,6 +305,7 @@ impl Http1 {
 
     fn on_readable(self: &Rc<Self>) {
         match self.state.get() {
+            State::Announced => self.read_proxy_header(),
             State::Idle | State::Head => self.read_head(),
             State::Busy => self.read_while_busy(),
             State::Discard => self.discard(),
@@ -333,6 +351,7 @@ impl Source for Http1 {
     fn expired(self: Rc<Self>, kind: u32) {
         let request = self.request.borrow().clone();
         match (kind, self.state.get(), request) {
+            (READ_TIMER, State::Announced, _) => self.proxy_header_timed_out(),
             (READ_TIMER, State::Head, _) => {
                 log_line!(
                     Level::Info,

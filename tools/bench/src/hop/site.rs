@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -11,6 +12,7 @@ use topnext::http1::{Framing, HeadParser, Limits};
 use topnext::plugins::{LoadedModule, link};
 use topnext::request::{Lent, Request};
 use topnext::site::{self, Place, Site};
+use topnext::socket::Socket;
 
 use super::build;
 
@@ -83,8 +85,11 @@ impl Driver {
     /// The place with the chain of so many filters.
     pub fn place(&self, filters: usize) -> Result<&'static Place, String> {
         let path = format!("/{filters}");
-        let place =
-            self.site.servers[0].locations.find(path.as_bytes()).ok_or(format!("there is no location {path}"))?;
+        let place = self.site.servers[0]
+            .locations
+            .find(path.as_bytes(), &mut |_| ())
+            .place
+            .ok_or(format!("there is no location {path}"))?;
         let links = place.chains.modules().count();
         if links == filters + 1 {
             Ok(place)
@@ -114,6 +119,6 @@ fn connect(site: &'static Site) -> std::io::Result<(Rc<Http1>, TcpStream)> {
     let (socket, peer) = listener.accept()?;
     socket.set_nonblocking(true)?;
     let lp = Loop::new()?;
-    let socket = mio::net::TcpStream::from_std(socket);
-    Ok((connection::accept(&lp, site, &site.addresses[0], socket, peer), client))
+    let socket = Socket::from(OwnedFd::from(socket));
+    Ok((connection::accept(&lp, site, &site.addresses[0], socket, Some(peer)), client))
 }
