@@ -7,6 +7,8 @@ mod build;
 
 pub mod facts;
 
+mod logs;
+
 use std::{fmt, sync::Arc};
 
 use topnext_module_api::{Phase, handler::HandlerLink};
@@ -16,7 +18,7 @@ use crate::{
     event::thread_pool::ThreadPool,
     listen::Address,
     location::Locations,
-    log::Sink,
+    log::{access::AccessLog, error::ErrorLog},
     plugins::{
         LoadedModule,
         link::{Chains, Protocol},
@@ -40,6 +42,8 @@ pub struct Site {
     pub servers: Vec<Arc<Server>>,
     /// The addresses to listen on, with their servers.
     pub addresses: Vec<Arc<Address>>,
+    /// Where errors are logged that are about no request.
+    pub error_log: Arc<ErrorLog>,
     /// Compiled strings with variables.
     pub templates: Templates,
     /// Upstreams: those that are named, then those that an address implies.
@@ -103,8 +107,10 @@ pub struct Place {
     pub core: HttpCore,
     /// The folder of files, absolute, without a slash at its end.
     pub root: Option<Vec<u8>>,
-    /// The access log.
-    pub access_log: Option<Arc<Sink>>,
+    /// The access logs.
+    pub access_logs: Arc<[AccessLog]>,
+    /// Where errors of its requests are logged.
+    pub error_log: Arc<ErrorLog>,
     /// The filters.
     pub chains: Chains,
     /// The handlers of each phase, in declared order.

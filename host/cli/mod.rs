@@ -12,11 +12,7 @@ use std::{
 use lexopt::prelude::*;
 
 use crate::{
-    config::{ErrorLogTarget, LogLevel},
-    log::{
-        self, Sink,
-        error::{self, Level},
-    },
+    log::{self, error},
     plugins,
     process::worker,
     site::{self, Loaded, Site, VERSION},
@@ -145,7 +141,7 @@ fn with_configuration(arguments: &Arguments) -> Result<(), String> {
         }
         Command::Dump => dump(&loaded),
         Command::Modules => print(&modules::show(&loaded)),
-        _ => run(loaded, &prefix),
+        _ => run(loaded),
     }
 }
 
@@ -175,31 +171,12 @@ fn dump(loaded: &Loaded) -> Result<(), String> {
     print(&text)
 }
 
-fn run(loaded: Loaded, prefix: &Path) -> Result<(), String> {
-    let main = &loaded.site.main;
-    let sink = match &main.error_log.target {
-        ErrorLogTarget::Stderr => Ok(Sink::stderr()),
-        ErrorLogTarget::File(path) => Sink::file(&prefix.join(path)),
-    };
-    let sink = sink.map_err(|error| format!("topnext: error_log cannot be opened: {error}"))?;
-    error::open(sink, level(main.error_log.level));
-    log::start();
+fn run(loaded: Loaded) -> Result<(), String> {
     let Loaded { site, places, .. } = loaded;
+    error::open(site.error_log.clone(), places.iter().map(|place| &place.error_log));
+    log::start();
     drop(places);
     worker::run(site, greet).map_err(|error| format!("topnext: {}", error.replace('\n', "\ntopnext: ")))
-}
-
-fn level(level: LogLevel) -> Level {
-    match level {
-        LogLevel::Debug => Level::Debug,
-        LogLevel::Info => Level::Info,
-        LogLevel::Notice => Level::Notice,
-        LogLevel::Warn => Level::Warn,
-        LogLevel::Error => Level::Error,
-        LogLevel::Crit => Level::Crit,
-        LogLevel::Alert => Level::Alert,
-        LogLevel::Emerg => Level::Emerg,
-    }
 }
 
 /// Says where to look, and what was loaded.

@@ -14,17 +14,16 @@ use topnext_module_api::{
     handler::{HandlerHooksRef, HandlerLink},
 };
 
-use super::{Place, Server, Site, facts};
+use super::{Place, Server, Site, facts, logs::Logs};
 use crate::{
     config::{
-        AccessLog, Config, Contexts, Diagnostics, Document, Files, Listen, Location, LocationKind, ModuleDecl,
+        Config, Contexts, Diagnostics, Document, Files, Listen, Location, LocationKind, ModuleDecl,
         ModuleSchema, ModuleTable, Origin, PeerAddress, Scope,
         diagnostic::{did_you_mean, join_key},
     },
     event::thread_pool::ThreadPool,
     listen::Address,
     location::Locations,
-    log::Sink,
     open_file,
     plugins::{
         self, Candidate, Declared, Description, LoadedModule, Refusal,
@@ -100,7 +99,7 @@ pub fn load(path: &Path, prefix: &Path) -> Result<Loaded, Report> {
         errors.push(head.modules[running::MAX_MODULES].origin, "module", text);
     }
     let Some(config) = config else { return Err(Report { refusals, errors: Some(errors) }) };
-    let built = Builder::new(&modules, &schemas, prefix, &mut errors).build(&config);
+    let built = Builder::new(&modules, &schemas, prefix, &config, &mut errors).build(&config);
     errors.sort();
     if !refusals.is_empty() || !errors.is_empty() {
         return Err(Report { refusals, errors: Some(errors) });
@@ -175,10 +174,26 @@ fn contexts(description: &Description) -> Contexts {
     if provides("balancer") { http.or(Contexts::UPSTREAM) } else { http }
 }
 
+/// The variables that modules provide.
+fn variables(modules: &[Arc<LoadedModule>]) -> Vec<ModuleVariable> {
+    let of = |module: &Arc<LoadedModule>| {
+        let slot = module.slot;
+        link::variables(module).into_iter().enumerate().map(move |(index, (name, cacheable))| ModuleVariable {
+            name,
+            module: slot,
+            index: index as u32,
+            cacheable,
+        })
+    };
+    modules.iter().flat_map(of).collect()
+}
+
 struct Builder<'a> {
     modules: &'a [Arc<LoadedModule>],
     preparer: Preparer<'a>,
     prefix: &'a Path,
+    variables: Vec<ModuleVariable>,
+    logs: Logs<'a>,
     errors: &'a mut Diagnostics,
     places: Vec<Arc<Place>>,
 }
@@ -188,17 +203,21 @@ impl<'a> Builder<'a> {
         modules: &'a [Arc<LoadedModule>],
         schemas: &'a [ModuleSchema],
         prefix: &'a Path,
+        config: &'a Config,
         errors: &'a mut Diagnostics,
     ) -> Builder<'a> {
-        Builder { modules, preparer: Preparer::new(modules, schemas), prefix, errors, places: Vec::new() }
+        let variables = variables(modules);
+        let logs = Logs::new(prefix, variables.clone(), &config.http.log_format, errors);
+        Builder { modules, preparer: Preparer::new(modules, schemas), prefix, variables, logs, errors, places: Vec::new() }
     }
 
-    fn build(mut self, config: &Config) -> (Site, Vec<Arc<Place>>) {
+    fn build(mut self, config: &'a Config) -> (Site, Vec<Arc<Place>>) {
         let named = config.http.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         main::begin_configuring(Configuring {
-            templates: Templates::new(self.variables()),
+            templates: Templates::new(std::mem::take(&mut self.variables)),
             upstreams: Registry::new(named),
         });
+        let error_log = self.logs.error(&config.main.error_log, self.errors);
         let servers: Vec<Arc<Server>> = config.http.servers.iter().map(|server| self.server(server)).collect();
         let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
         for upstream in &config.http.upstreams {
@@ -218,6 +237,7 @@ impl<'a> Builder<'a> {
             main: config.main.clone(),
             servers,
             addresses,
+            error_log,
             templates,
             upstreams,
             targets: registry.targets,
@@ -228,23 +248,9 @@ impl<'a> Builder<'a> {
         (site, self.places)
     }
 
-    /// The variables that modules provide.
-    fn variables(&self) -> Vec<ModuleVariable> {
-        let of = |module: &Arc<LoadedModule>| {
-            let slot = module.slot;
-            let names = link::variable_names(module);
-            names.into_iter().enumerate().map(move |(index, name)| ModuleVariable {
-                name,
-                module: slot,
-                index: index as u32,
-            })
-        };
-        self.modules.iter().flat_map(of).collect()
-    }
-
     // ---- servers and places
 
-    fn server(&mut self, server: &crate::config::Server) -> Arc<Server> {
+    fn server(&mut self, server: &'a crate::config::Server) -> Arc<Server> {
         let name = server.server_name.first().cloned().unwrap_or_default();
         let title = if name.is_empty() { "server".to_string() } else { format!("server {name}") };
         let place = self.place(String::new(), title.clone(), &server.scope);
@@ -253,7 +259,7 @@ impl<'a> Builder<'a> {
         Arc::new(Server { names: server.server_name.clone(), place, locations })
     }
 
-    fn locations(&mut self, list: &[Location], server: &str, into: &mut Locations) {
+    fn locations(&mut self, list: &'a [Location], server: &str, into: &mut Locations) {
         for location in list {
             let path = location.path.text.as_str();
             let modifier = match location.path.kind {
@@ -270,7 +276,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn place(&mut self, path: String, title: String, scope: &Scope) -> Arc<Place> {
+    fn place(&mut self, path: String, title: String, scope: &'a Scope) -> Arc<Place> {
         let mut prepared: Vec<Arc<Prepared>> = Vec::new();
         let mut filters = Vec::new();
         let mut handlers: [Vec<HandlerLink>; 8] = Default::default();
@@ -321,7 +327,8 @@ impl<'a> Builder<'a> {
             path,
             title,
             root: self.root(scope),
-            access_log: self.access_log(scope),
+            access_logs: self.logs.access(&scope.core.access_log, self.errors),
+            error_log: self.logs.error(&scope.core.error_log, self.errors),
             core: scope.core.clone(),
             chains: Chains::new(&filters),
             next_phase: next_phases(&handlers),
@@ -345,24 +352,6 @@ impl<'a> Builder<'a> {
             bytes.pop();
         }
         Some(bytes)
-    }
-
-    fn access_log(&mut self, scope: &Scope) -> Option<Arc<Sink>> {
-        match &scope.core.access_log {
-            AccessLog::Off => None,
-            AccessLog::Stdout => Some(Sink::stdout()),
-            AccessLog::File(path) => {
-                let path = self.prefix.join(path);
-                match Sink::file(&path) {
-                    Ok(sink) => Some(sink),
-                    Err(error) => {
-                        let text = format!("found {:?}, which cannot be opened for writing ({error})", path.display());
-                        self.errors.push(scope.origin_of("access_log"), "access_log", text);
-                        None
-                    }
-                }
-            }
-        }
     }
 
     // ---- upstreams

@@ -140,6 +140,7 @@ impl Http1 {
         };
         let core = &server.place.core;
         self.requests.set(self.requests.get() + 1);
+        self.queue.borrow_mut().begin_count();
         stats::add(stats::Counter::Requests, 1);
         let keep = facts.is_ok()
             && persistent(&parts.head)
@@ -198,6 +199,7 @@ impl Http1 {
         let server = self.address.names.default_server();
         self.keep.set(false);
         self.requests.set(self.requests.get() + 1);
+        self.queue.borrow_mut().begin_count();
         stats::add(stats::Counter::Requests, 1);
         self.state.set(State::Busy);
         self.reader.replace(BodyReader::Nothing);
