@@ -37,6 +37,8 @@ pub mod mime;
 
 pub mod open_file;
 
+pub mod socket;
+
 pub mod template;
 
 pub mod variables;

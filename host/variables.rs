@@ -98,6 +98,8 @@ pub fn unknown(name: &str, modules: &[ModuleVariable]) -> String {
     let of_modules = modules.iter().map(|variable| variable.name.as_str());
     let known = VARIABLES.iter().map(|core| core.name).chain(of_modules);
     let near = known.map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
+    // In braces a name may have any character, and an error is one line.
+    let name = name.escape_debug();
     match near {
         Some((distance, known)) if distance <= 2 => {
             format!("unknown variable \"${name}\"; did you mean \"${known}\"?")

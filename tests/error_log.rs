@@ -131,8 +131,12 @@ fn what_cannot_be_a_log_of_errors() {
         fails("error_log = [\"memory:32m\"]"),
         "plugins.toml:1:14: error_log: found \"memory:32m\"; \"memory:\" is not supported, expected a file"
     );
-    assert!(fails("error_log = \"none/e.log\"").contains("found \"DIR/none/e.log\", which cannot be opened for writing"));
-    assert!(fails("error_log = { path = \"e.log\", level = \"verbose\" }").contains("error_log.level: found \"verbose\""));
+    assert!(
+        fails("error_log = \"none/e.log\"").contains("found \"DIR/none/e.log\", which cannot be opened for writing")
+    );
+    assert!(
+        fails("error_log = { path = \"e.log\", level = \"verbose\" }").contains("error_log.level: found \"verbose\"")
+    );
     assert!(fails("error_log = []").contains("error_log: found an empty list"));
     let folder = Folder::new();
     let text = Server::fails_in(

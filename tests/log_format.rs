@@ -4,7 +4,7 @@ mod support;
 
 use rustix::process::Signal;
 use support::nginx::Nginx;
-use support::{Client, Server, eventually};
+use support::{Client, Folder, Server, eventually};
 
 /// The lines of standard output after these requests, each on a connection of its own.
 fn lines(formats: &str, log: &str, requests: &[&str]) -> Vec<String> {
@@ -23,7 +23,8 @@ const GET: &str = "GET /a%20b?x=1 HTTP/1.1\r\nHost: a.example\r\nConnection: clo
 #[test]
 fn a_format_of_its_own() {
     let formats = r#"main = "$remote_addr $request_method ${uri} $arg_x $status $body_bytes_sent $none_at_all""#;
-    let text = Server::fails(&format!("[http.log_format]\n{formats}\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n"));
+    let text =
+        Server::fails(&format!("[http.log_format]\n{formats}\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n"));
     assert!(text.starts_with("plugins.toml:2:8: http.log_format.main: unknown variable \"$none_at_all\""), "{text}");
     let formats = formats.replace(" $none_at_all", "");
     let log = r#"{ path = "stdout", format = "main" }"#;
@@ -50,7 +51,8 @@ fn the_three_ways_of_escaping() {
 
 #[test]
 fn json_lines_parse() {
-    let formats = r#"json = { format = '{"uri":"$request_uri","agent":"$http_user_agent","status":$status}', escape = "json" }"#;
+    let formats =
+        r#"json = { format = '{"uri":"$request_uri","agent":"$http_user_agent","status":$status}', escape = "json" }"#;
     let request = "GET /\"\\ HTTP/1.1\r\nHost: a\r\nUser-Agent: \"\\\tx\r\nConnection: close\r\n\r\n";
     let lines = lines(formats, r#"{ path = "stdout", format = "json" }"#, &[request]);
     assert_eq!(lines, [r#"{"uri":"/\"\\","agent":"\"\\\tx","status":200}"#]);
@@ -60,8 +62,7 @@ fn json_lines_parse() {
 fn a_condition_of_one_log() {
     let formats = r#"short = "$uri""#;
     let log = r#"[{ path = "stdout", format = "short", if = "$arg_log" }, "/dev/null"]"#;
-    let request =
-        |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
+    let request = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
     let requests = ["/a?log=1", "/b?log=0", "/c", "/d?log=", "/e?log=00"].map(request);
     let requests: Vec<&str> = requests.iter().map(String::as_str).collect();
     assert_eq!(lines(formats, log, &requests), ["/a", "/e"]);
@@ -102,7 +103,8 @@ fn what_cannot_be_a_log() {
         fails(r#"access_log = { if = "$urj" }"#),
         "plugins.toml:5:21: access_log.if: unknown variable \"$urj\"; did you mean \"$uri\"?"
     );
-    let text = Server::fails("[http]\nlog_format = { combined = \"\" }\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n");
+    let text =
+        Server::fails("[http]\nlog_format = { combined = \"\" }\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n");
     assert!(text.contains("http.log_format.combined: this format is there already"), "{text}");
 }
 
@@ -133,12 +135,9 @@ fn lines_are_those_of_nginx() {
         "GET /none-such HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
     ];
     for escape in ["default", "json", "none"] {
-        let http = format!(
-            "log_format all escape={escape} '{}'; access_log access.log all; default_type text/plain;",
-            VARIABLES
-        );
-        let location = "server_name a.example; location / { return 200 \"hello\\n\"; } location /moved { return 302 http://b/; }";
-        let Some(nginx) = Nginx::start(&[], &http, location) else { return };
+        let http = format!("log_format all escape={escape} '{VARIABLES}'; default_type text/plain;");
+        let location = "access_log all.log all; server_name a.example; location / { return 200 \"hello\\n\"; } location /moved { return 302 http://b/; }";
+        let Some(nginx) = Nginx::configured(&http, location) else { return };
         let server = Server::start(&format!(
             r#"
 module = [{{ name = "return" }}]
@@ -148,7 +147,7 @@ all = {{ format = '{VARIABLES}', escape = "{escape}" }}
 [[http.server]]
 listen = ["127.0.0.1:PORT"]
 server_name = ["a.example"]
-access_log = {{ path = "access.log", format = "all" }}
+access_log = {{ path = "all.log", format = "all" }}
 [[http.server.location]]
 path = "/"
 return = {{ code = 200, text = "hello\n" }}
@@ -166,12 +165,11 @@ return = {{ code = 302, url = "http://b/" }}
                 (0..responses).for_each(|_| drop(client.response_to(method)));
             }
             let count = number + 1 + usize::from(number >= 9);
-            let text = |read: &dyn Fn() -> String| {
-                eventually("a line for each request", || read().lines().count() >= count);
-                read()
+            let text = |folder: &Folder| {
+                eventually("a line for each request", || folder.read("all.log").lines().count() >= count);
+                folder.read("all.log")
             };
-            let ours = text(&|| server.folder.read("access.log"));
-            let theirs = text(&|| nginx.folder.read("access.log"));
+            let (ours, theirs) = (text(&server.folder), text(&nginx.folder));
             let (ours, theirs) = (ours.lines().last().unwrap(), theirs.lines().last().unwrap());
             // The page of a redirect is each server's own.
             let same = |line: &str| {

@@ -349,7 +349,9 @@ fn sigusr1_reopens_all_logs() {
     let errors = log_file(&server, "e.log", |log| log.contains("[emerg]"));
     let line = server.folder.hide(errors.lines().find(|line| line.contains("[emerg]")).unwrap());
     assert!(
-        line.contains("open() \"DIR/logs/a.log\" failed while reopening logs; the file that was open stays in use (No such file"),
+        line.contains(
+            "open() \"DIR/logs/a.log\" failed while reopening logs; the file that was open stays in use (No such file"
+        ),
         "{line}"
     );
     server.get("/after").expect(200);
@@ -373,7 +375,10 @@ fn a_file_that_may_not_grow_is_survived_and_no_line_is_torn() {
     server.get("/after").expect(200);
     let log = log_file(&server, "a.log", |log| log.contains("GET /after "));
     assert!(log.lines().count() > 10, "{log}");
-    assert!(log.lines().all(|line| line.starts_with("127.0.0.1 - - [") && line.ends_with(" 200 5 \"-\" \"-\"")), "{log}");
+    assert!(
+        log.lines().all(|line| line.starts_with("127.0.0.1 - - [") && line.ends_with(" 200 5 \"-\" \"-\"")),
+        "{log}"
+    );
     let errors = server.stderr(|log| log.contains("a.log can be written again; lines lost: "));
     assert_eq!(errors.matches("cannot write log").count(), 1, "{errors}");
     let lost: usize = errors.trim_end().rsplit(' ').next().unwrap().parse().unwrap();

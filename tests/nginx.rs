@@ -8,12 +8,9 @@ use support::nginx::Nginx;
 use support::proxied::proxy_to;
 use support::{eventually, files};
 
-/// The log of each connection, and nothing else.
-const LOG: &str = "log_format connection '$connection $request $status'; access_log access.log connection;";
-
 #[test]
 fn a_thousand_requests_over_kept_connections() {
-    let Some(nginx) = Nginx::start(&[("html/small.txt", b"hello from nginx\n")], LOG, "") else { return };
+    let Some(nginx) = Nginx::start(&[("html/small.txt", b"hello from nginx\n")]) else { return };
     let server = proxy_to(nginx.port, "");
     thread::scope(|scope| {
         for _ in 0..10 {
@@ -29,7 +26,7 @@ fn a_thousand_requests_over_kept_connections() {
     });
     let mut log = String::new();
     eventually("a line for each request", || {
-        log = nginx.folder.read("access.log");
+        log = nginx.log();
         log.lines().filter(|line| line.contains("small.txt")).count() >= 1000
     });
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("small.txt")).collect();
@@ -45,7 +42,7 @@ fn files_of_several_sizes() {
     let names: Vec<String> = sizes.iter().map(|size| format!("html/{size}.bin")).collect();
     let contents: Vec<Vec<u8>> = sizes.iter().map(|size| files::noise(*size)).collect();
     let list: Vec<(&str, &[u8])> = names.iter().map(String::as_str).zip(contents.iter().map(Vec::as_slice)).collect();
-    let Some(nginx) = Nginx::start(&list, LOG, "") else { return };
+    let Some(nginx) = Nginx::start(&list) else { return };
     let server = proxy_to(nginx.port, "");
     let mut client = server.connect();
     for (size, content) in sizes.iter().zip(&contents) {

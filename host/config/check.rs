@@ -398,7 +398,10 @@ mod tests {
         );
         let log = &core_directives::find("access_log", Contexts::HTTP).unwrap().ty;
         assert_eq!(errors(log, "{ path = 1 }"), "k.path: found 1, expected a string; write \"1\"");
-        assert_eq!(errors(log, "[{ path = \"a\" }, { paht = \"b\" }]").split(';').next(), Some("k[1].paht: unknown key"));
+        assert_eq!(
+            errors(log, "[{ path = \"a\" }, { paht = \"b\" }]").split(';').next(),
+            Some("k[1].paht: unknown key")
+        );
         assert_eq!(errors(log, "[1]"), format!("k[0]: found 1, expected {ONE_LOG}; write \"1\""));
     }
 

@@ -129,10 +129,7 @@ mod tests {
     #[test]
     fn escapes_what_could_break_a_line() {
         let text = "a \"\\\x01\n\r\t\x08\x0c\x1f\x7f\u{e4}".as_bytes();
-        assert_eq!(
-            escaped(Escape::Default, text),
-            "a \\x22\\x5C\\x01\\x0A\\x0D\\x09\\x08\\x0C\\x1F\\x7F\\xC3\\xA4"
-        );
+        assert_eq!(escaped(Escape::Default, text), "a \\x22\\x5C\\x01\\x0A\\x0D\\x09\\x08\\x0C\\x1F\\x7F\\xC3\\xA4");
         assert_eq!(escaped(Escape::Json, text), "a \\\"\\\\\\u0001\\n\\r\\t\\b\\f\\u001F\x7f\u{e4}");
         assert_eq!(escaped(Escape::None, text), String::from_utf8_lossy(text));
     }

@@ -21,10 +21,7 @@ use rustix::{
     time::Timespec,
 };
 
-use super::{
-    lock,
-    writer::writer,
-};
+use super::{lock, writer::writer};
 
 /// The most bytes that wait to be written to one log, beside its own buffer.
 const MAX_WAITING: usize = 1024 * 1024;
@@ -98,12 +95,16 @@ struct Trouble {
 impl Sink {
     /// Standard output.
     pub fn stdout() -> Arc<Sink> {
-        writer().sink(|sink| sink.target == Target::Stdout, || Ok(Sink::new(Target::Stdout, None))).expect("opens nothing")
+        writer()
+            .sink(|sink| sink.target == Target::Stdout, || Ok(Sink::new(Target::Stdout, None)))
+            .expect("opens nothing")
     }
 
     /// Standard error.
     pub fn stderr() -> Arc<Sink> {
-        writer().sink(|sink| sink.target == Target::Stderr, || Ok(Sink::new(Target::Stderr, None))).expect("opens nothing")
+        writer()
+            .sink(|sink| sink.target == Target::Stderr, || Ok(Sink::new(Target::Stderr, None)))
+            .expect("opens nothing")
     }
 
     /// A file, which is appended to, and created if need be.

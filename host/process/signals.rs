@@ -29,7 +29,8 @@ pub struct Signals {
 impl Signals {
     /// Catches signals from here on, and has the loop handle them.
     pub fn start(lp: &Rc<Loop>) -> io::Result<()> {
-        let waiting = RefCell::new(signal_hook_mio::v1_0::Signals::new(ENDING.iter().chain(&LATER).chain(&[signal::SIGUSR1]))?);
+        let waiting =
+            RefCell::new(signal_hook_mio::v1_0::Signals::new(ENDING.iter().chain(&LATER).chain(&[signal::SIGUSR1]))?);
         // A file that grows beyond RLIMIT_FSIZE is an error of its write, and not the end of the process.
         signal_hook::flag::register(signal::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         let signals = Rc::new(Signals { lp: lp.clone(), waiting });

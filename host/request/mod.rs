@@ -292,6 +292,8 @@ pub struct Request {
     pub status: Cell<u16>,
     /// The length of the response's body, if it is known.
     pub content_length: Cell<Option<u64>>,
+    /// A part of the body may be sent in its place.
+    pub allow_ranges: Cell<bool>,
     /// The header filters have been called.
     pub header_started: Cell<bool>,
     /// The header is behind the last filter.
@@ -405,6 +407,7 @@ impl Request {
             logged: Cell::default(),
             status: Cell::default(),
             content_length: Cell::default(),
+            allow_ranges: Cell::default(),
             header_started: Cell::default(),
             header_sent: Cell::default(),
             header_only: Cell::default(),

@@ -1,12 +1,14 @@
 //! The host's variables: name, meaning and value of each. nginx's, where nginx has them; the manual is made of this table.
 
-use std::rc::Rc;
+use std::{net::IpAddr, rc::Rc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{Write, request_id};
 use crate::{
-    clock, phases,
+    clock,
+    config::Listen,
+    phases,
     plugins::running,
     request::{Request, Text},
     site, stats,
@@ -51,6 +53,11 @@ const fn plain(name: &'static str, doc: &'static str, value: Write) -> Core {
 #[rustfmt::skip]
 pub const VARIABLES: &[Core] = &[
     text("args", "What follows the `?` of the request target.", |r| some(r, r.args.get())),
+    written("binary_remote_addr", "The address of the client as 4 or 16 bytes, which is short as a key.", |r, out| match r.conn.remote_ip() {
+        Some(IpAddr::V4(v4)) => bytes(&v4.octets(), out),
+        Some(IpAddr::V6(v6)) => bytes(&v6.octets(), out),
+        None => bytes(r.conn.remote_addr(), out),
+    }),
     plain("body_bytes_sent", "Bytes sent to the client behind the header of the response.", |r, out| number(out, r.body_bytes_sent())),
     plain("bytes_sent", "Bytes sent to the client for this request.", |r, out| number(out, r.bytes_sent())),
     plain("connection", "Number of the connection, unique in the process; error logs show it behind `*`.", |r, out| number(out, r.conn.number)),
@@ -79,7 +86,7 @@ pub const VARIABLES: &[Core] = &[
     }),
     text("query_string", "The same as `$args`.", |r| some(r, r.args.get())),
     plain("remote_addr", "The address of the client.", |r, out| bytes(r.conn.remote_addr(), out)),
-    plain("remote_port", "The port of the client.", |r, out| number(out, u64::from(r.conn.remote_port()))),
+    plain("remote_port", "The port of the client; empty on a unix socket.", |r, out| port(out, r.conn.remote_port())),
     written("remote_user", "The name of the user, from an Authorization field with Basic authentication. Nobody has checked it unless a module did.", remote_user),
     written("request", "The request line as received.", |r, out| {
         let start = out.len();
@@ -105,8 +112,12 @@ pub const VARIABLES: &[Core] = &[
     text("request_uri", "The request target as received.", |r| some(r, Text::Head(r.parts.borrow().head.target()))),
     plain("requests", "Requests since the start (nginx: stub_status).", |_, out| number(out, stats::get(stats::Counter::Requests))),
     plain("scheme", "`http` or `https`.", |_, out| bytes(b"http", out)),
+    written("server_addr", "The address that the client came to.", |r, out| match r.conn.local_addr() {
+        Listen::Tcp(address) => bytes(address.ip().to_string().as_bytes(), out),
+        path => bytes(path.to_string().as_bytes(), out),
+    }),
     written("server_name", "The first name of the server that takes the request.", |r, out| bytes(r.server.name().as_bytes(), out)),
-    plain("server_port", "The port that the client came to.", |r, out| number(out, u64::from(r.conn.server_port()))),
+    plain("server_port", "The port that the client came to; empty on a unix socket.", |r, out| port(out, Some(r.conn.server_port()))),
     plain("server_protocol", "`HTTP/1.0` or `HTTP/1.1`, as the request says.", |r, out| {
         let parts = r.parts.borrow();
         !parts.bytes.is_empty() && bytes(if parts.head.minor() == 0 { b"HTTP/1.0" } else { b"HTTP/1.1" }, out)
@@ -164,6 +175,11 @@ pub const SENT_BY_HOST: &[(&str, Write)] = &[
 
 fn number(out: &mut Vec<u8>, number: u64) -> bool {
     bytes(itoa::Buffer::new().format(number).as_bytes(), out)
+}
+
+/// A port; nothing where there is none.
+fn port(out: &mut Vec<u8>, port: Option<u16>) -> bool {
+    port.filter(|port| *port != 0).is_none_or(|port| number(out, u64::from(port)))
 }
 
 fn seconds(out: &mut Vec<u8>, ms: u64) -> bool {
