@@ -12,6 +12,8 @@
 // The path of a request.
 pub mod listen;
 
+pub mod proxy_protocol;
+
 pub mod http1;
 
 pub mod request;
@@ -36,6 +38,8 @@ pub mod finalize;
 pub mod mime;
 
 pub mod open_file;
+
+pub mod regex;
 
 pub mod socket;
 

@@ -4,14 +4,14 @@ use std::rc::Rc;
 
 use crate::{
     request::{self, Request, Text},
-    variables::{self, ModuleVariable, Variable},
+    variables::{self, Added, Variable},
 };
 
 /// The templates of a configuration.
 #[derive(Debug, Default)]
 pub struct Templates {
     list: Vec<Template>,
-    modules: Vec<ModuleVariable>,
+    added: Added,
 }
 
 #[derive(Debug)]
@@ -30,8 +30,8 @@ pub enum Part {
     Variable(Variable),
 }
 
-/// Reads a text with `$name` and `${name}` in it; these variables of modules are known beside the host's.
-pub fn parse(text: &str, modules: &[ModuleVariable]) -> Result<Vec<Part>, String> {
+/// Reads a text with `$name` and `${name}` in it; these variables are known beside the host's.
+pub fn parse(text: &str, added: &Added) -> Result<Vec<Part>, String> {
     let mut parts = Vec::new();
     let mut literal = Vec::new();
     let mut rest = text;
@@ -42,6 +42,8 @@ pub fn parse(text: &str, modules: &[ModuleVariable]) -> Result<Vec<Part>, String
             Some(braced) => braced.split_once('}').ok_or_else(|| {
                 format!("found {text:?}, in which the brace of \"${{\" at byte {dollar} is not closed")
             })?,
+            // As in nginx "$10" is "$1" and a zero.
+            None if behind.starts_with(|c: char| c.is_ascii_digit() && c != '0') => behind.split_at(1),
             None => {
                 let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
                 behind.split_at(behind.find(word).unwrap_or(behind.len()))
@@ -50,7 +52,7 @@ pub fn parse(text: &str, modules: &[ModuleVariable]) -> Result<Vec<Part>, String
         if name.is_empty() {
             return Err(format!("found {text:?}, in which a \"$\" is not followed by the name of a variable"));
         }
-        let variable = variables::find(name, modules).ok_or_else(|| variables::unknown(name, modules))?;
+        let variable = variables::find(name, added).ok_or_else(|| variables::unknown(name, added))?;
         if !literal.is_empty() {
             parts.push(Part::Literal(std::mem::take(&mut literal)));
         }
@@ -77,14 +79,14 @@ pub fn write(parts: &[Part], r: &Rc<Request>, out: &mut Vec<u8>) {
 }
 
 impl Templates {
-    /// No templates; these variables of modules are known beside the host's.
-    pub fn new(modules: Vec<ModuleVariable>) -> Templates {
-        Templates { list: Vec::new(), modules }
+    /// No templates; these variables are known beside the host's.
+    pub fn new(added: Added) -> Templates {
+        Templates { list: Vec::new(), added }
     }
 
     /// Compiles a template, and numbers it.
     pub fn compile(&mut self, text: &str) -> Result<u32, String> {
-        let parts = parse(text, &self.modules)?;
+        let parts = parse(text, &self.added)?;
         let constant = match parts.as_slice() {
             [] => Some(Vec::new()),
             [Part::Literal(text)] => Some(text.clone()),
@@ -114,9 +116,9 @@ impl Templates {
         }
     }
 
-    /// The variables of modules.
-    pub fn modules(&self) -> &[ModuleVariable] {
-        &self.modules
+    /// The variables beside the host's.
+    pub fn added(&self) -> &Added {
+        &self.added
     }
 }
 
@@ -132,6 +134,12 @@ mod tests {
         let mixed = templates.compile("a $uri ${args}b $http_x_y").expect("valid");
         assert_eq!(templates.constant(mixed), None);
         assert_eq!(templates.list[mixed as usize].parts.len(), 6);
+        let group = templates.compile("$10${2}").expect("valid");
+        let parts = &templates.list[group as usize].parts;
+        assert!(matches!(
+            parts[..],
+            [Part::Variable(Variable::Numbered(1)), Part::Literal(_), Part::Variable(Variable::Numbered(2))]
+        ));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use crate::{
     http1::{Facts, Seen, Span},
-    plugins::link,
+    plugins::{link, running},
     request::{Request, Text, with_buffer},
 };
 use table::{Core, VARIABLES, Value};
@@ -33,6 +33,19 @@ pub enum Variable {
     Cookie(String),
     /// One that a module provides.
     Module(ModuleVariable),
+    /// `$1` to `$9`: what a group of the last regular expression holds.
+    Numbered(usize),
+    /// The named group of this number of regular expressions.
+    Named(usize),
+}
+
+/// The variables that a configuration adds to the host's.
+#[derive(Clone, Debug, Default)]
+pub struct Added {
+    /// Those of modules.
+    pub modules: Vec<ModuleVariable>,
+    /// The names of all named groups of regular expressions.
+    pub captures: Vec<String>,
 }
 
 /// Writes a value behind what is in the buffer. False, and nothing is written, if there is none.
@@ -59,12 +72,19 @@ impl Variable {
 }
 
 /// Finds a variable.
-pub fn find(name: &str, modules: &[ModuleVariable]) -> Option<Variable> {
+pub fn find(name: &str, added: &Added) -> Option<Variable> {
+    if let [digit @ b'1'..=b'9'] = name.as_bytes() {
+        return Some(Variable::Numbered(usize::from(digit - b'0')));
+    }
     if let Some(core) = VARIABLES.iter().find(|core| core.name == name) {
         return Some(Variable::Core(core));
     }
-    if let Some(variable) = modules.iter().find(|variable| variable.name == name) {
+    if let Some(variable) = added.modules.iter().find(|variable| variable.name == name) {
         return Some(Variable::Module(variable.clone()));
+    }
+    // Before the families: a group may have the name of one of theirs, as in nginx.
+    if let Some(number) = added.captures.iter().position(|known| known == name) {
+        return Some(Variable::Named(number));
     }
     let field = |name: &str| name.replace('_', "-").to_ascii_lowercase();
     if let Some(name) = name.strip_prefix("http_") {
@@ -93,10 +113,20 @@ pub fn find(name: &str, modules: &[ModuleVariable]) -> Option<Variable> {
     name.strip_prefix("cookie_").map(|name| Variable::Cookie(name.to_string()))
 }
 
+/// Whose variable a group of a regular expression would hide, if any (nginx: "the duplicate ... variable").
+pub fn owner(name: &str, modules: &[ModuleVariable]) -> Option<String> {
+    if VARIABLES.iter().any(|core| core.name == name) {
+        return Some("the server".to_string());
+    }
+    let variable = modules.iter().find(|variable| variable.name == name)?;
+    Some(format!("module {}", running::module_name(variable.module)))
+}
+
 /// What is said of a variable that nobody has.
-pub fn unknown(name: &str, modules: &[ModuleVariable]) -> String {
-    let of_modules = modules.iter().map(|variable| variable.name.as_str());
-    let known = VARIABLES.iter().map(|core| core.name).chain(of_modules);
+pub fn unknown(name: &str, added: &Added) -> String {
+    let of_modules = added.modules.iter().map(|variable| variable.name.as_str());
+    let of_captures = added.captures.iter().map(String::as_str);
+    let known = VARIABLES.iter().map(|core| core.name).chain(of_modules).chain(of_captures);
     let near = known.map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
     // In braces a name may have any character, and an error is one line.
     let name = name.escape_debug();
@@ -137,6 +167,8 @@ fn get(r: &Rc<Request>, variable: &Variable, out: &mut Vec<u8>) -> Option<Found>
             written(push(fields.find_map(|field| cookie(field.value.of(&parts.bytes), name.as_bytes())), out))
         }
         Variable::Module(variable) => of_module(r, variable, out),
+        Variable::Numbered(number) => r.extra.get()?.captures.borrow().numbered(*number).map(Found::Text),
+        Variable::Named(name) => r.extra.get()?.captures.borrow().named(*name).map(Found::Text),
     }
 }
 
@@ -209,7 +241,7 @@ pub fn write(r: &Rc<Request>, variable: &Variable, out: &mut Vec<u8>) -> bool {
 
 /// The value of a variable by its name, as modules ask for it. It stays until the outermost hook has returned.
 pub fn lend<T>(r: &Rc<Request>, name: &str, lend: impl FnOnce(&[u8]) -> T) -> Option<T> {
-    let variable = find(name, r.site.templates.modules())?;
+    let variable = find(name, r.site.templates.added())?;
     with_buffer(|buffer| match get(r, &variable, buffer)? {
         Found::Text(text) => Some(lend(r.parts.borrow().text(text))),
         Found::Written => Some(r.lend(buffer, lend)),

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use crate::{
     request::Request,
     template::{self, Part},
-    variables::{self, ModuleVariable},
+    variables::{self, Added},
 };
 
 /// The format of this name is always there, and is used where none is named (nginx: log_format combined).
@@ -41,9 +41,9 @@ pub struct Format {
 }
 
 impl Format {
-    /// Compiles a format; these variables of modules are known beside the host's.
-    pub fn compile(text: &str, escape: Escape, modules: &[ModuleVariable]) -> Result<Format, String> {
-        let mut parts = template::parse(text, modules)?;
+    /// Compiles a format; these variables are known beside the host's.
+    pub fn compile(text: &str, escape: Escape, added: &Added) -> Result<Format, String> {
+        let mut parts = template::parse(text, added)?;
         match parts.last_mut() {
             Some(Part::Literal(text)) => text.push(b'\n'),
             _ => parts.push(Part::Literal(b"\n".to_vec())),
@@ -53,7 +53,7 @@ impl Format {
 
     /// The format [`COMBINED`].
     pub fn combined() -> Format {
-        Format::compile(COMBINED_TEXT, Escape::Default, &[]).expect("it names variables of the host")
+        Format::compile(COMBINED_TEXT, Escape::Default, &Added::default()).expect("it names variables of the host")
     }
 
     /// Writes the line of a request behind what is in `line`.
@@ -136,10 +136,10 @@ mod tests {
 
     #[test]
     fn a_format_ends_in_a_line_end() {
-        let format = Format::compile("$uri x", Escape::Default, &[]).expect("valid");
+        let format = Format::compile("$uri x", Escape::Default, &Added::default()).expect("valid");
         assert!(matches!(format.parts.as_slice(), [Part::Variable(_), Part::Literal(text)] if text == b" x\n"));
         assert_eq!(Format::combined().parts.len(), 16);
-        let error = Format::compile("$urj", Escape::Default, &[]).expect_err("unknown");
+        let error = Format::compile("$urj", Escape::Default, &Added::default()).expect_err("unknown");
         assert_eq!(error, "unknown variable \"$urj\"; did you mean \"$uri\"?");
     }
 }

@@ -2,6 +2,7 @@
 //! reported, as far as the steps before allow to find it.
 
 use std::{
+    collections::{HashMap, HashSet, hash_map},
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,12 +16,12 @@ use topnext_module_api::{
 use super::{Place, Server, Site, addresses, facts, logs::Logs};
 use crate::{
     config::{
-        Config, Contexts, Diagnostics, Document, Files, Location, LocationKind, ModuleDecl, ModuleSchema, ModuleTable,
-        Origin, PeerAddress, Scope,
+        Config, Contexts, Diagnostics, Document, Files, Location, ModuleDecl, ModuleSchema, ModuleTable, Origin,
+        PeerAddress, Scope,
         diagnostic::{did_you_mean, join_key},
     },
     event::thread_pool::ThreadPool,
-    location::Locations,
+    location::{Entry, Locations},
     open_file,
     plugins::{
         self, Candidate, Declared, Description, LoadedModule, Refusal,
@@ -29,13 +30,14 @@ use crate::{
         running,
         services::main::{self, Configuring},
     },
+    regex::{Pattern, RegexList},
     template::Templates,
     upstream::{
         Upstream,
         peers::{Keepalive, Peer, Peers},
         registry::{self, Registry},
     },
-    variables::ModuleVariable,
+    variables::{self, Added, ModuleVariable},
 };
 
 /// A configuration that is ready to run, and where it came from.
@@ -171,7 +173,7 @@ fn contexts(description: &Description) -> Contexts {
 }
 
 /// The variables that modules provide.
-fn variables(modules: &[Arc<LoadedModule>]) -> Vec<ModuleVariable> {
+fn variables_of(modules: &[Arc<LoadedModule>]) -> Vec<ModuleVariable> {
     let of = |module: &Arc<LoadedModule>| {
         let slot = module.slot;
         link::variables(module).into_iter().enumerate().map(move |(index, (name, cacheable))| ModuleVariable {
@@ -184,14 +186,47 @@ fn variables(modules: &[Arc<LoadedModule>]) -> Vec<ModuleVariable> {
     modules.iter().flat_map(of).collect()
 }
 
+/// The names of all named groups of regular expressions: variables, which must not hide others.
+fn captures(config: &Config, modules: &[ModuleVariable], errors: &mut Diagnostics) -> Vec<String> {
+    fn collect<'p>(locations: &'p [Location], into: &mut Vec<(&'p Pattern, Origin)>) {
+        for location in locations {
+            into.extend(location.path.regex.as_ref().map(|pattern| (pattern, location.origin)));
+            collect(&location.locations, into);
+        }
+    }
+    let mut patterns = Vec::new();
+    config.http.servers.iter().for_each(|server| collect(&server.locations, &mut patterns));
+    let (mut names, mut seen) = (Vec::new(), HashSet::new());
+    for (pattern, origin) in patterns {
+        for name in pattern.names() {
+            if let Some(owner) = variables::owner(name, modules) {
+                let text = format!(
+                    "the group {name:?} of the regular expression {:?} has the name of a variable of {owner}; give it \
+                     another",
+                    pattern.text()
+                );
+                errors.push(origin, "http.server.location.path", text);
+            } else if seen.insert(name) {
+                names.push(name.to_string());
+            }
+        }
+    }
+    names
+}
+
 struct Builder<'a> {
     modules: &'a [Arc<LoadedModule>],
     preparer: Preparer<'a>,
     prefix: &'a Path,
-    variables: Vec<ModuleVariable>,
+    /// The variables that the configuration adds, until templates have them.
+    added: Added,
     logs: Logs<'a>,
     errors: &'a mut Diagnostics,
     places: Vec<Arc<Place>>,
+    /// The names of all named groups of regular expressions.
+    captures: Vec<String>,
+    /// Lists of regular expressions that have been compiled: texts, and whether case is ignored.
+    regexes: HashMap<Vec<(String, bool)>, Arc<RegexList>>,
 }
 
 impl<'a> Builder<'a> {
@@ -202,23 +237,27 @@ impl<'a> Builder<'a> {
         config: &'a Config,
         errors: &'a mut Diagnostics,
     ) -> Builder<'a> {
-        let variables = variables(modules);
-        let logs = Logs::new(prefix, variables.clone(), &config.http.log_format, errors);
+        let of_modules = variables_of(modules);
+        let captures = captures(config, &of_modules, errors);
+        let added = Added { modules: of_modules, captures: captures.clone() };
+        let logs = Logs::new(prefix, added.clone(), &config.http.log_format, errors);
         Builder {
             modules,
             preparer: Preparer::new(modules, schemas),
             prefix,
-            variables,
+            added,
             logs,
             errors,
             places: Vec::new(),
+            captures,
+            regexes: HashMap::new(),
         }
     }
 
     fn build(mut self, config: &'a Config) -> (Site, Vec<Arc<Place>>) {
         let named = config.http.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         main::begin_configuring(Configuring {
-            templates: Templates::new(std::mem::take(&mut self.variables)),
+            templates: Templates::new(std::mem::take(&mut self.added)),
             upstreams: Registry::new(named),
         });
         let error_log = self.logs.error(&config.main.error_log, self.errors);
@@ -258,25 +297,46 @@ impl<'a> Builder<'a> {
         let name = server.server_name.first().cloned().unwrap_or_default();
         let title = if name.is_empty() { "server".to_string() } else { format!("server {name}") };
         let place = self.place(String::new(), title.clone(), &server.scope);
-        let mut locations = Locations::default();
-        self.locations(&server.locations, &title, &mut locations);
+        let locations = self.locations(&server.locations, &title);
         Arc::new(Server { names: server.server_name.clone(), place, locations })
     }
 
-    fn locations(&mut self, list: &'a [Location], server: &str, into: &mut Locations) {
+    fn locations(&mut self, list: &'a [Location], server: &str) -> Locations {
+        let mut entries = Vec::new();
         for location in list {
-            let path = location.path.text.as_str();
-            let modifier = match location.path.kind {
-                LocationKind::Exact => "= ",
-                LocationKind::PrefixNoRegex => "^~ ",
-                LocationKind::Prefix => "",
-            };
-            let place = self.place(path.to_string(), format!("{server}, location {modifier}{path}"), &location.scope);
-            match location.path.kind {
-                LocationKind::Exact => into.add_exact(path, place),
-                LocationKind::Prefix | LocationKind::PrefixNoRegex => into.add_prefix(path, place),
-            }
-            self.locations(&location.locations, server, into);
+            let path = &location.path;
+            let place = self.place(path.text.clone(), format!("{server}, location {path}"), &location.scope);
+            // nginx: locations that pass to an upstream, auto_redirect.
+            let redirects = path.text.ends_with('/') && place.upstream.is_some();
+            let locations = self.locations(&location.locations, server);
+            entries.push(Entry { path: path.clone(), place, redirects, locations });
+        }
+        let regexes = self.regexes(list.iter().filter_map(|location| location.path.regex.as_ref()), || {
+            list.first().map_or(Origin::BUILT_IN, |location| location.origin)
+        });
+        Locations::new(entries, regexes)
+    }
+
+    /// Compiles the expressions of a level. Those of many servers are often the same, from a file that all include.
+    fn regexes<'p>(
+        &mut self,
+        patterns: impl Iterator<Item = &'p Pattern>,
+        origin: impl Fn() -> Origin,
+    ) -> Option<Arc<RegexList>> {
+        let patterns: Vec<&Pattern> = patterns.collect();
+        if patterns.is_empty() {
+            return None;
+        }
+        let key = patterns.iter().map(|pattern| (pattern.text().to_owned(), pattern.is_caseless())).collect();
+        match self.regexes.entry(key) {
+            hash_map::Entry::Occupied(known) => Some(known.get().clone()),
+            hash_map::Entry::Vacant(new) => match RegexList::new(&patterns, &self.captures) {
+                Ok(list) => Some(new.insert(Arc::new(list)).clone()),
+                Err(message) => {
+                    self.errors.push(origin(), "", message);
+                    None
+                }
+            },
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
         format::{COMBINED, Format},
     },
     template,
-    variables::ModuleVariable,
+    variables::Added,
 };
 
 /// The largest buffer of an access log.
@@ -21,7 +21,7 @@ const MAX_BUFFER: u64 = 64 * 1024 * 1024;
 /// Makes logs.
 pub struct Logs<'a> {
     prefix: &'a Path,
-    modules: Vec<ModuleVariable>,
+    added: Added,
     formats: Vec<(&'a str, Arc<Format>)>,
     /// Those that have been made, with what they were made of.
     access: Vec<(&'a [config::AccessLog], Arc<[AccessLog]>)>,
@@ -30,12 +30,7 @@ pub struct Logs<'a> {
 
 impl<'a> Logs<'a> {
     /// Compiles the formats.
-    pub fn new(
-        prefix: &'a Path,
-        modules: Vec<ModuleVariable>,
-        formats: &'a [config::LogFormat],
-        errors: &mut Diagnostics,
-    ) -> Logs<'a> {
+    pub fn new(prefix: &'a Path, added: Added, formats: &'a [config::LogFormat], errors: &mut Diagnostics) -> Logs<'a> {
         let mut compiled = vec![(COMBINED, Arc::new(Format::combined()))];
         for format in formats {
             let key = format!("http.log_format.{}", format.name);
@@ -43,7 +38,7 @@ impl<'a> Logs<'a> {
                 errors.push(format.origin, key, "this format is there already, and cannot be another");
                 continue;
             }
-            match Format::compile(&format.text, format.escape, &modules) {
+            match Format::compile(&format.text, format.escape, &added) {
                 Ok(made) => compiled.push((&format.name, Arc::new(made))),
                 Err(text) => {
                     errors.push(format.origin, key, text);
@@ -52,7 +47,7 @@ impl<'a> Logs<'a> {
                 }
             }
         }
-        Logs { prefix, modules, formats: compiled, access: Vec::new(), error: Vec::new() }
+        Logs { prefix, added, formats: compiled, access: Vec::new(), error: Vec::new() }
     }
 
     /// The logs of errors that these are.
@@ -93,7 +88,7 @@ impl<'a> Logs<'a> {
 
     fn access_log(&self, log: &config::AccessLog, errors: &mut Diagnostics) -> Option<AccessLog> {
         let format = self.format(log, errors);
-        let condition = log.condition.as_deref().and_then(|text| match template::parse(text, &self.modules) {
+        let condition = log.condition.as_deref().and_then(|text| match template::parse(text, &self.added) {
             Ok(parts) => Some(parts),
             Err(text) => {
                 errors.push(log.origin_of("if"), "access_log.if", text);

@@ -1,6 +1,9 @@
 //! The host's variables: name, meaning and value of each. nginx's, where nginx has them; the manual is made of this table.
 
-use std::{net::IpAddr, rc::Rc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -84,6 +87,18 @@ pub const VARIABLES: &[Core] = &[
     plain("pipe", "`p` if the request was sent before the answer to the one before it, else `.`.", |r, out| {
         bytes(if r.conn.is_pipelined() { b"p" } else { b"." }, out)
     }),
+    plain("proxy_protocol_addr", "The client's address in the header of the PROXY protocol.", |r, out| {
+        r.conn.announced().is_some_and(|of| address(out, of.source))
+    }),
+    plain("proxy_protocol_port", "The client's port in the header of the PROXY protocol.", |r, out| {
+        r.conn.announced().is_some_and(|of| port(out, Some(of.source.port())))
+    }),
+    plain("proxy_protocol_server_addr", "The server's address in the header of the PROXY protocol.", |r, out| {
+        r.conn.announced().is_some_and(|of| address(out, of.destination))
+    }),
+    plain("proxy_protocol_server_port", "The server's port in the header of the PROXY protocol.", |r, out| {
+        r.conn.announced().is_some_and(|of| port(out, Some(of.destination.port())))
+    }),
     text("query_string", "The same as `$args`.", |r| some(r, r.args.get())),
     plain("remote_addr", "The address of the client.", |r, out| bytes(r.conn.remote_addr(), out)),
     plain("remote_port", "The port of the client; empty on a unix socket.", |r, out| port(out, r.conn.remote_port())),
@@ -146,6 +161,7 @@ pub const VARIABLES: &[Core] = &[
 
 /// Families of variables, for the manual.
 pub const PREFIXES: &[(&str, &str)] = &[
+    ("1` to `$9", "What a group of the last regular expression that matched holds; named groups are variables too."),
     ("arg_NAME", "The argument of this name, in any case."),
     ("cookie_NAME", "The cookie of this name."),
     (
@@ -175,6 +191,11 @@ pub const SENT_BY_HOST: &[(&str, Write)] = &[
 
 fn number(out: &mut Vec<u8>, number: u64) -> bool {
     bytes(itoa::Buffer::new().format(number).as_bytes(), out)
+}
+
+/// The address, without its port.
+fn address(out: &mut Vec<u8>, address: SocketAddr) -> bool {
+    bytes(address.ip().to_string().as_bytes(), out)
 }
 
 /// A port; nothing where there is none.
