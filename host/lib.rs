@@ -22,6 +22,8 @@ pub mod location;
 
 pub mod phases;
 
+pub mod redirect;
+
 pub mod upstream;
 
 pub mod output;
@@ -36,6 +38,8 @@ pub mod finalize;
 pub mod mime;
 
 pub mod open_file;
+
+pub mod status;
 
 pub mod template;
 

@@ -28,6 +28,11 @@ impl Locations {
         self.prefixes.insert(at, (path.as_bytes().to_vec(), place));
     }
 
+    /// The location `@name`; `name` has its `@`.
+    pub fn named(&self, _name: &[u8]) -> Option<&Place> {
+        None
+    }
+
     /// All of them.
     pub fn places(&self) -> impl Iterator<Item = &Place> {
         self.exact.values().chain(self.prefixes.iter().map(|(_, place)| place)).map(|place| &**place)

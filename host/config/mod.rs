@@ -61,8 +61,8 @@ pub use head::{Head, ModuleDecl};
 pub use location_path::{LocationKind, LocationPath};
 pub use merge::ModuleTable;
 pub use model::{
-    AccessLog, Buffers, Config, ErrorLog, ErrorLogTarget, Http, HttpCore, ListenConf, Location, LogLevel, Main,
-    PeerConf, Scope, Server, ThreadPool, Upstream,
+    AccessLog, Buffers, Config, ErrorLog, ErrorLogTarget, ErrorPage, ErrorResponse, Http, HttpCore, ListenConf,
+    Location, LogLevel, Main, PeerConf, Scope, Server, ThreadPool, Upstream,
 };
 pub use schema::ModuleSchema;
 pub use source::{Files, Origin};

@@ -17,10 +17,11 @@ use topnext_module_api::{
 use super::{Place, Server, Site, facts};
 use crate::{
     config::{
-        AccessLog, Config, Contexts, Diagnostics, Document, Files, Listen, Location, LocationKind, ModuleDecl,
-        ModuleSchema, ModuleTable, Origin, PeerAddress, Scope,
+        AccessLog, Config, Contexts, Diagnostics, Document, ErrorPage, Files, Listen, Location, LocationKind,
+        ModuleDecl, ModuleSchema, ModuleTable, Origin, PeerAddress, Scope,
         diagnostic::{did_you_mean, join_key},
     },
+    error_page,
     event::thread_pool::ThreadPool,
     listen::Address,
     location::Locations,
@@ -181,6 +182,7 @@ struct Builder<'a> {
     prefix: &'a Path,
     errors: &'a mut Diagnostics,
     places: Vec<Arc<Place>>,
+    error_pages: Vec<(Arc<[ErrorPage]>, Arc<[error_page::Page]>)>,
 }
 
 impl<'a> Builder<'a> {
@@ -190,7 +192,14 @@ impl<'a> Builder<'a> {
         prefix: &'a Path,
         errors: &'a mut Diagnostics,
     ) -> Builder<'a> {
-        Builder { modules, preparer: Preparer::new(modules, schemas), prefix, errors, places: Vec::new() }
+        Builder {
+            modules,
+            preparer: Preparer::new(modules, schemas),
+            prefix,
+            errors,
+            places: Vec::new(),
+            error_pages: Vec::new(),
+        }
     }
 
     fn build(mut self, config: &Config) -> (Site, Vec<Arc<Place>>) {
@@ -321,6 +330,7 @@ impl<'a> Builder<'a> {
             path,
             title,
             root: self.root(scope),
+            error_pages: self.error_pages(scope),
             access_log: self.access_log(scope),
             core: scope.core.clone(),
             chains: Chains::new(&filters),
@@ -345,6 +355,24 @@ impl<'a> Builder<'a> {
             bytes.pop();
         }
         Some(bytes)
+    }
+
+    /// The error pages of a scope, compiled once for all that share them.
+    fn error_pages(&mut self, scope: &Scope) -> Arc<[error_page::Page]> {
+        let list = &scope.core.error_page;
+        if let Some((_, pages)) = self.error_pages.iter().find(|(known, _)| Arc::ptr_eq(known, list)) {
+            return pages.clone();
+        }
+        let mut pages = Vec::new();
+        for page in list.iter() {
+            match error_page::Page::new(page) {
+                Ok(page) => pages.push(page),
+                Err(text) => self.errors.push(page.origin, "error_page", text),
+            }
+        }
+        let pages: Arc<[error_page::Page]> = pages.into();
+        self.error_pages.push((list.clone(), pages.clone()));
+        pages
     }
 
     fn access_log(&mut self, scope: &Scope) -> Option<Arc<Sink>> {
