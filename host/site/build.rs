@@ -182,8 +182,11 @@ struct Builder<'a> {
     prefix: &'a Path,
     errors: &'a mut Diagnostics,
     places: Vec<Arc<Place>>,
-    error_pages: Vec<(Arc<[ErrorPage]>, Arc<[error_page::Page]>)>,
+    error_pages: Vec<CompiledPages>,
 }
+
+/// Error pages as they were written, and compiled.
+type CompiledPages = (Arc<[ErrorPage]>, Arc<[error_page::Page]>);
 
 impl<'a> Builder<'a> {
     fn new(
