@@ -39,6 +39,8 @@ pub mod mime;
 
 pub mod open_file;
 
+pub mod socket;
+
 pub mod status;
 
 pub mod template;

@@ -39,6 +39,8 @@ pub mod check;
 
 pub mod merge;
 
+pub mod listen;
+
 pub mod model;
 
 mod build;
@@ -58,11 +60,12 @@ pub use address::{Listen, PeerAddress};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use directive::{Contexts, Directive, Field, Presence, Type};
 pub use head::{Head, ModuleDecl};
+pub use listen::{ListenConf, ListenOption, ListenOptions, SoKeepalive};
 pub use location_path::{LocationKind, LocationPath};
 pub use merge::ModuleTable;
 pub use model::{
-    AccessLog, Buffers, Config, ErrorLog, ErrorLogTarget, ErrorPage, ErrorResponse, Http, HttpCore, ListenConf,
-    Location, LogLevel, Main, PeerConf, Scope, Server, ThreadPool, Upstream,
+    AccessLog, Buffers, Config, ErrorLog, ErrorLogTarget, ErrorPage, ErrorResponse, Http, HttpCore, Location, LogLevel,
+    Main, PeerConf, Scope, Server, ThreadPool, Upstream,
 };
 pub use schema::ModuleSchema;
 pub use source::{Files, Origin};
