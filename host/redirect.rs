@@ -91,6 +91,7 @@ pub fn start_over(r: &Rc<Request>) -> bool {
         return false;
     }
     r.filename.set(None);
+    r.allow_ranges.set(false);
     match named {
         Some(place) => {
             r.place.set(place);

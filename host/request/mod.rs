@@ -276,6 +276,8 @@ pub struct Request {
     pub status: Cell<u16>,
     /// The length of the response's body, if it is known.
     pub content_length: Cell<Option<u64>>,
+    /// A part of the body may be sent in its place.
+    pub allow_ranges: Cell<bool>,
     /// The header filters have been called.
     pub header_started: Cell<bool>,
     /// The header is behind the last filter.
@@ -373,6 +375,7 @@ impl Request {
             logged: Cell::default(),
             status: Cell::default(),
             content_length: Cell::default(),
+            allow_ranges: Cell::default(),
             header_started: Cell::default(),
             header_sent: Cell::default(),
             header_only: Cell::default(),
@@ -591,6 +594,7 @@ impl Request {
     /// Forgets what was prepared of a response that is given up before its header was sent.
     pub fn forget_response(&self) {
         self.need_memory.set(false);
+        self.allow_ranges.set(false);
         self.holding.set(0);
         self.stop_copying();
         self.content_length.set(None);
