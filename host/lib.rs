@@ -12,6 +12,8 @@
 // The path of a request.
 pub mod listen;
 
+pub mod proxy_protocol;
+
 pub mod http1;
 
 pub mod request;

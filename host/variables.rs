@@ -1,11 +1,16 @@
 //! Variables: the host's (nginx's core set, as far as it goes) and those of modules.
 
-use std::{net::IpAddr, rc::Rc, time::SystemTime};
+use std::{
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    time::SystemTime,
+};
 
 use crate::{
     config::Listen,
     phases,
     plugins::{link, running},
+    proxy_protocol::Addresses,
     request::{Request, Text},
     site, stats,
 };
@@ -79,6 +84,10 @@ const CORE: &[Core] = &[
             None => r.store(&[r.conn.remote_addr()]),
         })
     }),
+    ("proxy_protocol_addr", |r| announced(r).map(|of| address(r, of.source))),
+    ("proxy_protocol_port", |r| announced(r).map(|of| port(r, Some(of.source.port())))),
+    ("proxy_protocol_server_addr", |r| announced(r).map(|of| address(r, of.destination))),
+    ("proxy_protocol_server_port", |r| announced(r).map(|of| port(r, Some(of.destination.port())))),
     ("content_length", |r| r.header_in(b"content-length", 0).map(Text::Head)),
     ("content_type", |r| r.header_in(b"content-type", 0).map(Text::Head)),
     ("status", |r| Some(number(r, u64::from(r.status.get())))),
@@ -115,6 +124,16 @@ const CORE: &[Core] = &[
 
 fn number(r: &Request, number: u64) -> Text {
     r.store(&[itoa::Buffer::new().format(number).as_bytes()])
+}
+
+/// What the header of the PROXY protocol said, if there was one that did.
+fn announced(r: &Request) -> Option<Addresses> {
+    r.conn.announced().copied()
+}
+
+/// The address, without its port.
+fn address(r: &Request, address: SocketAddr) -> Text {
+    r.store(&[address.ip().to_string().as_bytes()])
 }
 
 /// A port; empty where there is none, which is on a unix socket.
