@@ -12,11 +12,13 @@ use topnext_module_api::{Code, Phase, handler::HandlerLink, running::Hook};
 
 use crate::{
     finalize::{self, finalize},
+    http1::target::escape_path,
     log::error::Level,
     log_line, output,
     plugins::link,
     redirect,
-    request::{Request, Text, Wait},
+    request::{Request, Text, Wait, captures},
+    site::Place,
     upstream,
 };
 
@@ -158,11 +160,12 @@ fn nobody(r: &Request) -> Code {
 
 /// The location of the URI, and what it bounds.
 fn find_config(r: &Rc<Request>) -> Result<(), Code> {
-    let place = {
-        let parts = r.parts.borrow();
-        let uri = parts.text(r.uri.get());
-        r.server.locations.find(uri).unwrap_or(&r.server.place)
+    let server = r.server;
+    let found = {
+        let uri = r.uri.get();
+        server.locations.find(r.parts.borrow().text(uri), &mut |regex| captures::note(r, regex, uri))
     };
+    let place = found.place.unwrap_or(&server.place);
     let max = place.core.client_max_body_size;
     r.place.set(place);
     r.filename.set(None);
@@ -183,7 +186,27 @@ fn find_config(r: &Rc<Request>) -> Result<(), Code> {
         r.extra().body_refused.set(true);
         return Err(Code::status(413));
     }
+    if found.redirect {
+        return Err(redirect_to_slash(r, place));
+    }
     Ok(())
+}
+
+/// Tells the client that its URI lacks the slash at the end (nginx: auto_redirect).
+#[cold]
+fn redirect_to_slash(r: &Request, place: &Place) -> Code {
+    let mut location = Vec::new();
+    escape_path(place.path.as_bytes(), &mut location);
+    let args = r.text_owned(r.args.get());
+    if !args.is_empty() {
+        location.push(b'?');
+        location.extend_from_slice(&args);
+    }
+    let parts = &mut **r.parts.borrow_mut();
+    match parts.headers_out.set(&mut parts.pool, b"Location", &location, false) {
+        Ok(()) => Code::status(301),
+        Err(_) => Code::status(500),
+    }
 }
 
 /// The file that the URI maps to: root and URI (nginx: $request_filename).

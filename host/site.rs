@@ -62,7 +62,7 @@ impl Site {
     pub fn end(&self) {
         for server in &self.servers {
             server.place.end();
-            server.locations.places().for_each(Place::end);
+            server.locations.for_each(&mut |place| place.end());
         }
         for upstream in &self.upstreams {
             upstream.balancers.end();
@@ -88,6 +88,11 @@ impl Server {
     pub fn name(&self) -> &str {
         self.names.first().map_or("", String::as_str)
     }
+
+    /// Its named location of this name, which starts with `@`.
+    pub fn named(&self, name: &[u8]) -> Option<&Place> {
+        self.locations.named(name).map(|place| &**place)
+    }
 }
 
 impl fmt::Debug for Server {
@@ -98,7 +103,7 @@ impl fmt::Debug for Server {
 
 /// What holds for a request.
 pub struct Place {
-    /// The path of the location, without its modifier; of a server: empty.
+    /// The path of the location, without its modifier: also a regular expression, or a name; of a server: empty.
     pub path: String,
     /// How it is shown: `location = /health of "example.org"`.
     pub title: String,

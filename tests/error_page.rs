@@ -2,6 +2,7 @@
 
 mod support;
 
+use support::peer::Reserved;
 use support::{Ending, Server};
 
 const SITE: &str = r#"
@@ -302,4 +303,68 @@ return = { code = 200, text = "page for $request_uri" }
     let server = site("[[http.server.location]]\npath = \"= /index.html\"\ninternal = true\nroot = \"html\"\n");
     server.get("/index.html").expect(404);
     assert_eq!(server.get("/").expect(200).text(), "home", "by the redirect of index");
+}
+
+#[test]
+fn a_named_location_gets_the_request_as_it_is() {
+    let server = site(
+        r#"
+error_page = [{ code = [404], uri = "@fallback" }, { code = [403], uri = "@nowhere" }, { code = [405], uri = "@fallback", response = "=" }]
+[[http.server.location]]
+path = "@fallback"
+return = { code = 202, text = "$request_method $uri?$args" }
+[[http.server.location]]
+path = "= /403"
+return.code = 403
+"#,
+    );
+    assert_eq!(server.get("/a/none?x=1").expect(404).text(), "GET /a/none?x=1");
+    let mut client = server.connect();
+    client.send("PUT /none HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+    assert_eq!(client.response().expect(202).text(), "PUT /none?");
+    assert!(server.get("/403").expect(500).text().contains("<h1>500 Internal Server Error</h1>"));
+    server.stderr(|log| log.contains("could not find named location \"@nowhere\""));
+}
+
+#[test]
+fn a_bad_request_has_no_uri_for_a_named_location() {
+    let server = site(
+        "error_page = [{ code = [400], uri = \"@bad\" }]\n[[http.server.location]]\npath = \"@bad\"\nreturn = { code = 200, text = \"x\" }\n",
+    );
+    let mut client = server.connect();
+    client.send("GARBAGE\r\n\r\n");
+    client.response().expect(500);
+    server.stderr(|log| log.contains("empty URI in redirect to named location \"@bad\""));
+}
+
+#[test]
+fn named_locations_in_a_circle_end() {
+    let server = site(
+        "recursive_error_pages = true\nerror_page = [{ code = [404], uri = \"@a\" }]\n\
+         [[http.server.location]]\npath = \"@a\"\nreturn.code = 404\n",
+    );
+    server.get("/none").expect(500);
+    server.stderr(|log| {
+        log.contains("rewrite or internal redirection cycle while redirect to named location \"@a\", client")
+    });
+}
+
+#[test]
+fn an_upstream_that_fails_is_replaced_by_another() {
+    // Nobody listens there: connections are refused.
+    let dead = Reserved::new();
+    let server = Server::with(
+        FILES,
+        &format!(
+            "module = [{{ name = \"return\" }}, {{ name = \"proxy\" }}, {{ name = \"round_robin\" }}]\n\
+             [[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\nerror_page = [{{ code = [502], uri = \"@other\", response = \"=\" }}]\n\
+             proxy.pass = \"http://127.0.0.1:{}\"\n\
+             [[http.server.location]]\npath = \"@other\"\nproxy.pass = \"http://127.0.0.1:PORT2\"\n\
+             [[http.server]]\nlisten = [\"127.0.0.1:PORT2\"]\nreturn = {{ code = 200, text = \"$request_method $request_uri $content_length\" }}\n",
+            dead.port
+        ),
+    );
+    let mut client = server.connect();
+    client.send("POST /up?x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
+    assert_eq!(client.response().expect(200).text(), "POST /up?x 4");
 }

@@ -133,7 +133,8 @@ fn table() -> Vec<Directive> {
         // location
         directive("path", LOCATION, Type::LocationPath, "",
             "Required. \"/x\": paths that start so, the longest wins; \"= /x\": this path only; \"^~ /x\": as the first, \
-             and no regular expression is tried."),
+             and no regular expression is tried; '~ regex': paths in which the expression matches, before all prefixes; \
+              '~* regex': the same in any case; \"@name\": no path, only where error pages and internal redirects go."),
         directive("internal", LOCATION, Type::Bool, "false",
             "Whether only internal redirects lead here: others get 404."),
         // upstream

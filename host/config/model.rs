@@ -117,6 +117,8 @@ pub struct Server {
 pub struct Location {
     /// What it matches.
     pub path: LocationPath,
+    /// Where its path was written.
+    pub origin: Origin,
     /// What holds in it.
     pub scope: Scope,
     /// The locations inside it, in the order written.

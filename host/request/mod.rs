@@ -15,6 +15,8 @@
 //! finalize.rs          the one way out
 //! ```
 
+pub mod captures;
+
 pub mod headers_out;
 
 pub mod pool;
@@ -43,6 +45,7 @@ use crate::{
     site::{Place, Server, Site},
     upstream,
 };
+use captures::Captures;
 use headers_out::HeadersOut;
 use pool::{Pool, PoolStr};
 
@@ -58,6 +61,22 @@ pub enum Text {
 impl Default for Text {
     fn default() -> Text {
         Text::Pool(PoolStr::default())
+    }
+}
+
+impl Text {
+    /// The bytes from `start` to `end` of it.
+    pub fn slice(self, start: usize, end: usize) -> Text {
+        match self {
+            Text::Head(span) => {
+                let at = |offset: usize| span.start.saturating_add(offset as u32).min(span.end);
+                Text::Head(Span { start: at(start), end: at(end) })
+            }
+            Text::Pool(text) => {
+                let (whole, _) = text.split_at(end);
+                Text::Pool(whole.split_at(start).1)
+            }
+        }
     }
 }
 
@@ -305,6 +324,8 @@ pub struct Request {
 pub struct Extra {
     /// What came in place of a request line that could not be parsed.
     pub bad_line: RefCell<Vec<u8>>,
+    /// What the groups of regular expressions hold.
+    pub captures: RefCell<Captures>,
     /// The body.
     pub body: RefCell<Body>,
     /// Files that are being read for the filters.
