@@ -17,6 +17,7 @@ use topnext_module_api::{Phase, handler::HandlerLink};
 
 use crate::{
     config::{HttpCore, Main},
+    error_page,
     event::thread_pool::ThreadPool,
     listen::Address,
     location::Locations,
@@ -114,6 +115,8 @@ pub struct Place {
     pub core: HttpCore,
     /// The folder of files, absolute, without a slash at its end.
     pub root: Option<Vec<u8>>,
+    /// Answers in place of the server's own error pages.
+    pub error_pages: Arc<[error_page::Page]>,
     /// The access logs.
     pub access_logs: Arc<[AccessLog]>,
     /// Where errors of its requests are logged.

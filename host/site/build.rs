@@ -16,10 +16,11 @@ use topnext_module_api::{
 use super::{Place, Server, Site, addresses, facts, logs::Logs};
 use crate::{
     config::{
-        Config, Contexts, Diagnostics, Document, Files, Location, ModuleDecl, ModuleSchema, ModuleTable, Origin,
-        PeerAddress, Scope,
+        Config, Contexts, Diagnostics, Document, ErrorPage, Files, Location, ModuleDecl, ModuleSchema, ModuleTable,
+        Origin, PeerAddress, Scope,
         diagnostic::{did_you_mean, join_key},
     },
+    error_page,
     event::thread_pool::ThreadPool,
     location::{Entry, Locations},
     open_file,
@@ -223,11 +224,15 @@ struct Builder<'a> {
     logs: Logs<'a>,
     errors: &'a mut Diagnostics,
     places: Vec<Arc<Place>>,
+    error_pages: Vec<CompiledPages>,
     /// The names of all named groups of regular expressions.
     captures: Vec<String>,
     /// Lists of regular expressions that have been compiled: texts, and whether case is ignored.
     regexes: HashMap<Vec<(String, bool)>, Arc<RegexList>>,
 }
+
+/// Error pages as they were written, and compiled.
+type CompiledPages = (Arc<[ErrorPage]>, Arc<[error_page::Page]>);
 
 impl<'a> Builder<'a> {
     fn new(
@@ -249,6 +254,7 @@ impl<'a> Builder<'a> {
             logs,
             errors,
             places: Vec::new(),
+            error_pages: Vec::new(),
             captures,
             regexes: HashMap::new(),
         }
@@ -391,6 +397,7 @@ impl<'a> Builder<'a> {
             path,
             title,
             root: self.root(scope),
+            error_pages: self.error_pages(scope),
             access_logs: self.logs.access(&scope.core.access_log, self.errors),
             error_log: self.logs.error(&scope.core.error_log, self.errors),
             core: scope.core.clone(),
@@ -416,6 +423,24 @@ impl<'a> Builder<'a> {
             bytes.pop();
         }
         Some(bytes)
+    }
+
+    /// The error pages of a scope, compiled once for all that share them.
+    fn error_pages(&mut self, scope: &Scope) -> Arc<[error_page::Page]> {
+        let list = &scope.core.error_page;
+        if let Some((_, pages)) = self.error_pages.iter().find(|(known, _)| Arc::ptr_eq(known, list)) {
+            return pages.clone();
+        }
+        let mut pages = Vec::new();
+        for page in list.iter() {
+            match error_page::Page::new(page) {
+                Ok(page) => pages.push(page),
+                Err(text) => self.errors.push(page.origin, "error_page", text),
+            }
+        }
+        let pages: Arc<[error_page::Page]> = pages.into();
+        self.error_pages.push((list.clone(), pages.clone()));
+        pages
     }
 
     // ---- upstreams

@@ -120,7 +120,7 @@ pub const VARIABLES: &[Core] = &[
         bytes(format!("{known:032x}").as_bytes(), out)
     }),
     plain("request_length", "Bytes of the request: its head, and what has been read of its body.", |r, out| number(out, r.request_length())),
-    text("request_method", "The method, such as `GET`.", |r| some(r, Text::Head(r.parts.borrow().head.method_span()))),
+    text("request_method", "The method, such as `GET`.", |r| some(r, r.method_text())),
     plain("request_time", "Time since the head of the request was read, in seconds with milliseconds.", |r, out| {
         seconds(out, r.conn.lp.now_ms().saturating_sub(r.started_ms))
     }),
