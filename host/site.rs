@@ -15,6 +15,7 @@ use topnext_module_api::{Phase, handler::HandlerLink};
 
 use crate::{
     config::{HttpCore, Main},
+    error_page,
     event::thread_pool::ThreadPool,
     listen::Address,
     location::Locations,
@@ -110,6 +111,8 @@ pub struct Place {
     pub core: HttpCore,
     /// The folder of files, absolute, without a slash at its end.
     pub root: Option<Vec<u8>>,
+    /// Answers in place of the server's own error pages.
+    pub error_pages: Arc<[error_page::Page]>,
     /// The access log.
     pub access_log: Option<Arc<Sink>>,
     /// The filters.

@@ -66,7 +66,7 @@ const CORE: &[Core] = &[
     ("uri", |r| Some(r.uri.get())),
     ("document_uri", |r| Some(r.uri.get())),
     ("request_uri", |r| Some(Text::Head(r.parts.borrow().head.target()))),
-    ("request_method", |r| Some(Text::Head(r.parts.borrow().head.method_span()))),
+    ("request_method", |r| Some(r.method_text())),
     ("request", |r| {
         let line = r.request_line();
         Some(r.store(&[&line]))

@@ -82,6 +82,9 @@ fn defaults_are_nginxs() {
         sendfile: true,
         sendfile_max_chunk: 2 << 20,
         server_tokens: true,
+        error_page: Arc::default(),
+        recursive_error_pages: false,
+        internal: false,
         default_type: "text/plain".to_owned(),
     };
     assert_eq!(server.scope.core, expected);

@@ -16,10 +16,11 @@ use topnext_module_api::{
 use super::{Place, Server, Site, addresses, facts};
 use crate::{
     config::{
-        AccessLog, Config, Contexts, Diagnostics, Document, Files, Location, ModuleDecl, ModuleSchema, ModuleTable,
-        NameForm, Origin, PeerAddress, Scope, ServerName,
+        AccessLog, Config, Contexts, Diagnostics, Document, ErrorPage, Files, Location, ModuleDecl, ModuleSchema,
+        ModuleTable, NameForm, Origin, PeerAddress, Scope, ServerName,
         diagnostic::{did_you_mean, join_key},
     },
+    error_page,
     event::thread_pool::ThreadPool,
     location::{Entry, Locations},
     log::Sink,
@@ -181,9 +182,13 @@ struct Builder<'a> {
     prefix: &'a Path,
     errors: &'a mut Diagnostics,
     places: Vec<Arc<Place>>,
+    error_pages: Vec<CompiledPages>,
     regexes: RegexLists,
     warnings: Diagnostics,
 }
+
+/// Error pages as they were written, and compiled.
+type CompiledPages = (Arc<[ErrorPage]>, Arc<[error_page::Page]>);
 
 impl<'a> Builder<'a> {
     fn new(
@@ -199,6 +204,7 @@ impl<'a> Builder<'a> {
             prefix,
             errors,
             places: Vec::new(),
+            error_pages: Vec::new(),
             regexes: RegexLists::default(),
             warnings,
         }
@@ -382,6 +388,7 @@ impl<'a> Builder<'a> {
             path,
             title,
             root: self.root(scope),
+            error_pages: self.error_pages(scope),
             access_log: self.access_log(scope),
             core: scope.core.clone(),
             chains: Chains::new(&filters),
@@ -406,6 +413,24 @@ impl<'a> Builder<'a> {
             bytes.pop();
         }
         Some(bytes)
+    }
+
+    /// The error pages of a scope, compiled once for all that share them.
+    fn error_pages(&mut self, scope: &Scope) -> Arc<[error_page::Page]> {
+        let list = &scope.core.error_page;
+        if let Some((_, pages)) = self.error_pages.iter().find(|(known, _)| Arc::ptr_eq(known, list)) {
+            return pages.clone();
+        }
+        let mut pages = Vec::new();
+        for page in list.iter() {
+            match error_page::Page::new(page) {
+                Ok(page) => pages.push(page),
+                Err(text) => self.errors.push(page.origin, "error_page", text),
+            }
+        }
+        let pages: Arc<[error_page::Page]> = pages.into();
+        self.error_pages.push((list.clone(), pages.clone()));
+        pages
     }
 
     fn access_log(&mut self, scope: &Scope) -> Option<Arc<Sink>> {
