@@ -13,8 +13,11 @@ use lexopt::prelude::*;
 
 use crate::{
     config::Listen,
-    log::{self, error},
-    plugins,
+    log::{
+        self,
+        error::{self, Level},
+    },
+    log_line, plugins,
     process::worker,
     site::{self, Loaded, Site, VERSION},
 };
@@ -134,6 +137,9 @@ fn with_configuration(arguments: &Arguments) -> Result<(), String> {
         let _ = write!(text, "topnext: configuration file {} test failed", path.display());
         text
     })?;
+    for warning in loaded.warnings.to_string().lines() {
+        eprintln!("topnext: [warn] {warning}");
+    }
     match arguments.command {
         Command::Test => {
             eprintln!("topnext: the configuration file {} syntax is ok", path.display());
@@ -173,10 +179,14 @@ fn dump(loaded: &Loaded) -> Result<(), String> {
 }
 
 fn run(loaded: Loaded) -> Result<(), String> {
-    let Loaded { site, places, .. } = loaded;
+    let Loaded { site, places, warnings, .. } = loaded;
     error::open(site.error_log.clone(), places.iter().map(|place| &place.error_log));
     log::start();
     drop(places);
+    if site.main.error_log.iter().any(|log| log.path != "stderr") {
+        // Standard error has them already, and may not be kept.
+        warnings.to_string().lines().for_each(|warning| log_line!(Level::Warn, "{warning}"));
+    }
     worker::run(site, greet).map_err(|error| format!("topnext: {}", error.replace('\n', "\ntopnext: ")))
 }
 

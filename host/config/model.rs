@@ -14,6 +14,7 @@ use super::directive::Contexts;
 use super::listen::ListenConf;
 use super::location_path::LocationPath;
 use super::merge::ModuleTable;
+use super::server_name::ServerName;
 use super::source::Origin;
 use super::tree::{self, Entry, Node, Table, Value};
 use super::units;
@@ -112,8 +113,8 @@ pub struct LogFormat {
 pub struct Server {
     /// At least one.
     pub listen: Vec<ListenConf>,
-    /// In lower case; at least one, perhaps `""`.
-    pub server_name: Vec<String>,
+    /// At least one, perhaps `""`.
+    pub server_name: Vec<ServerName>,
     /// What holds outside of all locations.
     pub scope: Scope,
     /// In the order written.
