@@ -7,6 +7,8 @@ mod addresses;
 
 mod build;
 
+mod files;
+
 pub mod facts;
 
 mod logs;
@@ -22,6 +24,7 @@ use crate::{
     listen::Address,
     location::Locations,
     log::{access::AccessLog, error::ErrorLog},
+    open_file,
     plugins::{
         LoadedModule,
         link::{Chains, Protocol},
@@ -117,6 +120,8 @@ pub struct Place {
     pub root: Option<Vec<u8>>,
     /// Answers in place of the server's own error pages.
     pub error_pages: Arc<[error_page::Page]>,
+    /// How files are looked for.
+    pub files: open_file::find::Rules,
     /// The access logs.
     pub access_logs: Arc<[AccessLog]>,
     /// Where errors of its requests are logged.

@@ -13,7 +13,7 @@ use topnext_module_api::{
     handler::{HandlerHooksRef, HandlerLink},
 };
 
-use super::{Place, Server, Site, addresses, facts, logs::Logs};
+use super::{Place, Server, Site, addresses, facts, files::FileRules, logs::Logs};
 use crate::{
     config::{
         Config, Contexts, Diagnostics, Document, ErrorPage, Files, Location, ModuleDecl, ModuleSchema, ModuleTable,
@@ -235,6 +235,7 @@ struct Builder<'a> {
     error_pages: Vec<CompiledPages>,
     regexes: RegexLists,
     warnings: Diagnostics,
+    files: FileRules,
 }
 
 /// Error pages as they were written, and compiled.
@@ -264,6 +265,7 @@ impl<'a> Builder<'a> {
             error_pages: Vec::new(),
             regexes: RegexLists::new(captures),
             warnings,
+            files: FileRules::default(),
         }
     }
 
@@ -397,6 +399,7 @@ impl<'a> Builder<'a> {
             title,
             root: self.root(scope),
             error_pages: self.error_pages(scope),
+            files: self.files.rules(scope, self.errors),
             access_logs: self.logs.access(&scope.core.access_log, self.errors),
             error_log: self.logs.error(&scope.core.error_log, self.errors),
             core: scope.core.clone(),
