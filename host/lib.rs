@@ -24,6 +24,8 @@ pub mod location;
 
 pub mod phases;
 
+pub mod redirect;
+
 pub mod upstream;
 
 pub mod output;
@@ -42,6 +44,8 @@ pub mod open_file;
 pub mod regex;
 
 pub mod socket;
+
+pub mod status;
 
 pub mod template;
 

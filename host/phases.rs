@@ -16,6 +16,7 @@ use crate::{
     log::error::Level,
     log_line, output,
     plugins::link,
+    redirect,
     request::{Request, Text, Wait, captures},
     site::Place,
     upstream,
@@ -29,9 +30,6 @@ pub enum Step {
     /// The location is looked up; nothing but the host takes part.
     FindConfig,
 }
-
-/// nginx's limit (NGX_HTTP_MAX_URI_CHANGES).
-const MAX_REDIRECTS: u32 = 10;
 
 impl Step {
     /// The first step of a request.
@@ -88,8 +86,8 @@ pub fn run(r: &Rc<Request>) {
         if r.failed.get() {
             return finalize(r, Code::ERROR);
         }
-        if r.redirect.take() {
-            if !start_over(r) {
+        if r.redirect.get() {
+            if !redirect::start_over(r) {
                 return finalize(r, Code::status(500));
             }
             continue;
@@ -108,8 +106,8 @@ fn ask(r: &Rc<Request>, handler: &HandlerLink, phase: Phase) -> Code {
 }
 
 fn content_answer(r: &Rc<Request>, code: Code) {
-    if !r.failed.get() && r.redirect.take() {
-        return if start_over(r) { run(r) } else { finalize(r, Code::status(500)) };
+    if !r.failed.get() && r.redirect.get() {
+        return if redirect::start_over(r) { run(r) } else { finalize(r, Code::status(500)) };
     }
     match code {
         Code::AGAIN | Code::DONE if !r.last_in.get() && !r.failed.get() => wait(r, Wait::HandlerOrRoom),
@@ -171,10 +169,13 @@ fn find_config(r: &Rc<Request>) -> Result<(), Code> {
     let max = place.core.client_max_body_size;
     r.place.set(place);
     r.filename.set(None);
+    if place.core.internal && !r.internal.get() {
+        return Err(Code::status(404));
+    }
     if let crate::http1::Framing::Length(length) = r.framing
         && max > 0
         && length > max
-        && !r.error_page.get()
+        && !r.extra.get().is_some_and(|extra| extra.body_refused.get())
     {
         log_line!(
             Level::Error,
@@ -182,6 +183,7 @@ fn find_config(r: &Rc<Request>) -> Result<(), Code> {
             r.conn.number,
             r.log_tail()
         );
+        r.extra().body_refused.set(true);
         return Err(Code::status(413));
     }
     if found.redirect {
@@ -222,31 +224,6 @@ pub fn filename(r: &Request) -> Text {
     };
     r.filename.set(Some(text));
     text
-}
-
-/// Begins an internal redirect to the URI that has been set. False if there were too many.
-fn start_over(r: &Rc<Request>) -> bool {
-    r.redirects.set(r.redirects.get() + 1);
-    if r.redirects.get() > MAX_REDIRECTS {
-        let uri = r.text_owned(r.uri.get());
-        log_line!(
-            Level::Error,
-            "*{} rewrite or internal redirection cycle while redirecting to \"{}\"{}",
-            r.conn.number,
-            String::from_utf8_lossy(&uri),
-            r.log_tail()
-        );
-        return false;
-    }
-    r.guarded(|| r.drop_contexts());
-    if r.failed.get() {
-        return false;
-    }
-    r.place.set(&r.server.place);
-    r.filename.set(None);
-    r.allow_ranges.set(false);
-    r.at.set((Step::Handlers(Phase::ServerRewrite), 0));
-    true
 }
 
 /// Something that a hook has asked to be woken for has happened.

@@ -7,7 +7,11 @@ mod addresses;
 
 mod build;
 
+mod files;
+
 pub mod facts;
+
+mod logs;
 
 use std::{fmt, sync::Arc};
 
@@ -15,10 +19,12 @@ use topnext_module_api::{Phase, handler::HandlerLink};
 
 use crate::{
     config::{HttpCore, Main},
+    error_page,
     event::thread_pool::ThreadPool,
     listen::Address,
     location::Locations,
-    log::Sink,
+    log::{access::AccessLog, error::ErrorLog},
+    open_file,
     plugins::{
         LoadedModule,
         link::{Chains, Protocol},
@@ -42,6 +48,8 @@ pub struct Site {
     pub servers: Vec<Arc<Server>>,
     /// The addresses to listen on, with their servers.
     pub addresses: Vec<Arc<Address>>,
+    /// Where errors are logged that are about no request.
+    pub error_log: Arc<ErrorLog>,
     /// Compiled strings with variables.
     pub templates: Templates,
     /// Upstreams: those that are named, then those that an address implies.
@@ -74,8 +82,8 @@ impl Site {
 
 /// A server: names, and the places in it.
 pub struct Server {
-    /// In lower case; `""` for requests without a name.
-    pub names: Vec<String>,
+    /// Its first name: see [`Server::name`].
+    pub name: String,
     /// What holds outside of its locations.
     pub place: Arc<Place>,
     /// Its locations.
@@ -83,9 +91,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Its first name, for logs and `$server_name`.
+    /// Its first name, for logs and `$server_name`; a regular expression with its `~`, `.example.com` without its dot.
     pub fn name(&self) -> &str {
-        self.names.first().map_or("", String::as_str)
+        &self.name
     }
 
     /// Its named location of this name, which starts with `@`.
@@ -96,7 +104,7 @@ impl Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("Server").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -110,8 +118,14 @@ pub struct Place {
     pub core: HttpCore,
     /// The folder of files, absolute, without a slash at its end.
     pub root: Option<Vec<u8>>,
-    /// The access log.
-    pub access_log: Option<Arc<Sink>>,
+    /// Answers in place of the server's own error pages.
+    pub error_pages: Arc<[error_page::Page]>,
+    /// How files are looked for.
+    pub files: open_file::find::Rules,
+    /// The access logs.
+    pub access_logs: Arc<[AccessLog]>,
+    /// Where errors of its requests are logged.
+    pub error_log: Arc<ErrorLog>,
     /// The filters.
     pub chains: Chains,
     /// The handlers of each phase, in declared order.

@@ -12,12 +12,12 @@ use std::{
 use lexopt::prelude::*;
 
 use crate::{
-    config::{ErrorLogTarget, Listen, LogLevel},
+    config::Listen,
     log::{
-        self, Sink,
+        self,
         error::{self, Level},
     },
-    plugins,
+    log_line, plugins,
     process::worker,
     site::{self, Loaded, Site, VERSION},
 };
@@ -137,6 +137,9 @@ fn with_configuration(arguments: &Arguments) -> Result<(), String> {
         let _ = write!(text, "topnext: configuration file {} test failed", path.display());
         text
     })?;
+    for warning in loaded.warnings.to_string().lines() {
+        eprintln!("topnext: [warn] {warning}");
+    }
     match arguments.command {
         Command::Test => {
             eprintln!("topnext: the configuration file {} syntax is ok", path.display());
@@ -145,7 +148,7 @@ fn with_configuration(arguments: &Arguments) -> Result<(), String> {
         }
         Command::Dump => dump(&loaded),
         Command::Modules => print(&modules::show(&loaded)),
-        _ => run(loaded, &prefix),
+        _ => run(loaded),
     }
 }
 
@@ -175,31 +178,16 @@ fn dump(loaded: &Loaded) -> Result<(), String> {
     print(&text)
 }
 
-fn run(loaded: Loaded, prefix: &Path) -> Result<(), String> {
-    let main = &loaded.site.main;
-    let sink = match &main.error_log.target {
-        ErrorLogTarget::Stderr => Ok(Sink::stderr()),
-        ErrorLogTarget::File(path) => Sink::file(&prefix.join(path)),
-    };
-    let sink = sink.map_err(|error| format!("topnext: error_log cannot be opened: {error}"))?;
-    error::open(sink, level(main.error_log.level));
+fn run(loaded: Loaded) -> Result<(), String> {
+    let Loaded { site, places, warnings, .. } = loaded;
+    error::open(site.error_log.clone(), places.iter().map(|place| &place.error_log));
     log::start();
-    let Loaded { site, places, .. } = loaded;
     drop(places);
-    worker::run(site, greet).map_err(|error| format!("topnext: {}", error.replace('\n', "\ntopnext: ")))
-}
-
-fn level(level: LogLevel) -> Level {
-    match level {
-        LogLevel::Debug => Level::Debug,
-        LogLevel::Info => Level::Info,
-        LogLevel::Notice => Level::Notice,
-        LogLevel::Warn => Level::Warn,
-        LogLevel::Error => Level::Error,
-        LogLevel::Crit => Level::Crit,
-        LogLevel::Alert => Level::Alert,
-        LogLevel::Emerg => Level::Emerg,
+    if site.main.error_log.iter().any(|log| log.path != "stderr") {
+        // Standard error has them already, and may not be kept.
+        warnings.to_string().lines().for_each(|warning| log_line!(Level::Warn, "{warning}"));
     }
+    worker::run(site, greet).map_err(|error| format!("topnext: {}", error.replace('\n', "\ntopnext: ")))
 }
 
 /// Says where to look, and what was loaded.

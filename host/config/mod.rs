@@ -27,6 +27,8 @@ pub mod address;
 
 pub mod location_path;
 
+pub mod server_name;
+
 pub mod directive;
 
 pub mod core_directives;
@@ -64,10 +66,11 @@ pub use listen::{ListenConf, ListenOption, ListenOptions, SoKeepalive};
 pub use location_path::{LocationKind, LocationPath};
 pub use merge::ModuleTable;
 pub use model::{
-    AccessLog, Buffers, Config, ErrorLog, ErrorLogTarget, Http, HttpCore, Location, LogLevel, Main, PeerConf, Scope,
-    Server, ThreadPool, Upstream,
+    AccessLog, Buffers, Config, ErrorLog, ErrorPage, ErrorResponse, Http, HttpCore, Location, LogFormat, LogLevel,
+    Main, OpenFileCache, PeerConf, Scope, Server, SymlinkMode, ThreadPool, Upstream,
 };
 pub use schema::ModuleSchema;
+pub use server_name::{NameForm, ServerName};
 pub use source::{Files, Origin};
 pub use tree::{Entry, Node, Table, Value};
 

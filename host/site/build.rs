@@ -2,7 +2,7 @@
 //! reported, as far as the steps before allow to find it.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map},
+    collections::HashSet,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,16 +13,16 @@ use topnext_module_api::{
     handler::{HandlerHooksRef, HandlerLink},
 };
 
-use super::{Place, Server, Site, addresses, facts};
+use super::{Place, Server, Site, addresses, facts, files::FileRules, logs::Logs};
 use crate::{
     config::{
-        AccessLog, Config, Contexts, Diagnostics, Document, Files, Location, ModuleDecl, ModuleSchema, ModuleTable,
-        Origin, PeerAddress, Scope,
+        Config, Contexts, Diagnostics, Document, ErrorPage, Files, Location, ModuleDecl, ModuleSchema, ModuleTable,
+        NameForm, Origin, PeerAddress, Scope, ServerName,
         diagnostic::{did_you_mean, join_key},
     },
+    error_page,
     event::thread_pool::ThreadPool,
     location::{Entry, Locations},
-    log::Sink,
     open_file,
     plugins::{
         self, Candidate, Declared, Description, LoadedModule, Refusal,
@@ -31,7 +31,7 @@ use crate::{
         running,
         services::main::{self, Configuring},
     },
-    regex::{Pattern, RegexList},
+    regex::{Pattern, RegexLists},
     template::Templates,
     upstream::{
         Upstream,
@@ -51,6 +51,8 @@ pub struct Loaded {
     pub places: Vec<Arc<Place>>,
     /// The modules as the configuration declares them.
     pub declared: Vec<Declared>,
+    /// What is not wrong, but has no effect.
+    pub warnings: Diagnostics,
 }
 
 /// Everything that is wrong with a configuration.
@@ -98,13 +100,13 @@ pub fn load(path: &Path, prefix: &Path) -> Result<Loaded, Report> {
         errors.push(head.modules[running::MAX_MODULES].origin, "module", text);
     }
     let Some(config) = config else { return Err(Report { refusals, errors: Some(errors) }) };
-    let built = Builder::new(&modules, &schemas, prefix, &mut errors).build(&config);
+    let builder = Builder::new(&modules, &schemas, prefix, &config, &mut errors, document.diagnostics());
+    let (site, places, warnings) = builder.build(&config);
     errors.sort();
     if !refusals.is_empty() || !errors.is_empty() {
         return Err(Report { refusals, errors: Some(errors) });
     }
-    let (site, places) = built;
-    Ok(Loaded { site, files: document.files().clone(), places, declared })
+    Ok(Loaded { site, files: document.files().clone(), places, declared, warnings })
 }
 
 fn declare(module: &ModuleDecl, files: &Files, prefix: &Path) -> Declared {
@@ -173,44 +175,107 @@ fn contexts(description: &Description) -> Contexts {
     if provides("balancer") { http.or(Contexts::UPSTREAM) } else { http }
 }
 
+/// The variables that modules provide.
+fn variables_of(modules: &[Arc<LoadedModule>]) -> Vec<ModuleVariable> {
+    let of = |module: &Arc<LoadedModule>| {
+        let slot = module.slot;
+        link::variables(module).into_iter().enumerate().map(move |(index, (name, cacheable))| ModuleVariable {
+            name,
+            module: slot,
+            index: index as u32,
+            cacheable,
+        })
+    };
+    modules.iter().flat_map(of).collect()
+}
+
+/// The names of all named groups of regular expressions: variables, which must not hide others.
+fn captures(config: &Config, modules: &[ModuleVariable], errors: &mut Diagnostics) -> Vec<String> {
+    const PATH: &str = "http.server.location.path";
+    fn collect<'p>(locations: &'p [Location], into: &mut Vec<(&'p Pattern, Origin, &'static str)>) {
+        for location in locations {
+            into.extend(location.path.regex.as_ref().map(|pattern| (pattern, location.origin, PATH)));
+            collect(&location.locations, into);
+        }
+    }
+    let mut patterns = Vec::new();
+    for server in &config.http.servers {
+        for name in &server.server_name {
+            patterns.extend(name.regex().map(|pattern| (pattern, name.origin, "http.server.server_name")));
+        }
+        collect(&server.locations, &mut patterns);
+    }
+    let (mut names, mut seen) = (Vec::new(), HashSet::new());
+    for (pattern, origin, key) in patterns {
+        for name in pattern.names() {
+            if let Some(owner) = variables::owner(name, modules) {
+                let text = format!(
+                    "the group {name:?} of the regular expression {:?} has the name of a variable of {owner}; give it \
+                     another",
+                    pattern.text()
+                );
+                errors.push(origin, key, text);
+            } else if seen.insert(name) {
+                names.push(name.to_string());
+            }
+        }
+    }
+    names
+}
+
 struct Builder<'a> {
     modules: &'a [Arc<LoadedModule>],
     preparer: Preparer<'a>,
     prefix: &'a Path,
+    /// The variables that the configuration adds, until templates have them.
+    added: Added,
+    logs: Logs<'a>,
     errors: &'a mut Diagnostics,
     places: Vec<Arc<Place>>,
-    /// The names of all named groups of regular expressions.
-    captures: Vec<String>,
-    /// Lists of regular expressions that have been compiled: texts, and whether case is ignored.
-    regexes: HashMap<Vec<(String, bool)>, Arc<RegexList>>,
+    error_pages: Vec<CompiledPages>,
+    regexes: RegexLists,
+    warnings: Diagnostics,
+    files: FileRules,
 }
+
+/// Error pages as they were written, and compiled.
+type CompiledPages = (Arc<[ErrorPage]>, Arc<[error_page::Page]>);
 
 impl<'a> Builder<'a> {
     fn new(
         modules: &'a [Arc<LoadedModule>],
         schemas: &'a [ModuleSchema],
         prefix: &'a Path,
+        config: &'a Config,
         errors: &'a mut Diagnostics,
+        warnings: Diagnostics,
     ) -> Builder<'a> {
+        let of_modules = variables_of(modules);
+        let captures = captures(config, &of_modules, errors);
+        let added = Added { modules: of_modules, captures: captures.clone() };
+        let logs = Logs::new(prefix, added.clone(), &config.http.log_format, errors);
         Builder {
             modules,
             preparer: Preparer::new(modules, schemas),
             prefix,
+            added,
+            logs,
             errors,
             places: Vec::new(),
-            captures: Vec::new(),
-            regexes: HashMap::new(),
+            error_pages: Vec::new(),
+            regexes: RegexLists::new(captures),
+            warnings,
+            files: FileRules::default(),
         }
     }
 
-    fn build(mut self, config: &Config) -> (Site, Vec<Arc<Place>>) {
+    fn build(mut self, config: &'a Config) -> (Site, Vec<Arc<Place>>, Diagnostics) {
         let named = config.http.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-        let modules = self.variables();
-        self.captures = self.captures(config, &modules);
         main::begin_configuring(Configuring {
-            templates: Templates::new(Added { modules, captures: self.captures.clone() }),
+            templates: Templates::new(std::mem::take(&mut self.added)),
             upstreams: Registry::new(named),
         });
+        let error_log = self.logs.error(&config.main.error_log, self.errors);
         let servers: Vec<Arc<Server>> = config.http.servers.iter().map(|server| self.server(server)).collect();
         let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
         for upstream in &config.http.upstreams {
@@ -220,7 +285,14 @@ impl<'a> Builder<'a> {
         for (name, peers) in std::mem::take(&mut registry.implied) {
             upstreams.push(Arc::new(self.implied(name, peers)));
         }
-        let addresses = addresses::of(&servers, &config.http.servers, self.prefix, self.errors);
+        let addresses = addresses::of(
+            &servers,
+            &config.http.servers,
+            self.prefix,
+            &mut self.regexes,
+            self.errors,
+            &mut self.warnings,
+        );
         let pool = &config.main.thread_pool;
         let threads = match config.main.worker_threads {
             Some(threads) => threads as usize,
@@ -230,6 +302,7 @@ impl<'a> Builder<'a> {
             main: config.main.clone(),
             servers,
             addresses,
+            error_log,
             templates,
             upstreams,
             targets: registry.targets,
@@ -237,62 +310,25 @@ impl<'a> Builder<'a> {
             threads,
             modules: self.modules.to_vec(),
         };
-        (site, self.places)
-    }
-
-    /// The variables that modules provide.
-    fn variables(&self) -> Vec<ModuleVariable> {
-        let of = |module: &Arc<LoadedModule>| {
-            let slot = module.slot;
-            let names = link::variable_names(module);
-            names.into_iter().enumerate().map(move |(index, name)| ModuleVariable {
-                name,
-                module: slot,
-                index: index as u32,
-            })
-        };
-        self.modules.iter().flat_map(of).collect()
-    }
-
-    /// The names of all named groups of regular expressions: variables, which must not hide others.
-    fn captures(&mut self, config: &Config, modules: &[ModuleVariable]) -> Vec<String> {
-        fn collect<'p>(locations: &'p [Location], into: &mut Vec<(&'p Pattern, Origin)>) {
-            for location in locations {
-                into.extend(location.path.regex.as_ref().map(|pattern| (pattern, location.origin)));
-                collect(&location.locations, into);
-            }
-        }
-        let mut patterns = Vec::new();
-        config.http.servers.iter().for_each(|server| collect(&server.locations, &mut patterns));
-        let (mut names, mut seen) = (Vec::new(), HashSet::new());
-        for (pattern, origin) in patterns {
-            for name in pattern.names() {
-                if let Some(owner) = variables::owner(name, modules) {
-                    let text = format!(
-                        "the group {name:?} of the regular expression {:?} has the name of a variable of {owner}; give it \
-                         another",
-                        pattern.text()
-                    );
-                    self.errors.push(origin, "http.server.location.path", text);
-                } else if seen.insert(name) {
-                    names.push(name.to_string());
-                }
-            }
-        }
-        names
+        self.warnings.sort();
+        (site, self.places, self.warnings)
     }
 
     // ---- servers and places
 
-    fn server(&mut self, server: &crate::config::Server) -> Arc<Server> {
-        let name = server.server_name.first().cloned().unwrap_or_default();
+    fn server(&mut self, server: &'a crate::config::Server) -> Arc<Server> {
+        let name = match server.server_name.first() {
+            Some(ServerName { form: NameForm::ExactOrLeading(name), .. }) => name.clone(),
+            Some(name) => name.text.clone(),
+            None => String::new(),
+        };
         let title = if name.is_empty() { "server".to_string() } else { format!("server {name}") };
         let place = self.place(String::new(), title.clone(), &server.scope);
         let locations = self.locations(&server.locations, &title);
-        Arc::new(Server { names: server.server_name.clone(), place, locations })
+        Arc::new(Server { name, place, locations })
     }
 
-    fn locations(&mut self, list: &[Location], server: &str) -> Locations {
+    fn locations(&mut self, list: &'a [Location], server: &str) -> Locations {
         let mut entries = Vec::new();
         for location in list {
             let path = &location.path;
@@ -302,36 +338,16 @@ impl<'a> Builder<'a> {
             let locations = self.locations(&location.locations, server);
             entries.push(Entry { path: path.clone(), place, redirects, locations });
         }
-        let regexes = self.regexes(list.iter().filter_map(|location| location.path.regex.as_ref()), || {
-            list.first().map_or(Origin::BUILT_IN, |location| location.origin)
+        let patterns: Vec<&Pattern> = list.iter().filter_map(|location| location.path.regex.as_ref()).collect();
+        let regexes = self.regexes.list(&patterns).unwrap_or_else(|message| {
+            let origin = list.first().map_or(Origin::BUILT_IN, |location| location.origin);
+            self.errors.push(origin, "http.server.location.path", message);
+            None
         });
         Locations::new(entries, regexes)
     }
 
-    /// Compiles the expressions of a level. Those of many servers are often the same, from a file that all include.
-    fn regexes<'p>(
-        &mut self,
-        patterns: impl Iterator<Item = &'p Pattern>,
-        origin: impl Fn() -> Origin,
-    ) -> Option<Arc<RegexList>> {
-        let patterns: Vec<&Pattern> = patterns.collect();
-        if patterns.is_empty() {
-            return None;
-        }
-        let key = patterns.iter().map(|pattern| (pattern.text().to_owned(), pattern.is_caseless())).collect();
-        match self.regexes.entry(key) {
-            hash_map::Entry::Occupied(known) => Some(known.get().clone()),
-            hash_map::Entry::Vacant(new) => match RegexList::new(&patterns, &self.captures) {
-                Ok(list) => Some(new.insert(Arc::new(list)).clone()),
-                Err(message) => {
-                    self.errors.push(origin(), "", message);
-                    None
-                }
-            },
-        }
-    }
-
-    fn place(&mut self, path: String, title: String, scope: &Scope) -> Arc<Place> {
+    fn place(&mut self, path: String, title: String, scope: &'a Scope) -> Arc<Place> {
         let mut prepared: Vec<Arc<Prepared>> = Vec::new();
         let mut filters = Vec::new();
         let mut handlers: [Vec<HandlerLink>; 8] = Default::default();
@@ -382,7 +398,10 @@ impl<'a> Builder<'a> {
             path,
             title,
             root: self.root(scope),
-            access_log: self.access_log(scope),
+            error_pages: self.error_pages(scope),
+            files: self.files.rules(scope, self.errors),
+            access_logs: self.logs.access(&scope.core.access_log, self.errors),
+            error_log: self.logs.error(&scope.core.error_log, self.errors),
             core: scope.core.clone(),
             chains: Chains::new(&filters),
             next_phase: next_phases(&handlers),
@@ -408,22 +427,22 @@ impl<'a> Builder<'a> {
         Some(bytes)
     }
 
-    fn access_log(&mut self, scope: &Scope) -> Option<Arc<Sink>> {
-        match &scope.core.access_log {
-            AccessLog::Off => None,
-            AccessLog::Stdout => Some(Sink::stdout()),
-            AccessLog::File(path) => {
-                let path = self.prefix.join(path);
-                match Sink::file(&path) {
-                    Ok(sink) => Some(sink),
-                    Err(error) => {
-                        let text = format!("found {:?}, which cannot be opened for writing ({error})", path.display());
-                        self.errors.push(scope.origin_of("access_log"), "access_log", text);
-                        None
-                    }
-                }
+    /// The error pages of a scope, compiled once for all that share them.
+    fn error_pages(&mut self, scope: &Scope) -> Arc<[error_page::Page]> {
+        let list = &scope.core.error_page;
+        if let Some((_, pages)) = self.error_pages.iter().find(|(known, _)| Arc::ptr_eq(known, list)) {
+            return pages.clone();
+        }
+        let mut pages = Vec::new();
+        for page in list.iter() {
+            match error_page::Page::new(page) {
+                Ok(page) => pages.push(page),
+                Err(text) => self.errors.push(page.origin, "error_page", text),
             }
         }
+        let pages: Arc<[error_page::Page]> = pages.into();
+        self.error_pages.push((list.clone(), pages.clone()));
+        pages
     }
 
     // ---- upstreams

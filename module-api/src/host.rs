@@ -104,6 +104,8 @@ pub struct RequestApi {
     pub remove_header_out: unsafe extern "C" fn(r: HostData, name: RStr<'_>),
     /// Sets Content-Type to the type of the URI's extension. False if it is too late.
     pub set_content_type: unsafe extern "C" fn(r: HostData) -> bool,
+    /// Sets Last-Modified and ETag for a file. False if it is too late.
+    pub set_validators: unsafe extern "C" fn(r: HostData, file: &File) -> bool,
     /// The value of a variable; none if it is unknown or has no value here.
     pub variable: unsafe extern "C" fn(r: HostData, name: RStr<'_>) -> OptionalBytes,
     /// The text of a compiled template for this request.
@@ -132,7 +134,7 @@ pub struct RequestApi {
     pub body: unsafe extern "C" fn(r: HostData) -> Chain,
     /// Opens a file without blocking the loop.
     pub open_file: unsafe extern "C" fn(r: HostData, path: RSlice<'_, u8>) -> RawOpened,
-    /// Posts an internal redirect.
+    /// Posts an internal redirect to a URI or a named location.
     pub internal_redirect: unsafe extern "C" fn(r: HostData, uri: RSlice<'_, u8>, args: RSlice<'_, u8>) -> Code,
     /// Whether a line of this level would be logged.
     pub logs: unsafe extern "C" fn(r: HostData, level: u32) -> bool,
