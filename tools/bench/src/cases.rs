@@ -98,7 +98,9 @@ pub static CASES: &[Case] = &[
     },
     Case {
         name: "1k",
-        about: "a file of 1 KB",
+        about: "a file of 1 KB, from a cache of open files",
+        nginx: || "open_file_cache max=1000 inactive=60s;".into(),
+        topnext: || "open_file_cache = { max = 1000, inactive = \"60s\" }".into(),
         requests: || vec![Request::get("/1k")],
         floor: 1.35,
         goal: 1.55,
