@@ -37,6 +37,8 @@ pub mod mime;
 
 pub mod open_file;
 
+pub mod temp_file;
+
 pub mod template;
 
 pub mod variables;

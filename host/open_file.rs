@@ -72,7 +72,8 @@ pub fn open_blocking(path: &[u8]) -> io::Result<OpenFile> {
 }
 
 impl OpenFile {
-    fn of(fd: OwnedFd) -> io::Result<OpenFile> {
+    /// A file that is open already.
+    pub fn of(fd: OwnedFd) -> io::Result<OpenFile> {
         let stat: Stat = rustix::fs::fstat(&fd)?;
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => FileKind::Regular,
@@ -106,6 +107,17 @@ impl OpenFile {
                 Err(Errno::INTR) => continue,
                 result => return result.map_err(io::Error::from),
             }
+        }
+    }
+
+    /// Reads a part into the page cache, and waits for the disk. An error shows again when that part is read.
+    pub fn read_ahead(&self, mut pos: u64, len: u64) {
+        let end = pos + len;
+        let mut buffer = vec![0; 64 * 1024];
+        while pos < end
+            && let Ok(n @ 1..) = self.read_blocking(pos, &mut buffer)
+        {
+            pos += n as u64;
         }
     }
 

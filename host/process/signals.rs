@@ -14,6 +14,8 @@ use crate::{
 const ENDING: [i32; 3] = [signal::SIGINT, signal::SIGTERM, signal::SIGQUIT];
 /// nginx's other signals. Caught, since by default they would end the process.
 const LATER: [i32; 4] = [signal::SIGHUP, signal::SIGUSR1, signal::SIGUSR2, signal::SIGWINCH];
+/// Caught, and no more: a limit on the size of files is an error of the write that meets it, not the end of the process.
+const HARMLESS: [i32; 1] = [signal::SIGXFSZ];
 
 /// The signals of the process, as a source of one loop.
 pub struct Signals {
@@ -24,7 +26,7 @@ pub struct Signals {
 impl Signals {
     /// Catches signals from here on, and has the loop handle them.
     pub fn start(lp: &Rc<Loop>) -> io::Result<()> {
-        let waiting = RefCell::new(signal_hook_mio::v1_0::Signals::new(ENDING.iter().chain(&LATER))?);
+        let waiting = RefCell::new(signal_hook_mio::v1_0::Signals::new(ENDING.iter().chain(&LATER).chain(&HARMLESS))?);
         let signals = Rc::new(Signals { lp: lp.clone(), waiting });
         lp.register_listener(&mut *signals.waiting.borrow_mut(), signals.clone())?;
         Ok(())
@@ -38,7 +40,7 @@ impl Source for Signals {
             if ENDING.contains(&signal) {
                 log_line!(Level::Notice, "{name} received, exiting");
                 self.lp.remote().stop();
-            } else {
+            } else if !HARMLESS.contains(&signal) {
                 let text = "reload, reopen and upgrade are not supported yet; nothing is done";
                 log_line!(Level::Warn, "{name} received: {text}");
             }

@@ -17,8 +17,8 @@ use topnext_module_api::{
 use super::{Place, Server, Site, facts};
 use crate::{
     config::{
-        AccessLog, Config, Contexts, Diagnostics, Document, Files, Listen, Location, LocationKind, ModuleDecl,
-        ModuleSchema, ModuleTable, Origin, PeerAddress, Scope,
+        AccessLog, Config, Contexts, Diagnostics, Document, Files, HttpCore, Listen, Location, LocationKind,
+        ModuleDecl, ModuleSchema, ModuleTable, Origin, PeerAddress, Scope,
         diagnostic::{did_you_mean, join_key},
     },
     event::thread_pool::ThreadPool,
@@ -322,7 +322,7 @@ impl<'a> Builder<'a> {
             title,
             root: self.root(scope),
             access_log: self.access_log(scope),
-            core: scope.core.clone(),
+            core: self.core(scope),
             chains: Chains::new(&filters),
             next_phase: next_phases(&handlers),
             handlers,
@@ -332,6 +332,13 @@ impl<'a> Builder<'a> {
         });
         self.places.push(place.clone());
         place
+    }
+
+    /// The host's directives, with paths from the prefix on.
+    fn core(&self, scope: &Scope) -> HttpCore {
+        let mut core = scope.core.clone();
+        core.client_body_temp_path.path = self.prefix.join(&core.client_body_temp_path.path);
+        core
     }
 
     fn root(&mut self, scope: &Scope) -> Option<Vec<u8>> {

@@ -198,6 +198,8 @@ pub(crate) struct State {
     pub(crate) ready: RefCell<Vec<Running>>,
     pub(crate) body_read: Cell<bool>,
     pub(crate) body_waits: Cell<u32>,
+    /// What the module has asked for in memory at the most.
+    pub(crate) body_max: Cell<Option<u64>>,
     pub(crate) opened: RefCell<HashSet<Vec<u8>>>,
     /// The hook that makes the body, for messages.
     pub(crate) producer: Cell<&'static str>,
@@ -239,6 +241,7 @@ impl State {
             ready: RefCell::default(),
             body_read: Cell::new(false),
             body_waits: Cell::new(0),
+            body_max: Cell::new(None),
             opened: RefCell::default(),
             producer: Cell::new("body_filter"),
             log_phase: Cell::new(false),
