@@ -84,6 +84,7 @@ pub fn send(r: &Rc<Request>, status: u16) {
     // Filters that prepared themselves for the response that is given up begin anew (nginx clears r->ctx here).
     r.guarded(|| r.drop_contexts());
     r.need_memory.set(false);
+    r.allow_ranges.set(false);
     r.holding.set(0);
     r.stop_copying();
     {

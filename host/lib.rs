@@ -39,6 +39,8 @@ pub mod open_file;
 
 pub mod temp_file;
 
+pub mod socket;
+
 pub mod template;
 
 pub mod variables;

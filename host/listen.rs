@@ -1,23 +1,28 @@
-//! Listening sockets: one for each address and thread, with SO_REUSEPORT, so that the kernel spreads connections.
+//! Listening: each loop accepts the connections of its own sockets.
+//!
+//! Of an address of IP each loop has a socket of its own, with SO_REUSEPORT, so that the kernel spreads connections. A
+//! socket file is one socket, so its loops share it: all are woken by a connection, and one gets it.
+
+pub mod bind;
+
+mod sockopt;
 
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::SocketAddr,
     rc::Rc,
     time::Duration,
 };
 
-use mio::net::TcpListener;
-use socket2::{Domain, Protocol, Socket, Type};
-
 use crate::{
+    config::{Listen, ListenOptions},
     event::{Loop, Ready, Source, TimerId},
     http1::connection,
     log::error::Level,
     log_line,
     server_name::Names,
     site::Site,
+    socket::Socket,
     stats,
 };
 
@@ -29,40 +34,12 @@ const RETRY: Duration = Duration::from_millis(500);
 /// An address that servers listen on.
 #[derive(Debug)]
 pub struct Address {
-    /// The address.
-    pub address: SocketAddr,
-    /// Length of the queue of connections not yet accepted.
-    pub backlog: u32,
+    /// The address. The path of a unix socket is absolute.
+    pub address: Listen,
+    /// The options of its socket.
+    pub options: ListenOptions,
     /// The servers, by name.
     pub names: Names,
-}
-
-impl Address {
-    /// The port.
-    pub fn port(&self) -> u16 {
-        self.address.port()
-    }
-}
-
-/// Whether somebody listens there: with SO_REUSEPORT a second server would be let in, and share the connections.
-pub fn is_free(address: SocketAddr) -> io::Result<()> {
-    bind(address, 1, false).map(drop)
-}
-
-/// Binds one socket.
-pub fn bind(address: SocketAddr, backlog: u32, reuse_port: bool) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if reuse_port {
-        socket.set_reuse_port(true)?;
-    }
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
 }
 
 /// A listening socket of one loop.
@@ -70,21 +47,16 @@ pub struct Listener {
     lp: Rc<Loop>,
     site: &'static Site,
     address: &'static Address,
-    socket: RefCell<TcpListener>,
+    socket: RefCell<Socket>,
     max_connections: u64,
     retry: Cell<Option<TimerId>>,
 }
 
 impl Listener {
     /// Has the loop accept connections.
-    pub fn start(
-        lp: &Rc<Loop>,
-        site: &'static Site,
-        address: &'static Address,
-        socket: std::net::TcpListener,
-    ) -> io::Result<()> {
+    pub fn start(lp: &Rc<Loop>, site: &'static Site, address: &'static Address, socket: Socket) -> io::Result<()> {
         let max_connections = u64::from(site.main.worker_connections) * site.threads as u64;
-        let socket = RefCell::new(TcpListener::from_std(socket));
+        let socket = RefCell::new(socket);
         let listener =
             Rc::new(Listener { lp: lp.clone(), site, address, socket, max_connections, retry: Cell::new(None) });
         listener.retry.set(Some(lp.add_timer(listener.clone(), 0)));

@@ -45,6 +45,7 @@ pub fn send_header(r: &Rc<Request>) -> Code {
         // A filter gave the response up: another may be made in its place.
         r.header_started.set(false);
         r.pinned.set(None);
+        r.allow_ranges.set(false);
     }
     code
 }

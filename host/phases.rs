@@ -221,6 +221,7 @@ fn start_over(r: &Rc<Request>) -> bool {
     }
     r.place.set(&r.server.place);
     r.filename.set(None);
+    r.allow_ranges.set(false);
     r.at.set((Step::Handlers(Phase::ServerRewrite), 0));
     true
 }

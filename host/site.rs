@@ -3,6 +3,8 @@
 //! A *place* is a location, or a server outside of its locations: what holds for a request, with the modules that are
 //! active there, prepared and linked.
 
+mod addresses;
+
 mod build;
 
 pub mod facts;

@@ -116,6 +116,8 @@ mod tests {
         let mut templates = Templates::default();
         let error = templates.compile("x $urj").expect_err("unknown");
         assert_eq!(error, "unknown variable \"$urj\"; did you mean \"$uri\"?");
+        let error = templates.compile("${uri\n\0}").expect_err("unknown");
+        assert_eq!(error, "unknown variable \"$uri\\n\\0\"; did you mean \"$uri\"?");
         assert!(templates.compile("${uri").expect_err("open brace").contains("not closed"));
         assert!(templates.compile("5$").expect_err("no name").contains("name of a variable"));
     }

@@ -1,8 +1,9 @@
 //! Variables: the host's (nginx's core set, as far as it goes) and those of modules.
 
-use std::{rc::Rc, time::SystemTime};
+use std::{net::IpAddr, rc::Rc, time::SystemTime};
 
 use crate::{
+    config::Listen,
     phases,
     plugins::{link, running},
     request::{Request, Text},
@@ -56,14 +57,28 @@ const CORE: &[Core] = &[
     ("document_root", |r| r.place().root.as_ref().map(|root| r.store(&[root]))),
     ("host", |r| Some(r.host.get())),
     ("server_name", |r| Some(r.store(&[r.server.name().as_bytes()]))),
-    ("server_port", |r| Some(r.store(&[r.conn.server_port().to_string().as_bytes()]))),
+    ("server_addr", |r| {
+        let text = match r.conn.local_addr() {
+            Listen::Tcp(address) => address.ip().to_string(),
+            path => path.to_string(),
+        };
+        Some(r.store(&[text.as_bytes()]))
+    }),
+    ("server_port", |r| Some(port(r, Some(r.conn.server_port())))),
     ("server_protocol", |r| {
         let minor = r.parts.borrow().head.minor();
         Some(r.store(&[if minor == 0 { b"HTTP/1.0" } else { b"HTTP/1.1" }]))
     }),
     ("scheme", |r| Some(r.store(&[b"http"]))),
     ("remote_addr", |r| Some(r.store(&[r.conn.remote_addr()]))),
-    ("remote_port", |r| Some(r.store(&[r.conn.remote_port().to_string().as_bytes()]))),
+    ("remote_port", |r| Some(port(r, r.conn.remote_port()))),
+    ("binary_remote_addr", |r| {
+        Some(match r.conn.remote_ip() {
+            Some(IpAddr::V4(v4)) => r.store(&[&v4.octets()]),
+            Some(IpAddr::V6(v6)) => r.store(&[&v6.octets()]),
+            None => r.store(&[r.conn.remote_addr()]),
+        })
+    }),
     ("content_length", |r| r.header_in(b"content-length", 0).map(Text::Head)),
     ("content_type", |r| r.header_in(b"content-type", 0).map(Text::Head)),
     ("status", |r| Some(number(r, u64::from(r.status.get())))),
@@ -102,6 +117,11 @@ fn number(r: &Request, number: u64) -> Text {
     r.store(&[itoa::Buffer::new().format(number).as_bytes()])
 }
 
+/// A port; empty where there is none, which is on a unix socket.
+fn port(r: &Request, port: Option<u16>) -> Text {
+    port.filter(|port| *port != 0).map_or_else(Text::default, |port| number(r, u64::from(port)))
+}
+
 /// The text, unless it is empty.
 fn some(r: &Request, text: Text) -> Option<Text> {
     (!r.parts.borrow().text(text).is_empty()).then_some(text)
@@ -131,6 +151,8 @@ pub fn find(name: &str, modules: &[ModuleVariable]) -> Option<Variable> {
 /// What is said of a variable that nobody has.
 pub fn unknown(name: &str) -> String {
     let near = CORE.iter().map(|(known, _)| (strsim::damerau_levenshtein(known, name), *known)).min();
+    // In braces a name may have any character, and an error is one line.
+    let name = name.escape_debug();
     match near {
         Some((distance, known)) if distance <= 2 => {
             format!("unknown variable \"${name}\"; did you mean \"${known}\"?")

@@ -71,7 +71,7 @@ server = ["127.0.0.1:9001", { address = "127.0.0.1:9002", wait = 2 }]
         "20:20: http.gzip.enabled: found \"on\", expected true or false; write true$",
         "20:39: http.gzip.comp_level: found 11, expected an integer from 1 to 9$",
         "20:43: http.gzip.level: unknown key; valid here: buffers, comp_level, enabled, http_version, min_length, proxied, types, vary$",
-        "23:29: http.server.listen[1]: found \"localhost\", expected an address to listen on such as \"8080\", \"127.0.0.1:8080\", \"[::1]:80\" or \"unix:/path\" or a table with the keys address, backlog, default_server$",
+        "23:29: http.server.listen[1]: found \"localhost\", expected an address to listen on such as \"8080\", \"127.0.0.1:8080\", \"[::1]:80\" or \"unix:/path\" or a table with the keys address, default_server, backlog, reuseport, rcvbuf, sndbuf, deferred, fastopen, so_keepalive, ipv6only, proxy_protocol$",
         "24:8: root: found \"DIR/no-such-folder\", which is not a folder$",
         "25:12: http.server.sendfile: found \"on\", expected true or false; write true$",
         "26:1: http.server.brotli: no module of this name is declared; add [[module]] name = \"brotli\"$",

@@ -12,7 +12,7 @@ use std::{
 use lexopt::prelude::*;
 
 use crate::{
-    config::{ErrorLogTarget, LogLevel},
+    config::{ErrorLogTarget, Listen, LogLevel},
     log::{
         self, Sink,
         error::{self, Level},
@@ -207,7 +207,11 @@ fn greet(site: &Site) {
     let threads = if site.threads == 1 { "1 thread".to_string() } else { format!("{} threads", site.threads) };
     let mut text = format!("topnext {VERSION} is ready, pid {}, {threads}\n", std::process::id());
     for address in &site.addresses {
-        let _ = writeln!(text, "  http://{}/", address.address);
+        let _ = match &address.address {
+            Listen::Tcp(address) => writeln!(text, "  http://{address}/"),
+            // As proxy.pass would name it.
+            unix => writeln!(text, "  http://{unix}:/"),
+        };
     }
     let modules: Vec<String> =
         site.modules.iter().map(|module| format!("{} {}", module.name, module.description.version)).collect();

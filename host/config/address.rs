@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +51,14 @@ impl Listen {
         let (host, port) = split_port(text)?;
         let ip = if host == "*" { any } else { parse_ip(host)? };
         Some(Listen::Tcp(SocketAddr::new(ip, port)))
+    }
+
+    /// The port; 0 for a unix socket.
+    pub fn port(&self) -> u16 {
+        match self {
+            Listen::Tcp(address) => address.port(),
+            Listen::Unix(_) => 0,
+        }
     }
 }
 
@@ -105,9 +113,25 @@ fn is_host_name(host: &str) -> bool {
     host.len() <= 253 && host.split('.').all(good_label) && !last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// A socket path must be written, hold no NUL, and fit into `sockaddr_un` (108 bytes with the final NUL).
+/// A socket path must be written, and hold no NUL. Whether it fits into an address is known when it is absolute; see
+/// [`unix_socket_path`].
 fn unix_path(path: &str) -> Option<PathBuf> {
-    (!path.is_empty() && path.len() < 108 && !path.contains('\0')).then(|| PathBuf::from(path))
+    (!path.is_empty() && !path.contains('\0')).then(|| PathBuf::from(path))
+}
+
+/// The longest path of a unix socket: `sockaddr_un` holds 108 bytes with the final NUL.
+const MAX_UNIX_PATH: usize = 107;
+
+/// The absolute path of a unix socket; relative ones start from the prefix. An error if it does not fit into an address.
+pub fn unix_socket_path(prefix: &Path, path: &Path) -> Result<PathBuf, String> {
+    // Without "." and doubled slashes, so that one file has one name as far as can be told without looking.
+    let path: PathBuf = prefix.join(path).components().collect();
+    match path.as_os_str().len() {
+        0..=MAX_UNIX_PATH => Ok(path),
+        len => {
+            Err(format!("found a socket path of {len} bytes, {}; at most {MAX_UNIX_PATH} are possible", path.display()))
+        }
+    }
 }
 
 impl fmt::Display for Listen {

@@ -11,9 +11,10 @@ use super::check::{Checker, Level, missing};
 use super::core_directives::find;
 use super::diagnostic::{Diagnostics, join_key, quote};
 use super::directive::Contexts;
+use super::listen::ListenConf;
 use super::location_path::LocationPath;
 use super::merge;
-use super::model::{self, Config, Http, HttpCore, ListenConf, Location, Main, Scope, Server, Upstream};
+use super::model::{self, Config, Http, HttpCore, Location, Main, Scope, Server, Upstream};
 use super::schema::ModuleSchema;
 use super::source::Origin;
 use super::tree::{Node, Table};
@@ -154,9 +155,7 @@ impl<'a> Builder<'a> {
     fn listen(&mut self, level: &Level<'a>) -> Vec<ListenConf> {
         let Some(node) = level.core("listen") else {
             let port = if runs_as_root() { "80" } else { "8000" };
-            let address = Listen::parse(port).into_iter();
-            let conf = |address| ListenConf { address, backlog: 511, default_server: false, origin: level.origin };
-            return address.map(conf).collect();
+            return Listen::parse(port).map(|address| ListenConf::plain(address, level.origin)).into_iter().collect();
         };
         let ty = find("listen", Contexts::SERVER).map(|directive| &directive.ty);
         let filled = ty.map_or_else(|| node.clone(), |ty| merge::filled(ty, node));
@@ -170,7 +169,11 @@ impl<'a> Builder<'a> {
         }
         let mut listen: Vec<ListenConf> = Vec::new();
         let mut first = HashMap::new();
-        for conf in nodes.iter().filter_map(ListenConf::of) {
+        for (index, node) in nodes.iter().enumerate() {
+            let mut fault = |origin, key: &str, message| {
+                self.checker.errors.push(origin, format!("http.server.listen[{index}].{key}"), message);
+            };
+            let Some(conf) = ListenConf::of(node, &mut fault) else { continue };
             if let Some(other) = first.insert(conf.address.clone(), conf.origin) {
                 let place = self.place(other);
                 let message = format!("{} stands twice in this server; first at {place}", conf.address);

@@ -155,12 +155,8 @@ fn table() -> Vec<Directive> {
         directive("default_type", ALL_HTTP, Type::String, "\"text/plain\"",
             "MIME type of responses for which no other is known."),
         // server
-        directive("listen", SERVER, list(Type::OneOf(vec![Type::Listen, Type::Table(vec![
-                required("address", Type::Listen, "The address."),
-                defaulted("backlog", integer(1, i32::MAX.into()), "511", "Length of the queue of connections not yet accepted."),
-                defaulted("default_server", Type::Bool, "false",
-                    "Whether this server answers requests for names that no server of this address has."),
-            ])])), "", "Addresses to listen on. Default: [\"80\"] if started by root, else [\"8000\"]."),
+        directive("listen", SERVER, list(Type::OneOf(vec![Type::Listen, Type::Table(listen_fields())])), "",
+            "Addresses to listen on; see [Listening](#listening). Default: [\"80\"] if started by root, else [\"8000\"]."),
         directive("server_name", SERVER, list(Type::String), "[\"\"]",
             "Names for which this server answers; \"\" is a request without a Host field."),
         directive("location", SERVER.or(LOCATION), Type::Block(Block::Tables), "",
@@ -180,6 +176,32 @@ fn table() -> Vec<Directive> {
             "Time for which an idle connection to a server of the group stays open."),
         directive("keepalive_requests", UPSTREAM, integer(1, MAX_COUNT), "1000",
             "Number of requests after which a connection to a server of the group is closed."),
+    ]
+}
+
+#[rustfmt::skip]
+fn listen_fields() -> Vec<Field> {
+    let keepalive = Type::Table(vec![
+        optional("idle", Type::Duration, "Silence before the first probe (TCP_KEEPIDLE); default: the system's."),
+        optional("interval", Type::Duration, "Time between two probes (TCP_KEEPINTVL); default: the system's."),
+        optional("count", integer(1, 127), "Probes without an answer after which the connection is given up (TCP_KEEPCNT); default: the system's."),
+    ]);
+    vec![
+        required("address", Type::Listen, "The address."),
+        defaulted("default_server", Type::Bool, "false",
+            "Whether this server answers requests for names that no server of this address has."),
+        defaulted("backlog", integer(1, i32::MAX.into()), "511", "Length of the queue of connections not yet accepted."),
+        defaulted("reuseport", Type::Bool, "false", "Whether other processes may listen on the address as well."),
+        optional("rcvbuf", Type::Size, "Receive buffer of its connections (SO_RCVBUF); default: the system's."),
+        optional("sndbuf", Type::Size, "Send buffer of its connections (SO_SNDBUF); default: the system's."),
+        defaulted("deferred", Type::Bool, "false",
+            "Whether a connection is accepted only when its first bytes have come (TCP_DEFER_ACCEPT)."),
+        optional("fastopen", integer(1, i32::MAX.into()), "Length of the queue of TCP_FASTOPEN; default: not set."),
+        optional("so_keepalive", Type::OneOf(vec![Type::Bool, keepalive]),
+            "Whether the system probes idle connections (SO_KEEPALIVE), and how; default: not set."),
+        defaulted("ipv6only", Type::Bool, "true", "Whether an address of IPv6 takes no connections of IPv4."),
+        defaulted("proxy_protocol", Type::Bool, "false",
+            "Whether each connection begins with a header of the PROXY protocol, version 1 or 2."),
     ]
 }
 

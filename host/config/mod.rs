@@ -41,6 +41,8 @@ pub mod merge;
 
 pub mod client;
 
+pub mod listen;
+
 pub mod model;
 
 mod build;
@@ -61,11 +63,12 @@ pub use client::{Browsers, InFileOnly, Lingering, TempPath};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use directive::{Contexts, Directive, Field, Presence, Type};
 pub use head::{Head, ModuleDecl};
+pub use listen::{ListenConf, ListenOption, ListenOptions, SoKeepalive};
 pub use location_path::{LocationKind, LocationPath};
 pub use merge::ModuleTable;
 pub use model::{
-    AccessLog, Buffers, Config, ErrorLog, ErrorLogTarget, Http, HttpCore, ListenConf, Location, LogLevel, Main,
-    PeerConf, Scope, Server, ThreadPool, Upstream,
+    AccessLog, Buffers, Config, ErrorLog, ErrorLogTarget, Http, HttpCore, Location, LogLevel, Main, PeerConf, Scope,
+    Server, ThreadPool, Upstream,
 };
 pub use schema::ModuleSchema;
 pub use source::{Files, Origin};

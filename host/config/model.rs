@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::address::{Listen, PeerAddress};
+use super::address::PeerAddress;
 use super::client::{Browsers, InFileOnly, Lingering, TempPath};
 use super::core_directives::directives;
 use super::directive::Contexts;
+use super::listen::ListenConf;
 use super::location_path::LocationPath;
 use super::merge::ModuleTable;
 use super::source::Origin;
@@ -110,19 +111,6 @@ pub struct Server {
     pub scope: Scope,
     /// In the order written.
     pub locations: Vec<Location>,
-}
-
-/// One address of a server.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ListenConf {
-    /// The address.
-    pub address: Listen,
-    /// Length of the queue of connections not yet accepted.
-    pub backlog: u32,
-    /// Whether the server answers for names that no server of this address has.
-    pub default_server: bool,
-    /// Where it was written; the server's header for the default address.
-    pub origin: Origin,
 }
 
 /// `[[http.server.location]]`
@@ -394,16 +382,6 @@ impl AccessLog {
     }
 }
 
-impl ListenConf {
-    /// One element of `listen`: an address, or a table. `None` cannot happen with a checked value.
-    pub(super) fn of(node: &Node) -> Option<ListenConf> {
-        let address = Listen::parse(get(node, "address").unwrap_or(node).as_str()?)?;
-        let backlog = get(node, "backlog").map_or(511, count);
-        let default_server = get(node, "default_server").is_some_and(flag);
-        Some(ListenConf { address, backlog, default_server, origin: node.origin })
-    }
-}
-
 impl Upstream {
     /// Sets a directive. False if no field has this name.
     pub(super) fn set(&mut self, name: &str, node: &Node) -> bool {
@@ -464,7 +442,7 @@ impl PeerConf {
     }
 }
 
-fn get<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
+pub(super) fn get<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
     node.as_table().and_then(|table| table.get(key))
 }
 
@@ -472,11 +450,11 @@ fn text(node: &Node) -> String {
     node.as_str().unwrap_or_default().to_owned()
 }
 
-fn flag(node: &Node) -> bool {
+pub(super) fn flag(node: &Node) -> bool {
     node.as_bool().unwrap_or_default()
 }
 
-fn count(node: &Node) -> u32 {
+pub(super) fn count(node: &Node) -> u32 {
     match node.value {
         Value::Integer(number) => u32::try_from(number).unwrap_or(u32::MAX),
         _ => 0,
@@ -487,11 +465,11 @@ fn count_in(node: &Node, key: &str) -> u32 {
     get(node, key).map_or(0, count)
 }
 
-fn duration(node: &Node) -> Duration {
+pub(super) fn duration(node: &Node) -> Duration {
     units::duration(&node.value).unwrap_or_default()
 }
 
-fn size(node: &Node) -> u64 {
+pub(super) fn size(node: &Node) -> u64 {
     units::size(&node.value).unwrap_or_default()
 }
 

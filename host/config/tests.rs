@@ -143,8 +143,13 @@ hash.key = "$uri"
     assert_eq!(config.main.thread_pool, ThreadPool { threads: 2, max_queue: 65536 });
     let server = &config.http.servers[0];
     assert_eq!(server.server_name, ["www.example.com", ""]);
-    let listen = |index: usize| (server.listen[index].address.to_string(), server.listen[index].backlog);
-    assert_eq!((listen(0), listen(1)), (("127.0.0.1:8080".into(), 511), ("[::1]:80".into(), 9)));
+    let listen = |index: usize| {
+        let conf = &server.listen[index];
+        let options = conf.options.iter().map(|(option, _)| format!("{} {option}", option.name()));
+        (conf.address.to_string(), options.collect::<Vec<_>>())
+    };
+    assert_eq!(listen(0), ("127.0.0.1:8080".into(), vec![]));
+    assert_eq!(listen(1), ("[::1]:80".into(), vec!["backlog 9".into()]));
     assert!(server.listen[1].default_server && !server.listen[0].default_server);
     let [health, api] = &server.locations[..] else { panic!("{:?}", server.locations) };
     assert_eq!((health.path.kind, health.path.text.as_str()), (LocationKind::Exact, "/health"));
@@ -297,7 +302,7 @@ fn listen_and_names_are_checked() {
     assert_eq!(
         server_errors("listen = [\"81\", \"*:81\", \"x\"]\nserver_name = [\"*.a\", \"~a\", \".a\", \"a b\"]\n"),
         "t.toml:2:25: http.server.listen[2]: found \"x\", expected an address to listen on such as \"8080\", \
-         \"127.0.0.1:8080\", \"[::1]:80\" or \"unix:/path\" or a table with the keys address, backlog, default_server\n\
+         \"127.0.0.1:8080\", \"[::1]:80\" or \"unix:/path\" or a table with the keys address, default_server, backlog, reuseport, rcvbuf, sndbuf, deferred, fastopen, so_keepalive, ipv6only, proxy_protocol\n\
          t.toml:3:16: http.server.server_name[0]: found \"*.a\"; wildcard names are not supported yet\n\
          t.toml:3:23: http.server.server_name[1]: found \"~a\"; regex names are not supported yet\n\
          t.toml:3:29: http.server.server_name[2]: found \".a\"; wildcard names are not supported yet\n\

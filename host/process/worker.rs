@@ -5,8 +5,6 @@
 //! descriptors, on each call.
 
 use std::{
-    io,
-    net::TcpListener,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{Arc, mpsc},
@@ -17,13 +15,17 @@ use std::{
 use super::signals::Signals;
 use crate::{
     event::{Loop, Ready, Remote, Source},
-    listen::{self, Address, Listener},
+    listen::{
+        Address, Listener,
+        bind::{self, Bound},
+    },
     log::{
         self,
         error::{self, Level},
     },
     log_line,
     site::Site,
+    socket::Socket,
     stats,
 };
 
@@ -38,10 +40,10 @@ pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
     // a request has to count who uses it.
     let site: &'static Site = Box::leak(Box::new(site));
     stats::uptime();
-    let mut sockets = bind(site)?;
+    let mut bound = bind::all(&site.addresses, site.threads)?;
     let mut threads = Vec::new();
     for number in 1..site.threads {
-        match start_thread(number, site, take_one_each(&mut sockets)) {
+        match start_thread(number, site, take_one_each(&mut bound)) {
             Ok(thread) => threads.push(thread),
             Err(error) => {
                 stop(threads);
@@ -50,7 +52,7 @@ pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
         }
     }
     error::number_thread(0);
-    let sockets = take_one_each(&mut sockets);
+    let sockets = take_one_each(&mut bound);
     let started = start_loop(site, sockets).and_then(|lp| {
         Signals::start(&lp).map_err(|error| format!("cannot wait for signals: {error}"))?;
         Purge::start(&lp, site);
@@ -65,6 +67,8 @@ pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
     };
     ready(site);
     turn(&lp, 0);
+    // The files of sockets go first, so that clients see at once that nobody is there.
+    drop(bound);
     stop(threads);
     // Jobs are code of modules: with one still running their state stays, and goes with the process.
     if site.pool.stop(JOBS_TIMEOUT) {
@@ -75,30 +79,13 @@ pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
     Ok(())
 }
 
-type Bound = Vec<(&'static Address, Vec<TcpListener>)>;
-
-/// One socket for each address and thread. All addresses that cannot be bound are named at once.
-fn bind(site: &'static Site) -> Result<Bound, String> {
-    let (mut bound, mut errors) = (Bound::new(), Vec::new());
-    for address in &site.addresses {
-        let bind = |_| listen::bind(address.address, address.backlog, site.threads > 1);
-        let sockets: io::Result<Vec<TcpListener>> =
-            listen::is_free(address.address).and_then(|()| (0..site.threads).map(bind).collect());
-        match sockets {
-            Ok(sockets) => bound.push((&**address, sockets)),
-            Err(error) => errors.push(format!("cannot listen on {}: {error}", address.address)),
-        }
-    }
-    if errors.is_empty() { Ok(bound) } else { Err(errors.join("\n")) }
-}
-
 /// The sockets of one loop.
-fn take_one_each(bound: &mut Bound) -> Vec<(&'static Address, TcpListener)> {
-    bound.iter_mut().filter_map(|(address, list)| Some((*address, list.pop()?))).collect()
+fn take_one_each(bound: &mut Bound) -> Vec<(&'static Address, Socket)> {
+    bound.sockets.iter_mut().filter_map(|(address, list)| Some((*address, list.pop()?))).collect()
 }
 
 /// A loop of this thread, which accepts connections from its next turn on.
-fn start_loop(site: &'static Site, sockets: Vec<(&'static Address, TcpListener)>) -> Result<Rc<Loop>, String> {
+fn start_loop(site: &'static Site, sockets: Vec<(&'static Address, Socket)>) -> Result<Rc<Loop>, String> {
     let lp = Loop::new().map_err(|error| error.to_string())?;
     for (address, socket) in sockets {
         let listening = Listener::start(&lp, site, address, socket);
@@ -124,7 +111,7 @@ struct Thread {
 fn start_thread(
     number: usize,
     site: &'static Site,
-    sockets: Vec<(&'static Address, TcpListener)>,
+    sockets: Vec<(&'static Address, Socket)>,
 ) -> Result<Thread, String> {
     let (sender, receiver) = mpsc::channel();
     let run = move || {

@@ -230,6 +230,8 @@ pub struct Request {
     pub status: Cell<u16>,
     /// The length of the response's body, if it is known.
     pub content_length: Cell<Option<u64>>,
+    /// A part of the body may be sent in its place.
+    pub allow_ranges: Cell<bool>,
     /// The header filters have been called.
     pub header_started: Cell<bool>,
     /// The header is behind the last filter.
@@ -320,6 +322,7 @@ impl Request {
             logged: Cell::default(),
             status: Cell::default(),
             content_length: Cell::default(),
+            allow_ranges: Cell::default(),
             header_started: Cell::default(),
             header_sent: Cell::default(),
             header_only: Cell::default(),
@@ -366,8 +369,8 @@ impl Request {
 
     /// Whether the body is in a file, and a handler wants it in memory.
     pub fn is_body_to_be_loaded(&self) -> bool {
-        let body = |extra: &Box<Extra>| extra.body.borrow().memory_max.is_some() && extra.body.borrow().in_file();
-        self.extra.get().is_some_and(body)
+        let body = self.extra.get().map(|extra| extra.body.borrow());
+        body.is_some_and(|body| body.memory_max.is_some() && body.in_file())
     }
 
     /// Whether the client has closed in the middle of its body.

@@ -2,9 +2,7 @@
 //! reported, as far as the steps before allow to find it.
 
 use std::{
-    collections::HashMap,
     fmt,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,15 +12,14 @@ use topnext_module_api::{
     handler::{HandlerHooksRef, HandlerLink},
 };
 
-use super::{Place, Server, Site, facts};
+use super::{Place, Server, Site, addresses, facts};
 use crate::{
     config::{
-        AccessLog, Config, Contexts, Diagnostics, Document, Files, HttpCore, Listen, Location, LocationKind,
-        ModuleDecl, ModuleSchema, ModuleTable, Origin, PeerAddress, Scope,
+        AccessLog, Config, Contexts, Diagnostics, Document, Files, HttpCore, Location, LocationKind, ModuleDecl,
+        ModuleSchema, ModuleTable, Origin, PeerAddress, Scope,
         diagnostic::{did_you_mean, join_key},
     },
     event::thread_pool::ThreadPool,
-    listen::Address,
     location::Locations,
     log::Sink,
     open_file,
@@ -33,7 +30,6 @@ use crate::{
         running,
         services::main::{self, Configuring},
     },
-    server_name::Names,
     template::Templates,
     upstream::{
         Upstream,
@@ -208,7 +204,7 @@ impl<'a> Builder<'a> {
         for (name, peers) in std::mem::take(&mut registry.implied) {
             upstreams.push(Arc::new(self.implied(name, peers)));
         }
-        let addresses = self.addresses(config, &servers);
+        let addresses = addresses::of(&servers, &config.http.servers, self.prefix, self.errors);
         let pool = &config.main.thread_pool;
         let threads = match config.main.worker_threads {
             Some(threads) => threads as usize,
@@ -497,36 +493,7 @@ impl<'a> Builder<'a> {
             }
         }
     }
-
-    // ---- addresses
-
-    fn addresses(&mut self, config: &Config, servers: &[Arc<Server>]) -> Vec<Arc<Address>> {
-        let mut order: Vec<SocketAddr> = Vec::new();
-        let mut found: HashMap<SocketAddr, Listening> = HashMap::new();
-        for (server, conf) in servers.iter().zip(&config.http.servers) {
-            for listen in &conf.listen {
-                let Listen::Tcp(address) = &listen.address else {
-                    let text = "unix sockets are not supported yet; expected an address such as \"127.0.0.1:8080\"";
-                    self.errors.push(listen.origin, "http.server.listen", text);
-                    continue;
-                };
-                let entry = found.entry(*address).or_insert_with(|| {
-                    order.push(*address);
-                    (listen.backlog, Vec::new())
-                });
-                entry.1.push((server.clone(), listen.default_server));
-            }
-        }
-        let make = |address: SocketAddr| {
-            let (backlog, servers) = found.remove(&address)?;
-            Some(Arc::new(Address { address, backlog, names: Names::new(servers)? }))
-        };
-        order.into_iter().filter_map(make).collect()
-    }
 }
-
-/// What is known of an address: its backlog, and its servers, with whether each is the default.
-type Listening = (u32, Vec<(Arc<Server>, bool)>);
 
 /// For each phase: itself if it has handlers, else the next one that has, or content. Content and log stand for
 /// themselves, and the two phases before find-config are not skipped over.

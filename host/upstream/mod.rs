@@ -637,6 +637,7 @@ impl Exchange {
         }
         self.r.parts.borrow_mut().headers_out.truncate(self.fields_before);
         self.r.content_length.set(None);
+        self.r.allow_ranges.set(false);
         self.r.status.set(0);
     }
 

@@ -57,6 +57,8 @@ pub mod number {
     pub const UPSTREAM_KEEPALIVE: u32 = 8;
     /// 1 if the request has a precondition, 0 if it has none.
     pub const IS_CONDITIONAL: u32 = 9;
+    /// 1 if the response may be answered in ranges, 0 if not.
+    pub const ALLOW_RANGES: u32 = 10;
     /// The most bytes of the request's body that are to be kept in memory, not in a file (only set).
     pub const BODY_IN_MEMORY: u32 = 17;
 }
@@ -224,6 +226,19 @@ impl<'h> Request<'h> {
     /// Sets the length of the body; `None` if it is not known (a filter that changes the body says so).
     pub fn set_content_length(&mut self, length: Option<u64>) {
         self.set_number(number::CONTENT_LENGTH, length.and_then(|length| i64::try_from(length).ok()).unwrap_or(-1));
+    }
+
+    /// Whether a part of the response's body may be sent in its place (RFC 9110, section 14).
+    pub fn allow_ranges(&self) -> bool {
+        self.number(number::ALLOW_RANGES) == 1
+    }
+
+    /// Says whether a part of the body may be sent in its place (nginx: r->allow_ranges); at first it may not.
+    ///
+    /// A handler that sends the same bytes each time says so before it sends the header. A filter that changes bytes takes
+    /// it back, since ranges would be cut out of what it makes. Ignored once the header is out.
+    pub fn set_allow_ranges(&mut self, allow: bool) {
+        self.set_number(number::ALLOW_RANGES, i64::from(allow));
     }
 
     /// A response header field, by name in any case; the first if there are several.

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use super::PATIENCE;
 
@@ -50,6 +53,15 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Client { stream, buffer: Vec::new() }
+    }
+
+    /// Connects to a unix socket.
+    pub fn unix(path: &Path) -> Client {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        // What a client does with its socket are the same calls for both kinds.
+        Client { stream: OwnedFd::from(stream).into(), buffer: Vec::new() }
     }
 
     /// With a small receive buffer, so that the server soon has to wait.

@@ -19,6 +19,8 @@ pub mod client;
 
 pub mod files;
 
+pub mod nginx;
+
 pub mod peer;
 
 pub mod proxied;

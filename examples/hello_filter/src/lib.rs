@@ -26,17 +26,18 @@ export_module! {
     name: "hello_filter",
     module: HelloFilter,
     provides: [filter],
-    before: ["gzip"],           // what gzip has compressed cannot be added to
+    before: ["gzip", "range"],  // what is compressed, or a part, cannot be added to
 }
 
 impl Filter for HelloFilter {
     fn header_filter(&self, r: &mut Request<'_>, next: HeaderNext<'_>) -> Code {
         let text = self.text.eval(r);
         r.set_header_out("X-Hello", text);
-        // Whoever changes a body says how long it is now.
+        // Whoever changes a body says how long it is now, and that it must not be sent in ranges.
         if !self.line.is_empty() && r.status() == 200 && r.is_main() && r.header_out("Content-Encoding").is_none() {
             r.set_context(AddLine);
             r.set_content_length(r.content_length().map(|length| length + self.line.len() as u64));
+            r.set_allow_ranges(false);
         }
         next.call(r)
     }

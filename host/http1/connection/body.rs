@@ -28,6 +28,9 @@ use crate::{
 /// The least client_body_buffer_size: less would only mean more system calls.
 const MIN_BUFFER: u64 = 1024;
 
+/// What is read at least, though memory is full: perhaps only the end of a chunked body is still to come.
+const MIN_READ: u64 = 512;
+
 /// The body that is being read.
 pub(super) enum BodyReader {
     Nothing,
@@ -95,7 +98,7 @@ impl Http1 {
             if complete {
                 return self.body_received(r, buffer);
             }
-            if r.extra().body.borrow().in_memory() >= buffer {
+            if r.extra().body.borrow().in_memory() > buffer {
                 // The disk is slower than the client, who has to wait for it.
                 if r.extra().body.borrow().is_at_work() {
                     return Code::AGAIN;
@@ -105,7 +108,7 @@ impl Http1 {
                     code => return code,
                 }
             }
-            let room = buffer - r.extra().body.borrow().in_memory();
+            let room = buffer.saturating_sub(r.extra().body.borrow().in_memory()).max(MIN_READ);
             match self.read(usize::try_from(room).unwrap_or(usize::MAX).min(BODY_READ_SIZE)) {
                 Ok(0) if self.eof.get() => {
                     let text = "client prematurely closed connection while sending its body";

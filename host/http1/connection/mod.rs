@@ -40,17 +40,19 @@ mod browsers;
 use std::{
     cell::{Cell, RefCell},
     io,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     time::Duration,
 };
 
 use bytes::BytesMut;
-use mio::{Token, net::TcpStream};
+use mio::Token;
 use rustix::{io::Errno, net::RecvFlags};
 
 use self::{body::BodyReader, facts::Asked};
 use super::{HeadParser, Limits};
 use crate::{
+    config::Listen,
     event::{Loop, Ready, RemoteId, Source, TimerId, remote},
     finalize,
     listen::Address,
@@ -58,6 +60,7 @@ use crate::{
     log_line, phases,
     request::Request,
     site::{Place, Site},
+    socket::{Ends, Socket},
     stats,
     write::WriteQueue,
 };
@@ -93,13 +96,12 @@ pub struct Http1 {
     pub lp: Rc<Loop>,
     site: &'static Site,
     address: &'static Address,
-    socket: RefCell<TcpStream>,
+    socket: RefCell<Socket>,
     token: Cell<Option<Token>>,
     /// Its number in logs.
     pub number: u64,
     remote: String,
-    remote_ip: Option<std::net::IpAddr>,
-    remote_port: u16,
+    ends: Ends,
 
     state: Cell<State>,
     readable: Cell<bool>,
@@ -148,8 +150,8 @@ pub fn accept(
     lp: &Rc<Loop>,
     site: &'static Site,
     address: &'static Address,
-    socket: TcpStream,
-    peer: std::net::SocketAddr,
+    socket: Socket,
+    peer: Option<SocketAddr>,
 ) -> Rc<Http1> {
     let place = &address.names.default_server().place;
     let core = &place.core;
@@ -163,6 +165,7 @@ pub fn accept(
         total: line.saturating_mul(number.max(1)),
         underscores: core.underscores_in_headers,
     };
+    let ends = Ends::new(peer);
     let connection = Rc::new(Http1 {
         lp: lp.clone(),
         site,
@@ -170,9 +173,8 @@ pub fn accept(
         socket: RefCell::new(socket),
         token: Cell::new(None),
         number: stats::next_connection(),
-        remote: peer.ip().to_string(),
-        remote_ip: Some(peer.ip()),
-        remote_port: peer.port(),
+        remote: ends.remote_text(),
+        ends,
         state: Cell::new(State::Idle),
         readable: Cell::new(false),
         read_closed: Cell::new(false),
@@ -222,30 +224,35 @@ impl Http1 {
 
     /// Sets TCP_NODELAY, if it is not as it should be.
     fn set_nodelay(&self, on: bool) {
-        if self.nodelay.replace(on) != on {
-            // Only a delay is lost if it cannot be set.
-            let _ = self.socket.borrow().set_nodelay(on);
+        if self.nodelay.get() != on && self.ends.remote_ip().is_some() {
+            self.nodelay.set(on);
+            self.socket.borrow().set_nodelay(on);
         }
     }
 
-    /// The client's address as text.
+    /// The client's address as text; `unix:` on a unix socket.
     pub fn remote_addr(&self) -> &[u8] {
         self.remote.as_bytes()
     }
 
-    /// The client's address.
-    pub fn remote_ip(&self) -> Option<std::net::IpAddr> {
-        self.remote_ip
+    /// The client's address; `None` on a unix socket.
+    pub fn remote_ip(&self) -> Option<IpAddr> {
+        self.ends.remote_ip()
     }
 
-    /// The client's port.
-    pub fn remote_port(&self) -> u16 {
-        self.remote_port
+    /// The client's port; `None` on a unix socket.
+    pub fn remote_port(&self) -> Option<u16> {
+        self.ends.remote_port()
     }
 
-    /// The port that the client came to.
+    /// The address that the client came to.
+    pub fn local_addr(&self) -> Listen {
+        self.ends.local(self.address, &self.socket.borrow())
+    }
+
+    /// The port that the client came to; 0 on a unix socket.
     pub fn server_port(&self) -> u16 {
-        self.address.port()
+        self.address.address.port()
     }
 
     /// Whether the client has closed its side.

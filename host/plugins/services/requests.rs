@@ -151,6 +151,7 @@ unsafe extern "C" fn get_number(data: HostData, which: u32) -> i64 {
             number::BODY_LENGTH => length(r.body_length()),
             number::NOW_MS => length(Some(r.conn.lp.now_ms())),
             number::IS_CONDITIONAL => i64::from(r.parts.borrow().head.facts().is_conditional()),
+            number::ALLOW_RANGES => i64::from(r.allow_ranges.get()),
             _ => -1,
         })
     }
@@ -173,6 +174,10 @@ unsafe extern "C" fn set_number(data: HostData, which: u32, value: i64) -> bool 
             }
             number::BODY_IN_MEMORY => {
                 r.extra().body.borrow_mut().memory_max = u64::try_from(value).ok();
+                true
+            }
+            number::ALLOW_RANGES if !r.header_sent.get() => {
+                r.allow_ranges.set(value != 0);
                 true
             }
             number::UPSTREAM_KEEPALIVE => {

@@ -44,6 +44,7 @@ pub(crate) struct Head {
     pub(crate) status: u16,
     pub(crate) headers: Vec<FieldOf>,
     pub(crate) content_length: Option<u64>,
+    pub(crate) allow_ranges: bool,
 }
 
 impl End {
@@ -104,8 +105,9 @@ impl State {
             self.fault("the header was passed on twice");
         }
         let (status, content_length) = (self.status.get(), self.content_length.get());
+        let allow_ranges = self.allow_ranges.get();
         let headers = self.headers_out.borrow().clone();
-        *self.end.head.borrow_mut() = Some(Head { status, headers, content_length });
+        *self.end.head.borrow_mut() = Some(Head { status, headers, content_length, allow_ranges });
         self.end.header_waits.set(self.one_in(3));
         if self.end.header_waits.get() { Code::AGAIN } else { Code::OK }
     }

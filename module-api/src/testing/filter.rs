@@ -29,6 +29,7 @@ pub fn filter<F: Filter>(filter: &F) -> FilterTest<'_> {
         headers: Vec::new(),
         body: Bytes::new(),
         length_known: true,
+        allow_ranges: false,
         decode: Box::new(<[u8]>::to_vec),
         lifetime: PhantomData,
     };
@@ -46,6 +47,7 @@ pub struct FilterTest<'a> {
     headers: Vec<(String, Vec<u8>)>,
     body: Bytes,
     length_known: bool,
+    allow_ranges: bool,
     decode: Decode<'a>,
     lifetime: PhantomData<&'a ()>,
 }
@@ -74,6 +76,12 @@ impl<'a> FilterTest<'a> {
     /// The length of the response is not known in advance.
     pub fn length_unknown(mut self) -> Self {
         self.length_known = false;
+        self
+    }
+
+    /// The handler said that the response may be sent in ranges.
+    pub fn allow_ranges(mut self) -> Self {
+        self.allow_ranges = true;
         self
     }
 
@@ -140,6 +148,7 @@ impl<'a> FilterTest<'a> {
         state.status.set(self.status);
         *state.headers_out.borrow_mut() = self.headers.clone();
         state.content_length.set(Some(self.body.len() as u64).filter(|_| self.length_known));
+        state.allow_ranges.set(self.allow_ranges);
         let mut code = state.call(|_| state.send_header());
         if code != Code::OK && code != Code::AGAIN {
             return code;

@@ -151,6 +151,8 @@ pub struct Output {
     pub body: Vec<u8>,
     /// The length in the header; `None` if it is not known.
     pub content_length: Option<u64>,
+    /// Whether a part of the body might have been sent in its place, when the header came to the end of the chain.
+    pub allow_ranges: bool,
     /// Whether the header came to the end of the chain.
     pub header_sent: bool,
     /// What the hook answered in the end (for a filter: its last answer).
@@ -214,6 +216,7 @@ impl Output {
         let head = state.end.head.borrow().clone();
         let answered = code.as_status().unwrap_or(if code == Code::ERROR { 500 } else { 0 });
         let header_sent = head.is_some();
+        let allow_ranges = head.as_ref().is_some_and(|head| head.allow_ranges);
         let panics = state.kit.panics();
         let (status, headers, content_length) = match head {
             Some(head) => (head.status, head.headers, head.content_length),
@@ -224,6 +227,7 @@ impl Output {
             status,
             headers,
             content_length,
+            allow_ranges,
             header_sent,
             panics,
             body: state.end.body.borrow().clone(),

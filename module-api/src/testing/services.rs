@@ -114,6 +114,7 @@ unsafe extern "C" fn request_number(r: HostData, which: u32) -> i64 {
         number::BODY_LENGTH => state.spec.body_length(),
         number::NOW_MS => of(state.now.get()),
         number::IS_CONDITIONAL => i64::from(state.spec.is_conditional()),
+        number::ALLOW_RANGES => i64::from(state.allow_ranges.get()),
         _ => -1,
     }
 }
@@ -126,6 +127,7 @@ unsafe extern "C" fn set_number(r: HostData, which: u32, value: i64) -> bool {
         (number::BODY_IN_MEMORY, max) => state.body_max.set(u64::try_from(max).ok()),
         _ if state.header_sent.get() => return false,
         (number::STATUS, 100..=599) => state.status.set(value as u16),
+        (number::ALLOW_RANGES, allow) => state.allow_ranges.set(allow != 0),
         (number::CONTENT_LENGTH, length) => state.content_length.set(u64::try_from(length).ok()),
         _ => return false,
     }

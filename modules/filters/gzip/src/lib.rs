@@ -128,6 +128,7 @@ impl Filter for Gzip {
 
         r.set_header_out("Content-Encoding", "gzip");
         r.set_content_length(None);
+        r.set_allow_ranges(false);
         r.remove_header_out("Accept-Ranges");
         weaken_etag(r);
         if r.method() != b"HEAD" {

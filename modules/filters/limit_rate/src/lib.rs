@@ -46,7 +46,7 @@ export_module! {
     name: "limit_rate",
     module: LimitRate,
     provides: [filter],
-    after: ["gzip"],
+    after: ["gzip", "range"],
 }
 
 impl Filter for LimitRate {

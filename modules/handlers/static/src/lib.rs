@@ -81,6 +81,7 @@ fn send(r: &mut Request<'_>, file: File, header_only: bool) -> Code {
     let size = file.size();
     r.set_status(200);
     r.set_content_length(Some(size));
+    r.set_allow_ranges(true);
     r.set_content_type();
     if let Some(date) = http_date(file.modified()) {
         r.set_header_out("Last-Modified", date);

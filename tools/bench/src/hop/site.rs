@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -11,6 +12,7 @@ use topnext::http1::{Framing, HeadParser, Limits};
 use topnext::plugins::{LoadedModule, link};
 use topnext::request::{Lent, Request};
 use topnext::site::{self, Place, Site};
+use topnext::socket::Socket;
 
 use super::build;
 
@@ -114,6 +116,6 @@ fn connect(site: &'static Site) -> std::io::Result<(Rc<Http1>, TcpStream)> {
     let (socket, peer) = listener.accept()?;
     socket.set_nonblocking(true)?;
     let lp = Loop::new()?;
-    let socket = mio::net::TcpStream::from_std(socket);
-    Ok((connection::accept(&lp, site, &site.addresses[0], socket, peer), client))
+    let socket = Socket::from(OwnedFd::from(socket));
+    Ok((connection::accept(&lp, site, &site.addresses[0], socket, Some(peer)), client))
 }

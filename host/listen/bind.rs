@@ -1,0 +1,272 @@
+//! Opening the listening sockets of a configuration, all or none: each address that cannot be had is named, with the
+//! reason.
+//!
+//! On an address of IP somebody else may listen already. With SO_REUSEPORT, which sockets of several threads need, the
+//! kernel would let us in, and share the connections between two servers that know nothing of each other. So it is tried
+//! without first, unless `reuseport` says that this is meant.
+//!
+//! A socket file outlives its server. One that nobody listens on any more is replaced; ours are removed in the end.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
+
+use super::{Address, sockopt};
+use crate::{
+    config::{Listen, ListenOptions, SoKeepalive},
+    log::error::Level,
+    log_line,
+    socket::Socket,
+};
+
+/// Everybody may connect to a socket file, as in nginx; who should not is kept out by the folder.
+const SOCKET_MODE: u32 = 0o666;
+/// What nginx asks of the kernel where connections are accepted with their first bytes.
+const DEFER_ACCEPT: i32 = 1;
+
+/// The sockets of all addresses.
+pub struct Bound {
+    /// For each address as many sockets as there are loops.
+    pub sockets: Vec<(&'static Address, Vec<Socket>)>,
+    /// The files among them, which are removed when this is dropped.
+    pub files: Vec<SocketFile>,
+}
+
+/// Opens the sockets of so many loops. An error has a line for each address.
+pub fn all(addresses: &'static [Arc<Address>], loops: usize) -> Result<Bound, String> {
+    let mut errors = Vec::new();
+    // Before anything is bound: one address may be a part of another of ours, such as 127.0.0.1:80 of *:80.
+    let mut free = Vec::new();
+    for address in addresses {
+        let checked = match &address.address {
+            Listen::Tcp(ip) if !address.options.reuseport => tcp(*ip, &address.options, false).map(drop),
+            Listen::Tcp(_) => Ok(()),
+            Listen::Unix(path) => make_way(path),
+        };
+        match checked {
+            Ok(()) => free.push(&**address),
+            Err(reason) => errors.push(format!("cannot listen on {}: {reason}", address.address)),
+        }
+    }
+    let mut bound = Bound { sockets: Vec::new(), files: Vec::new() };
+    for address in free {
+        let sockets = match &address.address {
+            Listen::Tcp(ip) => {
+                let reuse_port = loops > 1 || address.options.reuseport || overlaps(*ip, addresses);
+                (0..loops).map(|_| tcp(*ip, &address.options, reuse_port)).collect()
+            }
+            Listen::Unix(path) => unix(path, &address.options).and_then(|(socket, file)| {
+                bound.files.push(file);
+                let others: io::Result<Vec<Socket>> = (1..loops).map(|_| socket.try_clone()).collect();
+                let mut sockets = others.map_err(|error| error.to_string())?;
+                sockets.push(socket);
+                Ok(sockets)
+            }),
+        };
+        match sockets {
+            Ok(sockets) => bound.sockets.push((address, sockets)),
+            Err(reason) => errors.push(format!("cannot listen on {}: {reason}", address.address)),
+        }
+    }
+    if errors.is_empty() { Ok(bound) } else { Err(errors.join("\n")) }
+}
+
+/// Whether another of the addresses has the same port, and one of the two is all addresses of the machine. The kernel
+/// lets both listen only with SO_REUSEPORT, and gives a connection to the more specific one, as nginx does.
+fn overlaps(address: SocketAddr, addresses: &[Arc<Address>]) -> bool {
+    addresses.iter().any(|other| match &other.address {
+        Listen::Tcp(other) => {
+            let one_is_all = address.ip().is_unspecified() || other.ip().is_unspecified();
+            *other != address && other.port() == address.port() && one_is_all
+        }
+        Listen::Unix(_) => false,
+    })
+}
+
+/// A listening socket of TCP.
+fn tcp(address: SocketAddr, options: &ListenOptions, reuse_port: bool) -> Result<Socket, String> {
+    let plain = |error: io::Error| error.to_string();
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP));
+    let socket = socket.map_err(plain)?;
+    socket.set_reuse_address(true).map_err(plain)?;
+    if reuse_port {
+        socket.set_reuse_port(true).map_err(plain)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(options.ipv6only).map_err(of("ipv6only"))?;
+    }
+    set_buffers(&socket, options)?;
+    if let Some(keepalive) = options.so_keepalive {
+        set_keepalive(&socket, keepalive).map_err(of("so_keepalive"))?;
+    }
+    socket.bind(&address.into()).map_err(plain)?;
+    if let Some(queue) = options.fastopen {
+        sockopt::set_fastopen(&socket, queue).map_err(of("fastopen"))?;
+    }
+    if options.deferred {
+        sockopt::set_defer_accept(&socket, DEFER_ACCEPT).map_err(of("deferred"))?;
+    }
+    listen(&socket, options).map_err(plain)?;
+    Ok(Socket::from(OwnedFd::from(socket)))
+}
+
+/// The reason that an option could not be set. Nobody would miss an option that is ignored before it is too late.
+fn of(option: &'static str) -> impl Fn(io::Error) -> String {
+    move |error| format!("{option} cannot be set: {error}")
+}
+
+fn set_buffers(socket: &socket2::Socket, options: &ListenOptions) -> Result<(), String> {
+    // Before the socket listens: TCP agrees on the scale of its window with the first packet.
+    if let Some(size) = options.rcvbuf {
+        socket.set_recv_buffer_size(size as usize).map_err(of("rcvbuf"))?;
+    }
+    if let Some(size) = options.sndbuf {
+        socket.set_send_buffer_size(size as usize).map_err(of("sndbuf"))?;
+    }
+    Ok(())
+}
+
+/// Connections inherit it.
+fn set_keepalive(socket: &socket2::Socket, keepalive: SoKeepalive) -> io::Result<()> {
+    socket.set_keepalive(keepalive.enabled)?;
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    let mut parameters = TcpKeepalive::new();
+    if let Some(idle) = keepalive.idle {
+        parameters = parameters.with_time(seconds(idle));
+    }
+    if let Some(interval) = keepalive.interval {
+        parameters = parameters.with_interval(seconds(interval));
+    }
+    if let Some(count) = keepalive.count {
+        parameters = parameters.with_retries(count);
+    }
+    if keepalive.enabled { socket.set_tcp_keepalive(&parameters) } else { Ok(()) }
+}
+
+fn listen(socket: &socket2::Socket, options: &ListenOptions) -> io::Result<()> {
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))
+}
+
+/// A socket file, with what listens on it.
+fn unix(path: &Path, options: &ListenOptions) -> Result<(Socket, SocketFile), String> {
+    let plain = |error: io::Error| error.to_string();
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(plain)?;
+    set_buffers(&socket, options)?;
+    socket.bind(&SockAddr::unix(path).map_err(plain)?).map_err(plain)?;
+    let file = SocketFile::new(path).map_err(plain)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(plain)?;
+    listen(&socket, options).map_err(plain)?;
+    Ok((Socket::from(OwnedFd::from(socket)), file))
+}
+
+/// Removes a socket file that nobody listens on any more. An error if somebody does, or if the file is something else.
+fn make_way(path: &Path) -> Result<(), String> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => return Err("there is a file that is not a socket".into()),
+        Ok(_) => (),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.to_string()),
+    }
+    let connect = || {
+        let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        socket.connect(&SockAddr::unix(path)?)
+    };
+    match connect() {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
+            .map_err(|error| format!("nobody listens on this socket, but it cannot be removed: {error}")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        // The queue of whoever listens is full; or the socket is one of datagrams.
+        Err(error)
+            if [Errno::AGAIN, Errno::PROTOTYPE].iter().any(|of| error.raw_os_error() == Some(of.raw_os_error())) =>
+        {
+            Err("another process listens on this socket".into())
+        }
+        Err(error) => Err(format!("whether somebody listens on this socket cannot be found out: {error}")),
+        Ok(()) => Err("another process listens on this socket".into()),
+    }
+}
+
+/// A socket file of ours, removed when this is dropped, unless another one has taken its place.
+pub struct SocketFile {
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<SocketFile> {
+        Ok(SocketFile { path: path.to_path_buf(), identity: identity(path)? })
+    }
+}
+
+/// Device, inode, and since file systems use inodes again, the time at which it was made.
+type Identity = (u64, u64, i64, i64);
+
+fn identity(path: &Path) -> io::Result<Identity> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|identity| identity == self.identity)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            log_line!(Level::Alert, "unlink() {} failed ({error})", self.path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    #[test]
+    fn the_options_are_on_the_socket() {
+        let keepalive = SoKeepalive { enabled: true, idle: Some(1800), interval: Some(11), count: Some(4) };
+        let options = ListenOptions {
+            rcvbuf: Some(30_000),
+            sndbuf: Some(20_000),
+            deferred: true,
+            fastopen: Some(7),
+            so_keepalive: Some(keepalive),
+            ..ListenOptions::default()
+        };
+        let socket = tcp(any(), &options, false).expect("a socket");
+        let of = socket2::SockRef::from(&socket);
+        // The kernel doubles the sizes, for its own needs (socket(7)).
+        assert_eq!(of.recv_buffer_size().unwrap(), 60_000);
+        assert_eq!(of.send_buffer_size().unwrap(), 40_000);
+        assert!(of.keepalive().unwrap() && of.is_listener().unwrap() && of.nonblocking().unwrap());
+        assert_eq!(of.tcp_keepalive_time().unwrap(), Duration::from_secs(1800));
+        assert_eq!(of.tcp_keepalive_interval().unwrap(), Duration::from_secs(11));
+        assert_eq!(of.tcp_keepalive_retries().unwrap(), 4);
+        assert_eq!(sockopt::get(&socket, libc::TCP_FASTOPEN).unwrap(), 7);
+        assert_eq!(sockopt::get(&socket, libc::TCP_DEFER_ACCEPT).unwrap(), 1);
+        assert!(!of.reuse_port().unwrap());
+    }
+
+    #[test]
+    fn without_options_they_are_the_systems() {
+        let socket = tcp(any(), &ListenOptions::default(), true).expect("a socket");
+        let of = socket2::SockRef::from(&socket);
+        assert!(!of.keepalive().unwrap() && of.reuse_port().unwrap());
+        assert_eq!(sockopt::get(&socket, libc::TCP_FASTOPEN).unwrap(), 0);
+        assert_eq!(sockopt::get(&socket, libc::TCP_DEFER_ACCEPT).unwrap(), 0);
+    }
+}

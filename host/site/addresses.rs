@@ -1,0 +1,100 @@
+//! What the servers listen on: one socket for each address, with the options that its servers write for it.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use super::Server;
+use crate::{
+    config::{self, Diagnostics, Listen, ListenConf, ListenOption, ListenOptions, Origin, address::unix_socket_path},
+    listen::Address,
+    server_name::Names,
+};
+
+/// What is known of one address.
+#[derive(Default)]
+struct Listening {
+    /// Its servers, with whether each is the default.
+    servers: Vec<(Arc<Server>, bool)>,
+    options: Vec<(ListenOption, Origin)>,
+    /// Where a default server says that it is one.
+    default: Option<Origin>,
+}
+
+/// The addresses of all servers, in the order of the configuration.
+pub fn of(
+    servers: &[Arc<Server>],
+    confs: &[config::Server],
+    prefix: &Path,
+    errors: &mut Diagnostics,
+) -> Vec<Arc<Address>> {
+    let mut order: Vec<Listen> = Vec::new();
+    let mut found: HashMap<Listen, Listening> = HashMap::new();
+    for (server, conf) in servers.iter().zip(confs) {
+        for conf in &conf.listen {
+            let Some(address) = absolute(conf, prefix, errors) else { continue };
+            let listening = found.entry(address.clone()).or_insert_with(|| {
+                order.push(address.clone());
+                Listening::default()
+            });
+            listening.add(server, conf, errors);
+        }
+    }
+    let make = |address: Listen| {
+        let listening = found.remove(&address)?;
+        let mut options = ListenOptions::default();
+        listening.options.iter().for_each(|(option, _)| option.set(&mut options));
+        Some(Arc::new(Address { address, options, names: Names::new(listening.servers)? }))
+    };
+    order.into_iter().filter_map(make).collect()
+}
+
+/// The address, with the path of a socket file from the prefix on.
+fn absolute(conf: &ListenConf, prefix: &Path, errors: &mut Diagnostics) -> Option<Listen> {
+    let Listen::Unix(path) = &conf.address else { return Some(conf.address.clone()) };
+    match unix_socket_path(prefix, path) {
+        Ok(path) => Some(Listen::Unix(path)),
+        Err(message) => {
+            errors.push(conf.origin, "http.server.listen", message);
+            None
+        }
+    }
+}
+
+impl Listening {
+    fn add(&mut self, server: &Arc<Server>, conf: &ListenConf, errors: &mut Diagnostics) {
+        if self.servers.iter().any(|(known, _)| Arc::ptr_eq(known, server)) {
+            // The same text twice has been found before; these are two spellings of one path.
+            let message = format!("{} stands twice in this server", conf.address);
+            errors.push(conf.origin, "http.server.listen", message);
+        }
+        self.servers.push((server.clone(), conf.default_server));
+        if conf.default_server {
+            match self.default {
+                // Reported already, with these words, unless the path was spelled in two ways.
+                Some(other) => {
+                    let place = errors.files().place(other).to_string();
+                    let message = format!("{} has a default server already, at {place}", conf.address);
+                    errors.push(conf.origin, "http.server.listen.default_server", message);
+                }
+                None => self.default = Some(conf.origin),
+            }
+        }
+        for (option, origin) in &conf.options {
+            if *option == ListenOption::ProxyProtocol(true) {
+                errors.push(*origin, "http.server.listen.proxy_protocol", "found true, which is not supported yet");
+            }
+            let same = |(known, _): &&(ListenOption, Origin)| known.name() == option.name();
+            match self.options.iter().find(same) {
+                None => self.options.push((*option, *origin)),
+                Some((known, _)) if known == option => (),
+                Some((known, other)) => {
+                    let place = errors.files().place(*other).to_string();
+                    let message = format!(
+                        "found {option} for {}, which has {known} already, at {place}; its socket is one, so write it once",
+                        conf.address
+                    );
+                    errors.push(*origin, format!("http.server.listen.{}", option.name()), message);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! A stream socket, of TCP or of a file (unix), and the addresses of a connection's two ends.
+//!
+//! Once it is bound or connected, a socket of either family is used with the same system calls. So it is kept as a bare
+//! descriptor, and nothing on the way of a request asks which family it is.
+
+use std::{
+    cell::OnceCell,
+    io,
+    net::{IpAddr, Shutdown, SocketAddr},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
+
+use mio::{Interest, Registry, Token, unix::SourceFd};
+use rustix::{
+    io::Errno,
+    net::{SocketAddrAny, SocketFlags},
+};
+
+use crate::{config::Listen, listen::Address};
+
+/// A socket, non-blocking: one that listens, or a connection.
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
+
+impl Socket {
+    /// Accepts a connection of this listening socket, with one system call. The address is that of the peer; `None` on
+    /// a unix socket.
+    pub fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (socket, peer) = rustix::net::acceptfrom_with(&self.0, flags)?;
+        Ok((Socket(socket), peer.and_then(ip_address)))
+    }
+
+    /// Sets TCP_NODELAY, or not. Only a delay is lost if it cannot be set, so nobody is told.
+    pub fn set_nodelay(&self, on: bool) {
+        let _ = rustix::net::sockopt::set_tcp_nodelay(&self.0, on);
+    }
+
+    /// Ends one direction or both, at once and for all who hold the descriptor.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        let how = match how {
+            Shutdown::Read => rustix::net::Shutdown::Read,
+            Shutdown::Write => rustix::net::Shutdown::Write,
+            Shutdown::Both => rustix::net::Shutdown::Both,
+        };
+        Ok(rustix::net::shutdown(&self.0, how)?)
+    }
+
+    /// The same socket under another descriptor: for another loop that accepts its connections.
+    pub fn try_clone(&self) -> io::Result<Socket> {
+        Ok(Socket(self.0.try_clone()?))
+    }
+
+    /// The address of this end; `None` on a unix socket.
+    pub fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
+        Ok(ip_address(rustix::net::getsockname(&self.0)?))
+    }
+}
+
+/// The address, if it is one of IP.
+fn ip_address(address: SocketAddrAny) -> Option<SocketAddr> {
+    let address: Result<SocketAddr, Errno> = address.try_into();
+    address.ok()
+}
+
+/// The descriptor of a socket that does not block.
+impl From<OwnedFd> for Socket {
+    fn from(socket: OwnedFd) -> Socket {
+        Socket(socket)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl mio::event::Source for Socket {
+    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        SourceFd(&self.0.as_raw_fd()).register(registry, token, interests)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        SourceFd(&self.0.as_raw_fd()).reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        SourceFd(&self.0.as_raw_fd()).deregister(registry)
+    }
+}
+
+/// The addresses of a client's connection.
+#[derive(Debug)]
+pub struct Ends {
+    /// The client's; `None` on a unix socket.
+    remote: Option<SocketAddr>,
+    /// The server's, where it listens on all addresses of the machine: asked for when it is first needed.
+    local: OnceCell<Box<SocketAddr>>,
+}
+
+impl Ends {
+    /// A connection of this client.
+    pub fn new(remote: Option<SocketAddr>) -> Ends {
+        Ends { remote, local: OnceCell::new() }
+    }
+
+    /// The client's address as text; `unix:` on a unix socket, as in nginx.
+    pub fn remote_text(&self) -> String {
+        self.remote.map_or_else(|| "unix:".to_string(), |address| address.ip().to_string())
+    }
+
+    /// The client's IP address; `None` on a unix socket.
+    pub fn remote_ip(&self) -> Option<IpAddr> {
+        self.remote.map(|address| address.ip())
+    }
+
+    /// The client's port; `None` on a unix socket.
+    pub fn remote_port(&self) -> Option<u16> {
+        self.remote.map(|address| address.port())
+    }
+
+    /// The address that the client came to: that of the listening socket, or if that is a wildcard the connection's own.
+    pub fn local(&self, listening: &Address, socket: &Socket) -> Listen {
+        match &listening.address {
+            Listen::Tcp(address) if address.ip().is_unspecified() => {
+                if let Some(local) = self.local.get() {
+                    return Listen::Tcp(**local);
+                }
+                let local = socket.local_addr().ok().flatten().unwrap_or(*address);
+                Listen::Tcp(**self.local.get_or_init(|| Box::new(local)))
+            }
+            address => address.clone(),
+        }
+    }
+}
