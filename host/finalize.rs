@@ -142,6 +142,9 @@ pub fn client_closed(r: &Rc<Request>) {
     if r.wait.get() == Wait::Ended {
         return;
     }
+    if r.failed.get() && !r.conn.is_broken() {
+        return fail(r);
+    }
     if !r.last_out.get() {
         // As nginx logs them: 400 if its body is not whole.
         r.status.set(if r.is_body_cut_short() { 400 } else { CLIENT_CLOSED });

@@ -79,7 +79,7 @@ impl TempFile {
 
     /// The file, complete, to be read.
     pub fn finish(self) -> io::Result<(OpenFile, Option<FileName>)> {
-        Ok((OpenFile::of(OwnedFd::from(self.file))?, self.name))
+        Ok((OpenFile::opened(OwnedFd::from(self.file))?, self.name))
     }
 }
 

@@ -40,7 +40,7 @@ use crate::{
     request::{Request, Wait},
     site::Place,
     stats,
-    write::{Flushed, WriteQueue},
+    write::{Flushed, Sending, WriteQueue},
 };
 use peers::{Keepalive, Peers};
 use registry::Target;
@@ -52,6 +52,8 @@ const MAX_READS: usize = 16;
 const MAX_UNSENT: u64 = 256 * 1024;
 /// In a posted code: the pool has read the part of a file with the number in the other bits.
 const READ_AHEAD: u64 = 1 << 63;
+/// Bytes of a request's body that are read from its file at once, without sendfile.
+const FILE_READ: u64 = 32 * 1024;
 
 /// An upstream of the configuration.
 pub struct Upstream {
@@ -314,6 +316,13 @@ impl Exchange {
         self.give_up(500);
     }
 
+    /// How the request is sent.
+    fn sending(&self) -> Sending {
+        let core = &self.place.core;
+        let now_ms = self.r.conn.lp.now_ms();
+        Sending { sendfile: core.sendfile, max_chunk: core.sendfile_max_chunk, buffer: FILE_READ, now_ms }
+    }
+
     /// Only before the header of the response is there: then nothing more is sent (nginx: preserve_output is off).
     /// False if the connection has failed.
     fn send(self: &Rc<Self>) -> bool {
@@ -321,12 +330,11 @@ impl Exchange {
         if self.reading_ahead.get() {
             return true;
         }
-        let core = &self.place.core;
         let (result, sent) = {
             let socket = self.socket.borrow();
             let Some(socket) = &*socket else { return false };
             let queue = &mut *self.queue.borrow_mut();
-            (queue.flush_some(&*socket.stream(), core.sendfile, core.sendfile_max_chunk), queue.take_sent())
+            (queue.flush(&*socket.stream(), &self.sending()), queue.take_sent())
         };
         self.r.guarded(|| drop(sent));
         match result {
@@ -370,7 +378,7 @@ impl Exchange {
         let code = READ_AHEAD | self.ahead.get();
         let remote = self.r.conn.lp.remote().clone();
         let job = Box::new(move || {
-            file.read_ahead(pos, len);
+            file.load(pos, len);
             remote.call(id, code);
         });
         if self.r.site.pool.run(job).is_err() {

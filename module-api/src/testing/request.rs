@@ -202,6 +202,8 @@ pub(crate) struct State {
     /// What the module has asked for in memory at the most.
     pub(crate) body_max: Cell<Option<u64>>,
     pub(crate) opened: RefCell<HashSet<Vec<u8>>>,
+    /// The system's error in opening a file last.
+    pub(crate) open_error: Cell<i32>,
     /// The hook that makes the body, for messages.
     pub(crate) producer: Cell<&'static str>,
     /// The handler is asked in the log phase, where nobody waits for anything.
@@ -245,6 +247,7 @@ impl State {
             body_waits: Cell::new(0),
             body_max: Cell::new(None),
             opened: RefCell::default(),
+            open_error: Cell::new(0),
             producer: Cell::new("body_filter"),
             log_phase: Cell::new(false),
             redirect: RefCell::default(),
