@@ -163,6 +163,11 @@ impl Body {
         }
     }
 
+    /// What of it is in memory, once it is complete.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.pieces.iter().map(|piece| &piece[..])
+    }
+
     /// The name of its file, to be removed where that may wait for the disk.
     pub fn take_name(&mut self) -> Option<FileName> {
         self.name.take()

@@ -39,6 +39,7 @@ impl Http1 {
 
     fn next_request(self: &Rc<Self>) {
         self.state.set(State::Idle);
+        self.pipelined.set(!self.input.borrow().is_empty());
         // An idle connection costs no buffer.
         self.release_input();
         if self.eof.get() && self.input.borrow().is_empty() {

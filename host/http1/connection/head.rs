@@ -139,6 +139,7 @@ impl Http1 {
         };
         let server: &'static Server = chosen.server;
         self.requests.set(self.requests.get() + 1);
+        self.queue.borrow_mut().begin_count();
         stats::add(stats::Counter::Requests, 1);
         self.keep.set(facts.is_ok() && persistent(&parts.head));
         let (framing, is_head) = match &facts {
@@ -220,6 +221,7 @@ impl Http1 {
         let server = self.address.names.default_server();
         self.keep.set(false);
         self.requests.set(self.requests.get() + 1);
+        self.queue.borrow_mut().begin_count();
         stats::add(stats::Counter::Requests, 1);
         self.state.set(State::Busy);
         self.reader.replace(BodyReader::Nothing);

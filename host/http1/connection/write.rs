@@ -6,7 +6,7 @@ use topnext_module_api::{Chain, Code};
 
 use super::{DISK_DONE, Http1};
 use crate::{
-    finalize,
+    clock, finalize,
     http1::{encode_chunk_head, response},
     log::error::Level,
     log_line,
@@ -39,7 +39,8 @@ impl Http1 {
         if r.parts.borrow().head.facts().expect_continue && !r.is_body_asked() && self.input.borrow().is_empty() {
             self.keep.set(false);
         }
-        self.queue.borrow_mut().add_bytes(|out| {
+        let queue = &mut *self.queue.borrow_mut();
+        queue.add_bytes(|out| {
             let parts = r.parts.borrow();
             let head = response::HeadOut {
                 status: r.status.get(),
@@ -52,6 +53,8 @@ impl Http1 {
             };
             response::write_head(out, &head, &parts.headers_out, &parts.pool);
         });
+        r.header_size.set(queue.written() + queue.bytes());
+        r.header_second.set(clock::second());
         r.header_sent.set(true);
     }
 
