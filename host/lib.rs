@@ -12,6 +12,8 @@
 // The path of a request.
 pub mod listen;
 
+pub mod proxy_protocol;
+
 pub mod http1;
 
 pub mod request;
@@ -21,6 +23,8 @@ pub mod server_name;
 pub mod location;
 
 pub mod phases;
+
+pub mod redirect;
 
 pub mod upstream;
 
@@ -37,7 +41,11 @@ pub mod mime;
 
 pub mod open_file;
 
+pub mod regex;
+
 pub mod socket;
+
+pub mod status;
 
 pub mod template;
 

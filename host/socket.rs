@@ -16,7 +16,7 @@ use rustix::{
     net::{SocketAddrAny, SocketFlags},
 };
 
-use crate::{config::Listen, listen::Address};
+use crate::{config::Listen, listen::Address, proxy_protocol::Addresses};
 
 /// A socket, non-blocking: one that listens, or a connection.
 #[derive(Debug)]
@@ -97,12 +97,14 @@ pub struct Ends {
     remote: Option<SocketAddr>,
     /// The server's, where it listens on all addresses of the machine: asked for when it is first needed.
     local: OnceCell<Box<SocketAddr>>,
+    /// What a header of the PROXY protocol says.
+    announced: OnceCell<Box<Addresses>>,
 }
 
 impl Ends {
     /// A connection of this client.
     pub fn new(remote: Option<SocketAddr>) -> Ends {
-        Ends { remote, local: OnceCell::new() }
+        Ends { remote, local: OnceCell::new(), announced: OnceCell::new() }
     }
 
     /// The client's address as text; `unix:` on a unix socket, as in nginx.
@@ -118,6 +120,16 @@ impl Ends {
     /// The client's port; `None` on a unix socket.
     pub fn remote_port(&self) -> Option<u16> {
         self.remote.map(|address| address.port())
+    }
+
+    /// Keeps what the header of the PROXY protocol says. It comes once.
+    pub fn announce(&self, addresses: Addresses) {
+        self.announced.get_or_init(|| Box::new(addresses));
+    }
+
+    /// What the header of the PROXY protocol said.
+    pub fn announced(&self) -> Option<&Addresses> {
+        self.announced.get().map(Box::as_ref)
     }
 
     /// The address that the client came to: that of the listening socket, or if that is a wildcard the connection's own.

@@ -1,11 +1,16 @@
 //! Variables: the host's (nginx's core set, as far as it goes) and those of modules.
 
-use std::{net::IpAddr, rc::Rc, time::SystemTime};
+use std::{
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    time::SystemTime,
+};
 
 use crate::{
     config::Listen,
     phases,
     plugins::{link, running},
+    proxy_protocol::Addresses,
     request::{Request, Text},
     site, stats,
 };
@@ -25,6 +30,19 @@ pub enum Variable {
     Cookie(String),
     /// One that a module provides.
     Module(ModuleVariable),
+    /// `$1` to `$9`: what a group of the last regular expression holds.
+    Numbered(usize),
+    /// The named group of this number of regular expressions.
+    Named(usize),
+}
+
+/// The variables that a configuration adds to the host's.
+#[derive(Debug, Default)]
+pub struct Added {
+    /// Those of modules.
+    pub modules: Vec<ModuleVariable>,
+    /// The names of all named groups of regular expressions.
+    pub captures: Vec<String>,
 }
 
 /// A variable of a module.
@@ -48,7 +66,7 @@ const CORE: &[Core] = &[
     ("uri", |r| Some(r.uri.get())),
     ("document_uri", |r| Some(r.uri.get())),
     ("request_uri", |r| Some(Text::Head(r.parts.borrow().head.target()))),
-    ("request_method", |r| Some(Text::Head(r.parts.borrow().head.method_span()))),
+    ("request_method", |r| Some(r.method_text())),
     ("request", |r| {
         let line = r.request_line();
         Some(r.store(&[&line]))
@@ -79,6 +97,10 @@ const CORE: &[Core] = &[
             None => r.store(&[r.conn.remote_addr()]),
         })
     }),
+    ("proxy_protocol_addr", |r| announced(r).map(|of| address(r, of.source))),
+    ("proxy_protocol_port", |r| announced(r).map(|of| port(r, Some(of.source.port())))),
+    ("proxy_protocol_server_addr", |r| announced(r).map(|of| address(r, of.destination))),
+    ("proxy_protocol_server_port", |r| announced(r).map(|of| port(r, Some(of.destination.port())))),
     ("content_length", |r| r.header_in(b"content-length", 0).map(Text::Head)),
     ("content_type", |r| r.header_in(b"content-type", 0).map(Text::Head)),
     ("status", |r| Some(number(r, u64::from(r.status.get())))),
@@ -117,6 +139,16 @@ fn number(r: &Request, number: u64) -> Text {
     r.store(&[itoa::Buffer::new().format(number).as_bytes()])
 }
 
+/// What the header of the PROXY protocol said, if there was one that did.
+fn announced(r: &Request) -> Option<Addresses> {
+    r.conn.announced().copied()
+}
+
+/// The address, without its port.
+fn address(r: &Request, address: SocketAddr) -> Text {
+    r.store(&[address.ip().to_string().as_bytes()])
+}
+
 /// A port; empty where there is none, which is on a unix socket.
 fn port(r: &Request, port: Option<u16>) -> Text {
     port.filter(|port| *port != 0).map_or_else(Text::default, |port| number(r, u64::from(port)))
@@ -128,12 +160,19 @@ fn some(r: &Request, text: Text) -> Option<Text> {
 }
 
 /// Finds a variable.
-pub fn find(name: &str, modules: &[ModuleVariable]) -> Option<Variable> {
+pub fn find(name: &str, added: &Added) -> Option<Variable> {
+    if let [digit @ b'1'..=b'9'] = name.as_bytes() {
+        return Some(Variable::Numbered(usize::from(digit - b'0')));
+    }
     if let Some((_, value)) = CORE.iter().find(|(known, _)| *known == name) {
         return Some(Variable::Core(*value));
     }
-    if let Some(variable) = modules.iter().find(|variable| variable.name == name) {
+    if let Some(variable) = added.modules.iter().find(|variable| variable.name == name) {
         return Some(Variable::Module(variable.clone()));
+    }
+    // Before the families: a group may have the name of one of theirs, as in nginx.
+    if let Some(number) = added.captures.iter().position(|known| known == name) {
+        return Some(Variable::Named(number));
     }
     let field = |name: &str| name.replace('_', "-");
     if let Some(name) = name.strip_prefix("http_") {
@@ -146,6 +185,15 @@ pub fn find(name: &str, modules: &[ModuleVariable]) -> Option<Variable> {
         return Some(Variable::Arg(name.to_string()));
     }
     name.strip_prefix("cookie_").map(|name| Variable::Cookie(name.to_string()))
+}
+
+/// Whose variable a group of a regular expression would hide, if any (nginx: "the duplicate ... variable").
+pub fn owner(name: &str, modules: &[ModuleVariable]) -> Option<String> {
+    if CORE.iter().any(|(known, _)| *known == name) {
+        return Some("the server".to_string());
+    }
+    let variable = modules.iter().find(|variable| variable.name == name)?;
+    Some(format!("module {}", running::module_name(variable.module)))
 }
 
 /// What is said of a variable that nobody has.
@@ -181,6 +229,8 @@ pub fn value(r: &Rc<Request>, variable: &Variable) -> Option<Text> {
             let cookies = r.text_owned(Text::Head(r.header_in(b"cookie", 0)?));
             cookie(&cookies, name.as_bytes()).map(|value| r.store(&[value]))
         }
+        Variable::Numbered(number) => r.extra.get()?.captures.borrow().numbered(*number),
+        Variable::Named(name) => r.extra.get()?.captures.borrow().named(*name),
         Variable::Module(variable) => {
             let value = r.guarded(|| link::call_variable(r, variable.module, variable.index))?;
             Some(r.store(&[&value]))
@@ -190,7 +240,7 @@ pub fn value(r: &Rc<Request>, variable: &Variable) -> Option<Text> {
 
 /// The value of a variable by its name, as modules ask for it.
 pub fn by_name(r: &Rc<Request>, name: &str) -> Option<Text> {
-    value(r, &find(name, r.site.templates.modules())?)
+    value(r, &find(name, r.site.templates.added())?)
 }
 
 /// The first argument of this name (any case, as nginx).

@@ -79,9 +79,6 @@ impl Listening {
             }
         }
         for (option, origin) in &conf.options {
-            if *option == ListenOption::ProxyProtocol(true) {
-                errors.push(*origin, "http.server.listen.proxy_protocol", "found true, which is not supported yet");
-            }
             let same = |(known, _): &&(ListenOption, Origin)| known.name() == option.name();
             match self.options.iter().find(same) {
                 None => self.options.push((*option, *origin)),

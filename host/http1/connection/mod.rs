@@ -1,7 +1,7 @@
 //! A client's HTTP/1 connection: reads heads and bodies, makes requests, writes responses, and keeps itself alive.
 //!
 //! ```text
-//!           accept
+//!           accept (--> Announced, if a header of the PROXY protocol comes first)
 //!             |
 //!             v      first byte          head complete
 //!   +-----> Idle ----------------> Head ----------------> Busy (a request runs)
@@ -18,6 +18,7 @@
 //! A request goes through the files of this folder in this order; the type, its states and its events are here:
 //!
 //! ```text
+//! announced.rs   the header of the PROXY protocol, if the listening socket expects one
 //! head.rs    reads until a head is complete       facts.rs  what the head says, and which server it asks for
 //! body.rs    reads the body, if a handler wants it
 //! write.rs   the response: framing, the queue, the socket
@@ -25,6 +26,8 @@
 //! ```
 
 // In the order in which a request meets them.
+mod announced;
+
 mod head;
 
 mod facts;
@@ -57,6 +60,7 @@ use crate::{
     listen::Address,
     log::error::Level,
     log_line, phases,
+    proxy_protocol::Addresses,
     request::Request,
     site::Site,
     socket::{Ends, Socket},
@@ -78,6 +82,8 @@ const DISK_DONE: u64 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    /// A header of the PROXY protocol has to come first.
+    Announced,
     Idle,
     Head,
     Busy,
@@ -155,7 +161,7 @@ pub fn accept(
         number: stats::next_connection(),
         remote: ends.remote_text(),
         ends,
-        state: Cell::new(State::Idle),
+        state: Cell::new(if address.options.proxy_protocol { State::Announced } else { State::Idle }),
         readable: Cell::new(false),
         read_closed: Cell::new(false),
         eof: Cell::new(false),
@@ -214,6 +220,11 @@ impl Http1 {
     /// The client's port; `None` on a unix socket.
     pub fn remote_port(&self) -> Option<u16> {
         self.ends.remote_port()
+    }
+
+    /// The addresses that the client's proxy has announced.
+    pub fn announced(&self) -> Option<&Addresses> {
+        self.ends.announced()
     }
 
     /// The address that the client came to.
@@ -294,6 +305,7 @@ impl Http1 {
 
     fn on_readable(self: &Rc<Self>) {
         match self.state.get() {
+            State::Announced => self.read_proxy_header(),
             State::Idle | State::Head => self.read_head(),
             State::Busy => self.read_while_busy(),
             State::Discard => self.discard(),
@@ -339,6 +351,7 @@ impl Source for Http1 {
     fn expired(self: Rc<Self>, kind: u32) {
         let request = self.request.borrow().clone();
         match (kind, self.state.get(), request) {
+            (READ_TIMER, State::Announced, _) => self.proxy_header_timed_out(),
             (READ_TIMER, State::Head, _) => {
                 log_line!(
                     Level::Info,
