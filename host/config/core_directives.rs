@@ -59,7 +59,7 @@ fn table() -> Vec<Directive> {
         directive("worker_threads", MAIN, Type::OneOf(vec![choice(&["auto"]), integer(1, 1024)]), "\"auto\"",
             "Number of event loops in a worker process; auto is one for each processor."),
         directive("worker_connections", MAIN, integer(16, 1_048_576), "1024",
-            "Greatest number of connections of one thread, those to upstreams included."),
+            "Greatest number of sockets of one thread: listening ones, clients, and upstream connections in use."),
         directive("error_log", MAIN, Type::OneOf(vec![Type::String, Type::Table(vec![
                 defaulted("path", Type::String, "\"stderr\"", "A file, or stderr."),
                 defaulted("level", choice(&["debug", "info", "notice", "warn", "error", "crit", "alert", "emerg"]),
