@@ -16,13 +16,11 @@ use crate::{
     log_line, output,
     plugins::link,
     request::{Request, Wait},
+    status::CLOSE,
     upstream,
 };
 
-/// nginx's status for "close the connection without an answer".
-const CLOSE: u16 = 444;
-/// nginx's status for "the client has closed the connection", in logs only.
-pub const CLIENT_CLOSED: u16 = 499;
+pub use crate::status::CLIENT_CLOSED;
 
 /// Ends a request with the answer of a handler. Calling it again is harmless.
 pub fn finalize(r: &Rc<Request>, code: Code) {
@@ -60,7 +58,7 @@ pub fn finalize(r: &Rc<Request>, code: Code) {
         );
         return abort(r);
     }
-    error_page::send(r, status);
+    error_page::answer(r, status);
 }
 
 /// A handler says that it is done: was it?
@@ -68,7 +66,7 @@ fn respond(r: &Rc<Request>, code: Code) {
     if !r.header_started.get() {
         let text = "was finalized by its handler without a response";
         log_line!(Level::Error, "*{} the request {text} ({code:?}){}", r.conn.number, r.log_tail());
-        return error_page::send(r, 500);
+        return error_page::answer(r, 500);
     }
     if !r.last_in.get() && !r.header_only.get() {
         let text = "the handler ended the response without its last buf: the connection is reset";

@@ -24,6 +24,8 @@ pub mod location;
 
 pub mod phases;
 
+pub mod redirect;
+
 pub mod upstream;
 
 pub mod output;
@@ -39,7 +41,11 @@ pub mod mime;
 
 pub mod open_file;
 
+pub mod regex;
+
 pub mod socket;
+
+pub mod status;
 
 pub mod template;
 

@@ -35,6 +35,11 @@ pub fn send_header(r: &Rc<Request>) -> Code {
     if r.status.get() == 0 {
         r.status.set(200);
     }
+    if let Some(extra) = r.extra.get()
+        && extra.error.status.get() != 0
+    {
+        r.status.set(extra.error.status.get());
+    }
     let place = r.place();
     r.pinned.set(Some(place));
     let code = r.guarded(|| link::call_header_filters(r, place));

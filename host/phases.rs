@@ -12,10 +12,13 @@ use topnext_module_api::{Code, Phase, handler::HandlerLink, running::Hook};
 
 use crate::{
     finalize::{self, finalize},
+    http1::target::escape_path,
     log::error::Level,
     log_line, output,
     plugins::link,
-    request::{Request, Text, Wait},
+    redirect,
+    request::{Request, Text, Wait, captures},
+    site::Place,
     upstream,
 };
 
@@ -27,9 +30,6 @@ pub enum Step {
     /// The location is looked up; nothing but the host takes part.
     FindConfig,
 }
-
-/// nginx's limit (NGX_HTTP_MAX_URI_CHANGES).
-const MAX_REDIRECTS: u32 = 10;
 
 impl Step {
     /// The first step of a request.
@@ -86,8 +86,8 @@ pub fn run(r: &Rc<Request>) {
         if r.failed.get() {
             return finalize(r, Code::ERROR);
         }
-        if r.redirect.take() {
-            if !start_over(r) {
+        if r.redirect.get() {
+            if !redirect::start_over(r) {
                 return finalize(r, Code::status(500));
             }
             continue;
@@ -106,8 +106,8 @@ fn ask(r: &Rc<Request>, handler: &HandlerLink, phase: Phase) -> Code {
 }
 
 fn content_answer(r: &Rc<Request>, code: Code) {
-    if !r.failed.get() && r.redirect.take() {
-        return if start_over(r) { run(r) } else { finalize(r, Code::status(500)) };
+    if !r.failed.get() && r.redirect.get() {
+        return if redirect::start_over(r) { run(r) } else { finalize(r, Code::status(500)) };
     }
     match code {
         Code::AGAIN | Code::DONE if !r.last_in.get() && !r.failed.get() => wait(r, Wait::HandlerOrRoom),
@@ -160,18 +160,22 @@ fn nobody(r: &Request) -> Code {
 
 /// The location of the URI, and what it bounds.
 fn find_config(r: &Rc<Request>) -> Result<(), Code> {
-    let place = {
-        let parts = r.parts.borrow();
-        let uri = parts.text(r.uri.get());
-        r.server.locations.find(uri).unwrap_or(&r.server.place)
+    let server = r.server;
+    let found = {
+        let uri = r.uri.get();
+        server.locations.find(r.parts.borrow().text(uri), &mut |regex| captures::note(r, regex, uri))
     };
+    let place = found.place.unwrap_or(&server.place);
     let max = place.core.client_max_body_size;
     r.place.set(place);
     r.filename.set(None);
+    if place.core.internal && !r.internal.get() {
+        return Err(Code::status(404));
+    }
     if let crate::http1::Framing::Length(length) = r.framing
         && max > 0
         && length > max
-        && !r.error_page.get()
+        && !r.extra.get().is_some_and(|extra| extra.body_refused.get())
     {
         log_line!(
             Level::Error,
@@ -179,9 +183,30 @@ fn find_config(r: &Rc<Request>) -> Result<(), Code> {
             r.conn.number,
             r.log_tail()
         );
+        r.extra().body_refused.set(true);
         return Err(Code::status(413));
     }
+    if found.redirect {
+        return Err(redirect_to_slash(r, place));
+    }
     Ok(())
+}
+
+/// Tells the client that its URI lacks the slash at the end (nginx: auto_redirect).
+#[cold]
+fn redirect_to_slash(r: &Request, place: &Place) -> Code {
+    let mut location = Vec::new();
+    escape_path(place.path.as_bytes(), &mut location);
+    let args = r.text_owned(r.args.get());
+    if !args.is_empty() {
+        location.push(b'?');
+        location.extend_from_slice(&args);
+    }
+    let parts = &mut **r.parts.borrow_mut();
+    match parts.headers_out.set(&mut parts.pool, b"Location", &location, false) {
+        Ok(()) => Code::status(301),
+        Err(_) => Code::status(500),
+    }
 }
 
 /// The file that the URI maps to: root and URI (nginx: $request_filename).
@@ -199,31 +224,6 @@ pub fn filename(r: &Request) -> Text {
     };
     r.filename.set(Some(text));
     text
-}
-
-/// Begins an internal redirect to the URI that has been set. False if there were too many.
-fn start_over(r: &Rc<Request>) -> bool {
-    r.redirects.set(r.redirects.get() + 1);
-    if r.redirects.get() > MAX_REDIRECTS {
-        let uri = r.text_owned(r.uri.get());
-        log_line!(
-            Level::Error,
-            "*{} rewrite or internal redirection cycle while redirecting to \"{}\"{}",
-            r.conn.number,
-            String::from_utf8_lossy(&uri),
-            r.log_tail()
-        );
-        return false;
-    }
-    r.guarded(|| r.drop_contexts());
-    if r.failed.get() {
-        return false;
-    }
-    r.place.set(&r.server.place);
-    r.filename.set(None);
-    r.allow_ranges.set(false);
-    r.at.set((Step::Handlers(Phase::ServerRewrite), 0));
-    true
 }
 
 /// Something that a hook has asked to be woken for has happened.

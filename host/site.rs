@@ -15,6 +15,7 @@ use topnext_module_api::{Phase, handler::HandlerLink};
 
 use crate::{
     config::{HttpCore, Main},
+    error_page,
     event::thread_pool::ThreadPool,
     listen::Address,
     location::Locations,
@@ -61,7 +62,7 @@ impl Site {
     pub fn end(&self) {
         for server in &self.servers {
             server.place.end();
-            server.locations.places().for_each(Place::end);
+            server.locations.for_each(&mut |place| place.end());
         }
         for upstream in &self.upstreams {
             upstream.balancers.end();
@@ -87,6 +88,11 @@ impl Server {
     pub fn name(&self) -> &str {
         self.names.first().map_or("", String::as_str)
     }
+
+    /// Its named location of this name, which starts with `@`.
+    pub fn named(&self, name: &[u8]) -> Option<&Place> {
+        self.locations.named(name).map(|place| &**place)
+    }
 }
 
 impl fmt::Debug for Server {
@@ -97,7 +103,7 @@ impl fmt::Debug for Server {
 
 /// What holds for a request.
 pub struct Place {
-    /// The path of the location, without its modifier; of a server: empty.
+    /// The path of the location, without its modifier: also a regular expression, or a name; of a server: empty.
     pub path: String,
     /// How it is shown: `location = /health of "example.org"`.
     pub title: String,
@@ -105,6 +111,8 @@ pub struct Place {
     pub core: HttpCore,
     /// The folder of files, absolute, without a slash at its end.
     pub root: Option<Vec<u8>>,
+    /// Answers in place of the server's own error pages.
+    pub error_pages: Arc<[error_page::Page]>,
     /// The access log.
     pub access_log: Option<Arc<Sink>>,
     /// The filters.

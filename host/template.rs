@@ -4,14 +4,14 @@ use std::rc::Rc;
 
 use crate::{
     request::{Request, Text},
-    variables::{self, ModuleVariable, Variable},
+    variables::{self, Added, Variable},
 };
 
 /// The templates of a configuration.
 #[derive(Debug, Default)]
 pub struct Templates {
     list: Vec<Template>,
-    modules: Vec<ModuleVariable>,
+    added: Added,
 }
 
 #[derive(Debug)]
@@ -28,9 +28,9 @@ enum Part {
 }
 
 impl Templates {
-    /// No templates; these variables of modules are known beside the host's.
-    pub fn new(modules: Vec<ModuleVariable>) -> Templates {
-        Templates { list: Vec::new(), modules }
+    /// No templates; these variables are known beside the host's.
+    pub fn new(added: Added) -> Templates {
+        Templates { list: Vec::new(), added }
     }
 
     /// Compiles a template, and numbers it.
@@ -45,6 +45,8 @@ impl Templates {
                 Some(braced) => braced.split_once('}').ok_or_else(|| {
                     format!("found {text:?}, in which the brace of \"${{\" at byte {dollar} is not closed")
                 })?,
+                // As in nginx "$10" is "$1" and a zero.
+                None if behind.starts_with(|c: char| c.is_ascii_digit() && c != '0') => behind.split_at(1),
                 None => {
                     let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
                     behind.split_at(behind.find(word).unwrap_or(behind.len()))
@@ -53,7 +55,7 @@ impl Templates {
             if name.is_empty() {
                 return Err(format!("found {text:?}, in which a \"$\" is not followed by the name of a variable"));
             }
-            let variable = variables::find(name, &self.modules).ok_or_else(|| variables::unknown(name))?;
+            let variable = variables::find(name, &self.added).ok_or_else(|| variables::unknown(name))?;
             if !literal.is_empty() {
                 parts.push(Part::Literal(std::mem::take(&mut literal)));
             }
@@ -91,9 +93,9 @@ impl Templates {
         r.store(&[&text])
     }
 
-    /// The variables of modules.
-    pub fn modules(&self) -> &[ModuleVariable] {
-        &self.modules
+    /// The variables beside the host's.
+    pub fn added(&self) -> &Added {
+        &self.added
     }
 }
 
@@ -109,6 +111,12 @@ mod tests {
         let mixed = templates.compile("a $uri ${args}b $http_x_y").expect("valid");
         assert_eq!(templates.constant(mixed), None);
         assert_eq!(templates.list[mixed as usize].parts.len(), 6);
+        let group = templates.compile("$10${2}").expect("valid");
+        let parts = &templates.list[group as usize].parts;
+        assert!(matches!(
+            parts[..],
+            [Part::Variable(Variable::Numbered(1)), Part::Literal(_), Part::Variable(Variable::Numbered(2))]
+        ));
     }
 
     #[test]
@@ -120,5 +128,7 @@ mod tests {
         assert_eq!(error, "unknown variable \"$uri\\n\\0\"; did you mean \"$uri\"?");
         assert!(templates.compile("${uri").expect_err("open brace").contains("not closed"));
         assert!(templates.compile("5$").expect_err("no name").contains("name of a variable"));
+        assert_eq!(templates.compile("$0").expect_err("no such group"), "unknown variable \"$0\"");
+        assert_eq!(templates.compile("${12}").expect_err("no such group"), "unknown variable \"$12\"");
     }
 }

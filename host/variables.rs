@@ -30,6 +30,19 @@ pub enum Variable {
     Cookie(String),
     /// One that a module provides.
     Module(ModuleVariable),
+    /// `$1` to `$9`: what a group of the last regular expression holds.
+    Numbered(usize),
+    /// The named group of this number of regular expressions.
+    Named(usize),
+}
+
+/// The variables that a configuration adds to the host's.
+#[derive(Debug, Default)]
+pub struct Added {
+    /// Those of modules.
+    pub modules: Vec<ModuleVariable>,
+    /// The names of all named groups of regular expressions.
+    pub captures: Vec<String>,
 }
 
 /// A variable of a module.
@@ -53,7 +66,7 @@ const CORE: &[Core] = &[
     ("uri", |r| Some(r.uri.get())),
     ("document_uri", |r| Some(r.uri.get())),
     ("request_uri", |r| Some(Text::Head(r.parts.borrow().head.target()))),
-    ("request_method", |r| Some(Text::Head(r.parts.borrow().head.method_span()))),
+    ("request_method", |r| Some(r.method_text())),
     ("request", |r| {
         let line = r.request_line();
         Some(r.store(&[&line]))
@@ -147,12 +160,19 @@ fn some(r: &Request, text: Text) -> Option<Text> {
 }
 
 /// Finds a variable.
-pub fn find(name: &str, modules: &[ModuleVariable]) -> Option<Variable> {
+pub fn find(name: &str, added: &Added) -> Option<Variable> {
+    if let [digit @ b'1'..=b'9'] = name.as_bytes() {
+        return Some(Variable::Numbered(usize::from(digit - b'0')));
+    }
     if let Some((_, value)) = CORE.iter().find(|(known, _)| *known == name) {
         return Some(Variable::Core(*value));
     }
-    if let Some(variable) = modules.iter().find(|variable| variable.name == name) {
+    if let Some(variable) = added.modules.iter().find(|variable| variable.name == name) {
         return Some(Variable::Module(variable.clone()));
+    }
+    // Before the families: a group may have the name of one of theirs, as in nginx.
+    if let Some(number) = added.captures.iter().position(|known| known == name) {
+        return Some(Variable::Named(number));
     }
     let field = |name: &str| name.replace('_', "-");
     if let Some(name) = name.strip_prefix("http_") {
@@ -165,6 +185,15 @@ pub fn find(name: &str, modules: &[ModuleVariable]) -> Option<Variable> {
         return Some(Variable::Arg(name.to_string()));
     }
     name.strip_prefix("cookie_").map(|name| Variable::Cookie(name.to_string()))
+}
+
+/// Whose variable a group of a regular expression would hide, if any (nginx: "the duplicate ... variable").
+pub fn owner(name: &str, modules: &[ModuleVariable]) -> Option<String> {
+    if CORE.iter().any(|(known, _)| *known == name) {
+        return Some("the server".to_string());
+    }
+    let variable = modules.iter().find(|variable| variable.name == name)?;
+    Some(format!("module {}", running::module_name(variable.module)))
 }
 
 /// What is said of a variable that nobody has.
@@ -200,6 +229,8 @@ pub fn value(r: &Rc<Request>, variable: &Variable) -> Option<Text> {
             let cookies = r.text_owned(Text::Head(r.header_in(b"cookie", 0)?));
             cookie(&cookies, name.as_bytes()).map(|value| r.store(&[value]))
         }
+        Variable::Numbered(number) => r.extra.get()?.captures.borrow().numbered(*number),
+        Variable::Named(name) => r.extra.get()?.captures.borrow().named(*name),
         Variable::Module(variable) => {
             let value = r.guarded(|| link::call_variable(r, variable.module, variable.index))?;
             Some(r.store(&[&value]))
@@ -209,7 +240,7 @@ pub fn value(r: &Rc<Request>, variable: &Variable) -> Option<Text> {
 
 /// The value of a variable by its name, as modules ask for it.
 pub fn by_name(r: &Rc<Request>, name: &str) -> Option<Text> {
-    value(r, &find(name, r.site.templates.modules())?)
+    value(r, &find(name, r.site.templates.added())?)
 }
 
 /// The first argument of this name (any case, as nginx).

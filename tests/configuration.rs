@@ -42,7 +42,7 @@ headers.add_header = [{ name = "Content-Length", value = "1" }, { name = "X", va
 [[http.server.location]]
 path = "api/"
 [[http.server.location]]
-path = '~ \.php$'
+path = '~ \.(php$'
 [[http.server.location]]
 path = "/a"
 return = { code = 302 }
@@ -76,8 +76,8 @@ server = ["127.0.0.1:9001", { address = "127.0.0.1:9002", wait = 2 }]
         "25:12: http.server.sendfile: found \"on\", expected true or false; write true$",
         "26:1: http.server.brotli: no module of this name is declared; add [[module]] name = \"brotli\"$",
         "27:87: http.server.headers.add_header[1].value: unknown variable \"$hots\"; did you mean \"$host\"?$",
-        "30:8: http.server.location.path: found \"api/\", expected a path such as \"/x\", \"= /x\" or \"^~ /x\"$",
-        "32:8: http.server.location.path: found \"~ \\\\.php$\"; regex locations are not supported yet$",
+        "30:8: http.server.location.path: found \"api/\", expected a path such as \"/x\", \"= /x\", \"^~ /x\", '~ regex', '~* regex' or \"@name\"$",
+        "32:8: http.server.location.path: found \"~ \\\\.(php$\"; the regular expression \"\\\\.(php$\" is not valid at its character 3: unclosed group$",
         "35:19: http.server.location.return.code: found 302, which needs a url to redirect to$",
         "40:22: http.server.location.proxy.read_timeout: found -1, expected a duration such as \"75s\", \"1m30s\" or \"500ms\"$",
         "42:8: http.server.location.path: there is a location \"/b\" already, at plugins.toml:38:8$",

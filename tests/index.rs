@@ -84,5 +84,5 @@ fn the_redirect_finds_a_new_location() {
 fn redirects_in_a_circle_end() {
     let server = Server::with(&[("html/x", b"")], &(SITE.to_owned() + "index.files = [\"/\"]\n"));
     server.get("/").expect(500);
-    server.stderr(|log| log.contains("rewrite or internal redirection cycle while redirecting to \"/\""));
+    server.stderr(|log| log.contains("rewrite or internal redirection cycle while internally redirecting to \"/\""));
 }

@@ -56,7 +56,7 @@ return = { code = 308, url = "/kept" }
     assert_eq!(answer("/text"), "200 6 - hello\n");
     assert_eq!(answer("/created"), "201 4 - made");
     assert_eq!(answer("/teapot"), "418 5 - short");
-    assert_eq!(answer("/busy"), "503 156 - 503 Service Unavailable");
+    assert_eq!(answer("/busy"), "503 180 - 503 Service Temporarily Unavailable");
     assert_eq!(answer("/none"), "204 - - ");
     assert_eq!(answer("/empty"), "200 0 - ");
     assert_eq!(answer("/same"), "304 - - ");

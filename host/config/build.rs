@@ -12,7 +12,7 @@ use super::core_directives::find;
 use super::diagnostic::{Diagnostics, join_key, quote};
 use super::directive::Contexts;
 use super::listen::ListenConf;
-use super::location_path::LocationPath;
+use super::location_path::{LocationKind, LocationPath};
 use super::merge;
 use super::model::{self, Config, Http, HttpCore, Location, Main, Scope, Server, Upstream};
 use super::schema::ModuleSchema;
@@ -214,7 +214,7 @@ impl<'a> Builder<'a> {
         let Some(own) = levels.last() else { return Vec::new() };
         let prefix = join_key(&own.prefix, "location");
         let mut locations: Vec<Location> = Vec::new();
-        let mut first: HashMap<(String, bool), Origin> = HashMap::new();
+        let mut first: HashMap<(String, LocationKind, bool), Origin> = HashMap::new();
         for (node, table) in own.tables("location") {
             // http and server are levels as well.
             if levels.len() >= MAX_LOCATION_DEPTH + 2 {
@@ -226,7 +226,7 @@ impl<'a> Builder<'a> {
             let levels: Vec<&Level<'a>> = levels.iter().copied().chain([&level]).collect();
             let path = self.location_path(&level, parent);
             if let Some((path, origin)) = &path {
-                let key = (path.text.clone(), path.kind == super::location_path::LocationKind::Exact);
+                let key = path.identity();
                 if let Some(other) = first.get(&key) {
                     let message = format!("there is a location \"{path}\" already, at {}", self.place(*other));
                     self.checker.errors.push(*origin, join_key(&prefix, "path"), message);
@@ -234,10 +234,9 @@ impl<'a> Builder<'a> {
                 first.entry(key).or_insert(*origin);
             }
             let scope = self.scope(outer, &levels);
-            let path = path.map(|(path, _)| path);
-            let inner = self.locations(&levels, &scope, path.as_ref());
-            if let Some(path) = path {
-                locations.push(Location { path, scope, locations: inner });
+            let inner = self.locations(&levels, &scope, path.as_ref().map(|(path, _)| path));
+            if let Some((path, origin)) = path {
+                locations.push(Location { path, origin, scope, locations: inner });
             }
         }
         locations

@@ -83,6 +83,16 @@ fn table() -> Vec<Directive> {
         directive("upstream", HTTP, Type::Block(Block::Named), "", "A named group of servers to pass requests to."),
         directive("root", ALL_HTTP, Type::String, "",
             "Folder of the files to serve; the path of the request is appended to it."),
+        directive("error_page", ALL_HTTP, list(Type::Table(vec![
+                required("code", list(integer(300, 599)), "The statuses that it is for; not 444 and 499, which have no response."),
+                required("uri", Type::Template, "\"/path\": an internal redirect, as GET; \"@name\": a named location, which \
+                    gets the request as it is; \"https://...\": a redirect of the client."),
+                optional("response", Type::OneOf(vec![choice(&["="]), integer(200, 599)]),
+                    "The status of the response; \"=\": that of what the uri answers. Without: the original one."),
+            ])), "[]", "What is answered in place of the server's own error pages. The list of an inner level replaces \
+            that of an outer one."),
+        directive("recursive_error_pages", ALL_HTTP, Type::Bool, "false",
+            "Whether an error that occurs while an error page is made has an error page in its turn."),
         directive("access_log", ALL_HTTP, Type::OneOf(vec![choice(&["off"]), Type::Table(vec![
                 defaulted("path", Type::String, "\"stdout\"", "A file, or stdout."),
             ])]), "{ path = \"stdout\" }", "Where requests are logged."),
@@ -123,7 +133,10 @@ fn table() -> Vec<Directive> {
         // location
         directive("path", LOCATION, Type::LocationPath, "",
             "Required. \"/x\": paths that start so, the longest wins; \"= /x\": this path only; \"^~ /x\": as the first, \
-             and no regular expression is tried."),
+             and no regular expression is tried; '~ regex': paths in which the expression matches, before all prefixes; \
+              '~* regex': the same in any case; \"@name\": no path, only where error pages and internal redirects go."),
+        directive("internal", LOCATION, Type::Bool, "false",
+            "Whether only internal redirects lead here: others get 404."),
         // upstream
         directive("balancer", UPSTREAM, list(Type::String), "[\"round_robin\"]",
             "Balancers; each may delegate to the one behind it."),

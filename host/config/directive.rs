@@ -165,7 +165,9 @@ impl Type {
             Type::Peer => {
                 "an address such as \"127.0.0.1:8080\", \"[::1]:80\", \"name:8080\" or \"unix:/path\"".to_owned()
             }
-            Type::LocationPath => "a path such as \"/x\", \"= /x\" or \"^~ /x\"".to_owned(),
+            Type::LocationPath => {
+                "a path such as \"/x\", \"= /x\", \"^~ /x\", '~ regex', '~* regex' or \"@name\"".to_owned()
+            }
             Type::Choice(names) => any_of(names.iter().map(|name| format!("{name:?}")).collect()),
             Type::List(element) => format!("a list, each element {}", element.expected()),
             Type::Table(fields) => {

@@ -64,8 +64,8 @@ pub use listen::{ListenConf, ListenOption, ListenOptions, SoKeepalive};
 pub use location_path::{LocationKind, LocationPath};
 pub use merge::ModuleTable;
 pub use model::{
-    AccessLog, Buffers, Config, ErrorLog, ErrorLogTarget, Http, HttpCore, Location, LogLevel, Main, PeerConf, Scope,
-    Server, ThreadPool, Upstream,
+    AccessLog, Buffers, Config, ErrorLog, ErrorLogTarget, ErrorPage, ErrorResponse, Http, HttpCore, Location, LogLevel,
+    Main, PeerConf, Scope, Server, ThreadPool, Upstream,
 };
 pub use schema::ModuleSchema;
 pub use source::{Files, Origin};

@@ -117,6 +117,8 @@ pub struct Server {
 pub struct Location {
     /// What it matches.
     pub path: LocationPath,
+    /// Where its path was written.
+    pub origin: Origin,
     /// What holds in it.
     pub scope: Scope,
     /// The locations inside it, in the order written.
@@ -150,6 +152,12 @@ impl Scope {
 pub struct HttpCore {
     /// Folder of the files to serve.
     pub root: Option<PathBuf>,
+    /// Answers in place of the server's own error pages. Shared by all scopes for which they were written once.
+    pub error_page: Arc<[ErrorPage]>,
+    /// Whether errors of error pages have error pages.
+    pub recursive_error_pages: bool,
+    /// Whether only internal redirects lead here.
+    pub internal: bool,
     /// Where requests are logged.
     pub access_log: AccessLog,
     /// Time for the header of a request.
@@ -178,6 +186,30 @@ pub struct HttpCore {
     pub server_tokens: bool,
     /// MIME type if no other is known.
     pub default_type: String,
+}
+
+/// What is answered for some statuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorPage {
+    /// The statuses.
+    pub code: Vec<u16>,
+    /// A path, `@name` or URL, which may contain variables.
+    pub uri: String,
+    /// The status of the response.
+    pub response: ErrorResponse,
+    /// Where the uri was written.
+    pub origin: Origin,
+}
+
+/// The status of the response that an error page makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorResponse {
+    /// That of the error.
+    Original,
+    /// This one.
+    Status(u16),
+    /// That of what the uri answers.
+    OfUri,
 }
 
 /// Where requests are logged.
@@ -304,6 +336,9 @@ impl HttpCore {
     pub(super) fn set(&mut self, name: &str, node: &Node) -> bool {
         match name {
             "root" => self.root = Some(text(node).into()),
+            "error_page" => self.error_page = node.as_list().unwrap_or(&[]).iter().map(ErrorPage::of).collect(),
+            "recursive_error_pages" => self.recursive_error_pages = flag(node),
+            "internal" => self.internal = flag(node),
             "access_log" => self.access_log = AccessLog::of(node),
             "client_header_timeout" => self.client_header_timeout = duration(node),
             "client_body_timeout" => self.client_body_timeout = duration(node),
@@ -324,6 +359,22 @@ impl HttpCore {
             _ => return false,
         }
         true
+    }
+}
+
+impl ErrorPage {
+    fn of(node: &Node) -> ErrorPage {
+        let codes = get(node, "code").and_then(Node::as_list).unwrap_or(&[]);
+        ErrorPage {
+            code: codes.iter().map(status).collect(),
+            uri: get(node, "uri").map(text).unwrap_or_default(),
+            response: match get(node, "response") {
+                None => ErrorResponse::Original,
+                Some(node) if node.as_integer().is_none() => ErrorResponse::OfUri,
+                Some(node) => ErrorResponse::Status(status(node)),
+            },
+            origin: get(node, "uri").map_or(node.origin, |node| node.origin),
+        }
     }
 }
 
@@ -414,6 +465,10 @@ pub(super) fn count(node: &Node) -> u32 {
         Value::Integer(number) => u32::try_from(number).unwrap_or(u32::MAX),
         _ => 0,
     }
+}
+
+fn status(node: &Node) -> u16 {
+    u16::try_from(count(node)).unwrap_or_default()
 }
 
 fn count_in(node: &Node, key: &str) -> u32 {

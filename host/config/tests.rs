@@ -82,6 +82,9 @@ fn defaults_are_nginxs() {
         sendfile: true,
         sendfile_max_chunk: 2 << 20,
         server_tokens: true,
+        error_page: Arc::default(),
+        recursive_error_pages: false,
+        internal: false,
         default_type: "text/plain".to_owned(),
     };
     assert_eq!(server.scope.core, expected);
@@ -317,11 +320,20 @@ fn locations_are_checked() {
         "t.toml:7:8: http.server.location.path: there is a location \"^~ /x\" already, at t.toml:3:8"
     );
     assert_eq!(
-        server_errors(&(location("~ x") + "[[http.server.location]]\n" + &location("@a") + &location("x"))),
-        "t.toml:3:8: http.server.location.path: found \"~ x\"; regex locations are not supported yet\n\
-         t.toml:4:1: http.server.location.path: missing, but required: a path such as \"/x\", \"= /x\" or \"^~ /x\"\n\
-         t.toml:6:8: http.server.location.path: found \"@a\"; named locations are not supported yet\n\
-         t.toml:8:8: http.server.location.path: found \"x\", expected a path such as \"/x\", \"= /x\" or \"^~ /x\""
+        server_errors(
+            &(location("~ (x") + "[[http.server.location]]\n" + &location("@a") + &location("x") + &location("@a"))
+        ),
+        "t.toml:3:8: http.server.location.path: found \"~ (x\"; the regular expression \"(x\" is not valid at its \
+         character 1: unclosed group\n\
+         t.toml:4:1: http.server.location.path: missing, but required: a path such as \"/x\", \"= /x\", \"^~ /x\", \
+         '~ regex', '~* regex' or \"@name\"\n\
+         t.toml:8:8: http.server.location.path: found \"x\", expected a path such as \"/x\", \"= /x\", \"^~ /x\", \
+         '~ regex', '~* regex' or \"@name\"\n\
+         t.toml:10:8: http.server.location.path: there is a location \"@a\" already, at t.toml:6:8"
+    );
+    assert_eq!(
+        server_errors(&(location("~ x") + &location("~* x") + &location("~x"))),
+        "t.toml:7:8: http.server.location.path: there is a location \"~ x\" already, at t.toml:3:8"
     );
     let nested = |outer: &str, inner: &str| {
         location(outer) + &location(inner).replace("server.location", "server.location.location")
@@ -333,6 +345,11 @@ fn locations_are_checked() {
     assert_eq!(
         server_errors(&nested("= /a", "/a/b")),
         "t.toml:5:8: http.server.location.location.path: \"/a/b\" cannot stand inside \"= /a\", which matches one path only"
+    );
+    assert_eq!(
+        server_errors(&nested("/a", "@b")),
+        "t.toml:5:8: http.server.location.location.path: \"@b\" cannot stand inside \"/a\"; a named location stands \
+         directly in its server"
     );
     let deep: String =
         (1..=40).map(|depth| format!("[[http.server{}]]\npath = \"/\"\n", ".location".repeat(depth))).collect();

@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 
 use crate::{
-    clock, error_page,
+    clock,
     request::{headers_out::HeadersOut, pool::Pool},
+    status,
 };
 
 /// What a head says beside the fields that modules have set.
@@ -84,7 +85,7 @@ fn status_line(out: &mut Vec<u8>, status: u16) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     out.push(b' ');
-    out.extend_from_slice(error_page::reason(status).as_bytes());
+    out.extend_from_slice(status::reason(status).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 

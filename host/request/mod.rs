@@ -15,6 +15,8 @@
 //! finalize.rs          the one way out
 //! ```
 
+pub mod captures;
+
 pub mod headers_out;
 
 pub mod pool;
@@ -32,6 +34,7 @@ use bytes::BytesMut;
 use topnext_module_api::{Buf, Chain, context::RawContext, running::Hook};
 
 use crate::{
+    error_page,
     event::{Ready, RemoteId, Source, TimerId, remote},
     http1::{Framing, Head, Span, connection::Http1},
     log::{access, error::Level},
@@ -42,6 +45,7 @@ use crate::{
     site::{Place, Server, Site},
     upstream,
 };
+use captures::Captures;
 use headers_out::HeadersOut;
 use pool::{Pool, PoolStr};
 
@@ -57,6 +61,22 @@ pub enum Text {
 impl Default for Text {
     fn default() -> Text {
         Text::Pool(PoolStr::default())
+    }
+}
+
+impl Text {
+    /// The bytes from `start` to `end` of it.
+    pub fn slice(self, start: usize, end: usize) -> Text {
+        match self {
+            Text::Head(span) => {
+                let at = |offset: usize| span.start.saturating_add(offset as u32).min(span.end);
+                Text::Head(Span { start: at(start), end: at(end) })
+            }
+            Text::Pool(text) => {
+                let (whole, _) = text.split_at(end);
+                Text::Pool(whole.split_at(start).1)
+            }
+        }
     }
 }
 
@@ -262,7 +282,9 @@ pub struct Request {
     pub bare: Cell<bool>,
     /// An internal redirect that waits for the outermost hook to return.
     pub redirect: Cell<bool>,
-    /// Internal redirects so far.
+    /// It was redirected internally, or its URI was rewritten: locations that are `internal` may answer it.
+    pub internal: Cell<bool>,
+    /// Changes of its URI so far: see redirect.rs.
     pub redirects: Cell<u32>,
     /// An error page is being made, so that another error does not make another.
     pub error_page: Cell<bool>,
@@ -302,6 +324,8 @@ pub struct Request {
 pub struct Extra {
     /// What came in place of a request line that could not be parsed.
     pub bad_line: RefCell<Vec<u8>>,
+    /// What the groups of regular expressions hold.
+    pub captures: RefCell<Captures>,
     /// The body.
     pub body: RefCell<Body>,
     /// Files that are being read for the filters.
@@ -310,6 +334,12 @@ pub struct Extra {
     pub upstream: RefCell<Option<Rc<upstream::Exchange>>>,
     /// A file that the pool opens for a handler.
     pub opening: RefCell<Option<Opening>>,
+    /// What is kept of an error whose page is being made.
+    pub error: error_page::Redirected,
+    /// The named location to which a redirect leads that waits for the outermost hook to return.
+    pub named: Cell<Option<&'static Place>>,
+    /// The body was refused as too large, and is not read.
+    pub body_refused: Cell<bool>,
     /// Timers of hooks: which one, and the module and hook to wake.
     timers: RefCell<Vec<(TimerId, u64)>>,
     /// As other threads know it.
@@ -360,6 +390,7 @@ impl Request {
             failed: Cell::default(),
             bare: Cell::default(),
             redirect: Cell::default(),
+            internal: Cell::default(),
             redirects: Cell::default(),
             error_page: Cell::default(),
             logged: Cell::default(),
@@ -442,9 +473,21 @@ impl Request {
         self.place.get()
     }
 
-    /// The method is GET or HEAD.
+    /// The method; GET where an error page is made, whatever the client sent.
     pub fn method(&self) -> crate::http1::Method {
-        self.parts.borrow().head.method()
+        match self.method_of_error() {
+            Some(_) => crate::http1::Method::Get,
+            None => self.parts.borrow().head.method(),
+        }
+    }
+
+    /// The method as text.
+    pub fn method_text(&self) -> Text {
+        self.method_of_error().unwrap_or_else(|| Text::Head(self.parts.borrow().head.method_span()))
+    }
+
+    fn method_of_error(&self) -> Option<Text> {
+        self.extra.get()?.error.method.get()
     }
 
     /// The request line as received.
@@ -567,6 +610,19 @@ impl Request {
             || extra.jobs.get() > 0
             || extra.remote_id.get().is_some()
             || !extra.late_wakes.borrow().is_empty()
+    }
+
+    /// Forgets what was prepared of a response that is given up before its header was sent.
+    pub fn forget_response(&self) {
+        self.need_memory.set(false);
+        self.allow_ranges.set(false);
+        self.holding.set(0);
+        self.stop_copying();
+        self.content_length.set(None);
+        let parts = &mut **self.parts.borrow_mut();
+        for name in ["Content-Type", "Content-Encoding", "Accept-Ranges", "ETag", "Last-Modified"] {
+            parts.headers_out.remove(&parts.pool, name.as_bytes());
+        }
     }
 
     /// Drops all contexts, each under its module's guard.

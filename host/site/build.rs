@@ -2,6 +2,7 @@
 //! reported, as far as the steps before allow to find it.
 
 use std::{
+    collections::{HashMap, HashSet, hash_map},
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,12 +16,13 @@ use topnext_module_api::{
 use super::{Place, Server, Site, addresses, facts};
 use crate::{
     config::{
-        AccessLog, Config, Contexts, Diagnostics, Document, Files, Location, LocationKind, ModuleDecl, ModuleSchema,
+        AccessLog, Config, Contexts, Diagnostics, Document, ErrorPage, Files, Location, ModuleDecl, ModuleSchema,
         ModuleTable, Origin, PeerAddress, Scope,
         diagnostic::{did_you_mean, join_key},
     },
+    error_page,
     event::thread_pool::ThreadPool,
-    location::Locations,
+    location::{Entry, Locations},
     log::Sink,
     open_file,
     plugins::{
@@ -30,13 +32,14 @@ use crate::{
         running,
         services::main::{self, Configuring},
     },
+    regex::{Pattern, RegexList},
     template::Templates,
     upstream::{
         Upstream,
         peers::{Keepalive, Peer, Peers},
         registry::{self, Registry},
     },
-    variables::ModuleVariable,
+    variables::{self, Added, ModuleVariable},
 };
 
 /// A configuration that is ready to run, and where it came from.
@@ -177,7 +180,15 @@ struct Builder<'a> {
     prefix: &'a Path,
     errors: &'a mut Diagnostics,
     places: Vec<Arc<Place>>,
+    error_pages: Vec<CompiledPages>,
+    /// The names of all named groups of regular expressions.
+    captures: Vec<String>,
+    /// Lists of regular expressions that have been compiled: texts, and whether case is ignored.
+    regexes: HashMap<Vec<(String, bool)>, Arc<RegexList>>,
 }
+
+/// Error pages as they were written, and compiled.
+type CompiledPages = (Arc<[ErrorPage]>, Arc<[error_page::Page]>);
 
 impl<'a> Builder<'a> {
     fn new(
@@ -186,13 +197,24 @@ impl<'a> Builder<'a> {
         prefix: &'a Path,
         errors: &'a mut Diagnostics,
     ) -> Builder<'a> {
-        Builder { modules, preparer: Preparer::new(modules, schemas), prefix, errors, places: Vec::new() }
+        Builder {
+            modules,
+            preparer: Preparer::new(modules, schemas),
+            prefix,
+            errors,
+            places: Vec::new(),
+            error_pages: Vec::new(),
+            captures: Vec::new(),
+            regexes: HashMap::new(),
+        }
     }
 
     fn build(mut self, config: &Config) -> (Site, Vec<Arc<Place>>) {
         let named = config.http.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+        let modules = self.variables();
+        self.captures = self.captures(config, &modules);
         main::begin_configuring(Configuring {
-            templates: Templates::new(self.variables()),
+            templates: Templates::new(Added { modules, captures: self.captures.clone() }),
             upstreams: Registry::new(named),
         });
         let servers: Vec<Arc<Server>> = config.http.servers.iter().map(|server| self.server(server)).collect();
@@ -238,31 +260,80 @@ impl<'a> Builder<'a> {
         self.modules.iter().flat_map(of).collect()
     }
 
+    /// The names of all named groups of regular expressions: variables, which must not hide others.
+    fn captures(&mut self, config: &Config, modules: &[ModuleVariable]) -> Vec<String> {
+        fn collect<'p>(locations: &'p [Location], into: &mut Vec<(&'p Pattern, Origin)>) {
+            for location in locations {
+                into.extend(location.path.regex.as_ref().map(|pattern| (pattern, location.origin)));
+                collect(&location.locations, into);
+            }
+        }
+        let mut patterns = Vec::new();
+        config.http.servers.iter().for_each(|server| collect(&server.locations, &mut patterns));
+        let (mut names, mut seen) = (Vec::new(), HashSet::new());
+        for (pattern, origin) in patterns {
+            for name in pattern.names() {
+                if let Some(owner) = variables::owner(name, modules) {
+                    let text = format!(
+                        "the group {name:?} of the regular expression {:?} has the name of a variable of {owner}; give it \
+                         another",
+                        pattern.text()
+                    );
+                    self.errors.push(origin, "http.server.location.path", text);
+                } else if seen.insert(name) {
+                    names.push(name.to_string());
+                }
+            }
+        }
+        names
+    }
+
     // ---- servers and places
 
     fn server(&mut self, server: &crate::config::Server) -> Arc<Server> {
         let name = server.server_name.first().cloned().unwrap_or_default();
         let title = if name.is_empty() { "server".to_string() } else { format!("server {name}") };
         let place = self.place(String::new(), title.clone(), &server.scope);
-        let mut locations = Locations::default();
-        self.locations(&server.locations, &title, &mut locations);
+        let locations = self.locations(&server.locations, &title);
         Arc::new(Server { names: server.server_name.clone(), place, locations })
     }
 
-    fn locations(&mut self, list: &[Location], server: &str, into: &mut Locations) {
+    fn locations(&mut self, list: &[Location], server: &str) -> Locations {
+        let mut entries = Vec::new();
         for location in list {
-            let path = location.path.text.as_str();
-            let modifier = match location.path.kind {
-                LocationKind::Exact => "= ",
-                LocationKind::PrefixNoRegex => "^~ ",
-                LocationKind::Prefix => "",
-            };
-            let place = self.place(path.to_string(), format!("{server}, location {modifier}{path}"), &location.scope);
-            match location.path.kind {
-                LocationKind::Exact => into.add_exact(path, place),
-                LocationKind::Prefix | LocationKind::PrefixNoRegex => into.add_prefix(path, place),
-            }
-            self.locations(&location.locations, server, into);
+            let path = &location.path;
+            let place = self.place(path.text.clone(), format!("{server}, location {path}"), &location.scope);
+            // nginx: locations that pass to an upstream, auto_redirect.
+            let redirects = path.text.ends_with('/') && place.upstream.is_some();
+            let locations = self.locations(&location.locations, server);
+            entries.push(Entry { path: path.clone(), place, redirects, locations });
+        }
+        let regexes = self.regexes(list.iter().filter_map(|location| location.path.regex.as_ref()), || {
+            list.first().map_or(Origin::BUILT_IN, |location| location.origin)
+        });
+        Locations::new(entries, regexes)
+    }
+
+    /// Compiles the expressions of a level. Those of many servers are often the same, from a file that all include.
+    fn regexes<'p>(
+        &mut self,
+        patterns: impl Iterator<Item = &'p Pattern>,
+        origin: impl Fn() -> Origin,
+    ) -> Option<Arc<RegexList>> {
+        let patterns: Vec<&Pattern> = patterns.collect();
+        if patterns.is_empty() {
+            return None;
+        }
+        let key = patterns.iter().map(|pattern| (pattern.text().to_owned(), pattern.is_caseless())).collect();
+        match self.regexes.entry(key) {
+            hash_map::Entry::Occupied(known) => Some(known.get().clone()),
+            hash_map::Entry::Vacant(new) => match RegexList::new(&patterns, &self.captures) {
+                Ok(list) => Some(new.insert(Arc::new(list)).clone()),
+                Err(message) => {
+                    self.errors.push(origin(), "", message);
+                    None
+                }
+            },
         }
     }
 
@@ -317,6 +388,7 @@ impl<'a> Builder<'a> {
             path,
             title,
             root: self.root(scope),
+            error_pages: self.error_pages(scope),
             access_log: self.access_log(scope),
             core: scope.core.clone(),
             chains: Chains::new(&filters),
@@ -341,6 +413,24 @@ impl<'a> Builder<'a> {
             bytes.pop();
         }
         Some(bytes)
+    }
+
+    /// The error pages of a scope, compiled once for all that share them.
+    fn error_pages(&mut self, scope: &Scope) -> Arc<[error_page::Page]> {
+        let list = &scope.core.error_page;
+        if let Some((_, pages)) = self.error_pages.iter().find(|(known, _)| Arc::ptr_eq(known, list)) {
+            return pages.clone();
+        }
+        let mut pages = Vec::new();
+        for page in list.iter() {
+            match error_page::Page::new(page) {
+                Ok(page) => pages.push(page),
+                Err(text) => self.errors.push(page.origin, "error_page", text),
+            }
+        }
+        let pages: Arc<[error_page::Page]> = pages.into();
+        self.error_pages.push((list.clone(), pages.clone()));
+        pages
     }
 
     fn access_log(&mut self, scope: &Scope) -> Option<Arc<Sink>> {

@@ -132,7 +132,7 @@ pub struct RequestApi {
     pub body: unsafe extern "C" fn(r: HostData) -> Chain,
     /// Opens a file without blocking the loop.
     pub open_file: unsafe extern "C" fn(r: HostData, path: RSlice<'_, u8>) -> RawOpened,
-    /// Posts an internal redirect.
+    /// Posts an internal redirect to a URI or a named location.
     pub internal_redirect: unsafe extern "C" fn(r: HostData, uri: RSlice<'_, u8>, args: RSlice<'_, u8>) -> Code,
     /// Whether a line of this level would be logged.
     pub logs: unsafe extern "C" fn(r: HostData, level: u32) -> bool,

@@ -391,7 +391,9 @@ impl<'h> Request<'h> {
         unsafe { self.api().open_file()(self.data, path.into()) }.into()
     }
 
-    /// Starts over at another URI, when the hook has returned (nginx: internal redirect). Answer what this answers.
+    /// Starts over at another URI, when the hook has returned (nginx: ngx_http_internal_redirect); or goes on in the named
+    /// location `@name`, with its URI and arguments as they are (nginx: ngx_http_named_location). Answer what this answers:
+    /// Done, or a status if it cannot be done.
     pub fn internal_redirect(&mut self, uri: &[u8], args: &[u8]) -> Code {
         // SAFETY: see `text`.
         unsafe { self.api().internal_redirect()(self.data, uri.into(), args.into()) }

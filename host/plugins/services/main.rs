@@ -70,6 +70,14 @@ pub fn done_configuring() -> Configuring {
     CONFIGURING.take().unwrap_or_default()
 }
 
+/// Compiles a template for the host itself.
+pub fn compile(text: &str) -> Result<u32, String> {
+    CONFIGURING.with_borrow_mut(|configuring| match configuring {
+        Some(configuring) => configuring.templates.compile(text),
+        None => Err("templates are compiled while the configuration is read".to_string()),
+    })
+}
+
 unsafe extern "C" fn cell() -> &'static RunningCell {
     running::cell()
 }

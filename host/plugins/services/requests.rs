@@ -31,6 +31,7 @@ use crate::{
         link::{request, request_ref},
         running,
     },
+    redirect,
     request::{JOB_DONE, Opening, Request, Text, headers_out::Refused, wake_code},
 };
 
@@ -116,10 +117,7 @@ unsafe extern "C" fn get_text(data: HostData, which: u32) -> RSlice<'static, u8>
     // SAFETY: the contract of the table.
     unsafe {
         with_ref(data, EMPTY, |r| match which {
-            text::METHOD => {
-                let span = r.parts.borrow().head.method_span();
-                text_of(r, Text::Head(span))
-            }
+            text::METHOD => text_of(r, r.method_text()),
             text::URI => text_of(r, r.uri.get()),
             text::ARGS => text_of(r, r.args.get()),
             text::REQUEST_URI => {
@@ -570,24 +568,7 @@ fn opened(r: &Request, path: &[u8], result: std::io::Result<open_file::OpenFile>
 
 unsafe extern "C" fn internal_redirect(data: HostData, uri: RSlice<'_, u8>, args: RSlice<'_, u8>) -> Code {
     // SAFETY: the contract of the table.
-    unsafe {
-        with(data, Code::ERROR, |r| {
-            if r.header_started.get() || !uri.as_slice().starts_with(b"/") {
-                return Code::status(500);
-            }
-            // A module may have made it of variables: it must not lead out of the root (nginx: unsafe URI).
-            if uri.as_slice().split(|&byte| byte == b'/').any(|part| part == b"..") {
-                let uri = String::from_utf8_lossy(uri.as_slice());
-                log_line!(Level::Error, "*{} unsafe URI \"{uri}\" was detected{}", r.conn.number, r.log_tail());
-                return Code::status(404);
-            }
-            let (uri, args) = (r.store(&[uri.as_slice()]), r.store(&[args.as_slice()]));
-            r.uri.set(uri);
-            r.args.set(args);
-            r.redirect.set(true);
-            Code::DONE
-        })
-    }
+    unsafe { with(data, Code::ERROR, |r| redirect::post(&r, uri.as_slice(), args.as_slice())) }
 }
 
 unsafe extern "C" fn logs(_: HostData, level: u32) -> bool {

@@ -85,8 +85,11 @@ impl Driver {
     /// The place with the chain of so many filters.
     pub fn place(&self, filters: usize) -> Result<&'static Place, String> {
         let path = format!("/{filters}");
-        let place =
-            self.site.servers[0].locations.find(path.as_bytes()).ok_or(format!("there is no location {path}"))?;
+        let place = self.site.servers[0]
+            .locations
+            .find(path.as_bytes(), &mut |_| ())
+            .place
+            .ok_or(format!("there is no location {path}"))?;
         let links = place.chains.modules().count();
         if links == filters + 1 {
             Ok(place)

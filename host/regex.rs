@@ -1,0 +1,297 @@
+//! Regular expressions of the configuration (server_name, location): read, compiled, and many of them matched at once.
+//!
+//! ```text
+//! Pattern::parse("^/(?<user>[^/]+)/", false)    what an operator wrote; errors say what is wrong with it, and where
+//!   -> RegexList::new(&[&pattern, ..], names)   compiled, with the number of each named group
+//!   -> list.find(text)                          the first that matches: one pass over the text, however many there are
+//!   -> regex.groups(text, ..)                   what the groups of that one hold
+//! ```
+//!
+//! They are matched with bytes, in time linear in the length of the text: a request cannot make one slow (nginx: PCRE,
+//! which backtracks). That is why look-around and backreferences, which need backtracking, are refused.
+
+use std::fmt;
+
+use regex_automata::{
+    Input, MatchKind, PatternSet,
+    meta::Regex as Automaton,
+    nfa::thompson::{NFA, WhichCaptures},
+    util::primitives::NonMaxUsize,
+};
+use regex_syntax::{
+    ParserBuilder, ast,
+    hir::{self, Hir},
+};
+
+/// The most memory that an expression may need, in bytes: a counted repetition can ask for any amount.
+const MAX_SIZE: usize = 1024 * 1024;
+/// The groups that can be used, group 0, the whole match, included. `$1` to `$9` are among them; a named group must be.
+pub const MAX_GROUPS: usize = 32;
+
+/// An expression as it was written, read and checked.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pattern {
+    text: String,
+    caseless: bool,
+    hir: Hir,
+    /// The number of its groups, without group 0.
+    groups: usize,
+    /// Named groups: number and name.
+    names: Vec<(usize, String)>,
+}
+
+impl Pattern {
+    /// Reads an expression; the error is a message for the operator.
+    pub fn parse(text: &str, caseless: bool) -> Result<Pattern, String> {
+        let mut parser = ParserBuilder::new().unicode(false).utf8(false).case_insensitive(caseless).build();
+        let hir = parser.parse(text).map_err(|error| explain(text, &error))?;
+        let nfa = NFA::config().utf8(false).nfa_size_limit(Some(MAX_SIZE)).which_captures(WhichCaptures::None);
+        NFA::compiler().configure(nfa).build_from_hir(&hir).map_err(|error| match error.size_limit() {
+            Some(limit) => format!("the regular expression {text:?} needs more than {} kB of memory", limit / 1024),
+            None => format!("the regular expression {text:?} cannot be compiled: {error}"),
+        })?;
+        let mut names = Vec::new();
+        names_of(&hir, &mut names);
+        if let Some((_, name)) = names.iter().find(|(group, _)| *group >= MAX_GROUPS) {
+            let most = MAX_GROUPS - 1;
+            return Err(format!(
+                "in the regular expression {text:?} the group {name:?} comes after {most} others; write (?:...) where \
+                 what is matched is not used"
+            ));
+        }
+        let groups = hir.properties().explicit_captures_len();
+        Ok(Pattern { text: text.to_owned(), caseless, hir, groups, names })
+    }
+
+    /// The expression.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether upper and lower case are the same (of ASCII letters).
+    pub fn is_caseless(&self) -> bool {
+        self.caseless
+    }
+
+    /// The names of its groups.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|(_, name)| name.as_str())
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pattern({:?}, caseless: {})", self.text, self.caseless)
+    }
+}
+
+/// One line: what is wrong, and at which character.
+fn explain(text: &str, error: &regex_syntax::Error) -> String {
+    use ast::ErrorKind::{UnsupportedBackreference, UnsupportedLookAround};
+    let (what, offset, advice) = match error {
+        regex_syntax::Error::Parse(error) => {
+            let advice = match error.kind() {
+                UnsupportedBackreference | UnsupportedLookAround => {
+                    "; an expression is matched in one pass, in time linear in the length of the text, so that no request \
+                     can make it slow, and this would need backtracking"
+                }
+                _ => "",
+            };
+            (error.kind().to_string(), error.span().start.offset, advice)
+        }
+        regex_syntax::Error::Translate(error) => {
+            let advice = match error.kind() {
+                hir::ErrorKind::UnicodeNotAllowed => {
+                    "; an expression is matched with bytes: write (?:ä|ö) in place of [äö], and (?-i:ä) where case is ignored"
+                }
+                _ => "",
+            };
+            (error.kind().to_string(), error.span().start.offset, advice)
+        }
+        error => (error.to_string(), 0, ""),
+    };
+    let character = text.get(..offset).unwrap_or(text).chars().count() + 1;
+    format!("the regular expression {text:?} is not valid at its character {character}: {what}{advice}")
+}
+
+/// The named groups, in the order in which they open.
+fn names_of(hir: &Hir, names: &mut Vec<(usize, String)>) {
+    // As deep as the parser's limit on nesting allows.
+    match hir.kind() {
+        hir::HirKind::Capture(capture) => {
+            if let Some(name) = &capture.name {
+                names.push((capture.index as usize, name.to_string()));
+            }
+            names_of(&capture.sub, names);
+        }
+        hir::HirKind::Repetition(repetition) => names_of(&repetition.sub, names),
+        hir::HirKind::Concat(list) | hir::HirKind::Alternation(list) => {
+            list.iter().for_each(|hir| names_of(hir, names))
+        }
+        _ => (),
+    }
+}
+
+/// A compiled expression.
+pub struct Regex {
+    text: String,
+    /// None if none of its groups is of interest: then only whether it matches is, and the list knows.
+    automaton: Option<Automaton>,
+    /// The number of its groups, group 0 included, as far as they can be used.
+    slots: usize,
+    /// Named groups: the number of the group, and that of the name in the list of all names.
+    names: Vec<(usize, usize)>,
+}
+
+impl Regex {
+    /// Whether it has groups.
+    pub fn has_groups(&self) -> bool {
+        self.slots > 1
+    }
+
+    /// Matches `text`, which it is known to match, again, and gives each group that took part: its number, the number of
+    /// its name if it has one, and where it starts and ends.
+    pub fn groups(&self, text: &[u8], mut each: impl FnMut(usize, Option<usize>, Option<(usize, usize)>)) {
+        let Some(automaton) = self.automaton.as_ref().filter(|_| self.has_groups()) else { return };
+        let mut slots: [Option<NonMaxUsize>; 2 * MAX_GROUPS] = [None; 2 * MAX_GROUPS];
+        automaton.search_slots(&Input::new(text), &mut slots[..2 * self.slots]);
+        for (group, ends) in slots[..2 * self.slots].chunks_exact(2).enumerate().skip(1) {
+            let name = self.names.iter().find(|(of, _)| *of == group).map(|(_, name)| *name);
+            each(group, name, ends[0].zip(ends[1]).map(|(start, end)| (start.get(), end.get())));
+        }
+    }
+}
+
+impl fmt::Debug for Regex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Regex({:?})", self.text)
+    }
+}
+
+/// Expressions of which the first that matches counts.
+#[derive(Debug)]
+pub struct RegexList {
+    list: Vec<Regex>,
+    /// All of them in one; None if there is only one.
+    set: Option<Automaton>,
+}
+
+impl RegexList {
+    /// Compiles expressions. `names` are those of the groups of all expressions of the configuration.
+    pub fn new(patterns: &[&Pattern], names: &[String]) -> Result<RegexList, String> {
+        let one = patterns.len() == 1;
+        let list = patterns.iter().map(|pattern| Regex::new(pattern, one, names)).collect::<Result<_, _>>()?;
+        let set = if one {
+            None
+        } else {
+            let hirs: Vec<&Hir> = patterns.iter().map(|pattern| &pattern.hir).collect();
+            let config = config().match_kind(MatchKind::All).which_captures(WhichCaptures::None);
+            Some(Automaton::builder().configure(config).build_many_from_hir(&hirs).map_err(|error| error.to_string())?)
+        };
+        Ok(RegexList { list, set })
+    }
+
+    /// The number of the first that matches.
+    pub fn find(&self, text: &[u8]) -> Option<usize> {
+        let Some(set) = &self.set else {
+            let automaton = self.list.first()?.automaton.as_ref()?;
+            return automaton.is_match(Input::new(text).earliest(true)).then_some(0);
+        };
+        let mut matching = PatternSet::new(self.list.len());
+        set.which_overlapping_matches(&Input::new(text), &mut matching);
+        matching.iter().next().map(|pattern| pattern.as_usize())
+    }
+
+    /// The expression of this number.
+    pub fn get(&self, index: usize) -> Option<&Regex> {
+        self.list.get(index)
+    }
+}
+
+impl Regex {
+    fn new(pattern: &Pattern, alone: bool, names: &[String]) -> Result<Regex, String> {
+        let slots = (pattern.groups + 1).min(MAX_GROUPS);
+        let automaton = if slots > 1 || alone {
+            let built = Automaton::builder().configure(config()).build_from_hir(&pattern.hir);
+            let fault = |error| format!("the regular expression {:?} cannot be compiled: {error}", pattern.text);
+            Some(built.map_err(fault)?)
+        } else {
+            None
+        };
+        let number = |(group, name): &(usize, String)| Some((*group, names.iter().position(|known| known == name)?));
+        let names = pattern.names.iter().filter_map(number).collect();
+        Ok(Regex { text: pattern.text.clone(), automaton, slots, names })
+    }
+}
+
+fn config() -> regex_automata::meta::Config {
+    Automaton::config().utf8_empty(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(texts: &[&str], names: &[&str]) -> RegexList {
+        let patterns: Vec<Pattern> = texts.iter().map(|text| Pattern::parse(text, false).expect("valid")).collect();
+        let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+        RegexList::new(&patterns.iter().collect::<Vec<_>>(), &names).expect("compiles")
+    }
+
+    fn groups(list: &RegexList, text: &str) -> Vec<(usize, Option<usize>, Option<String>)> {
+        let mut found = Vec::new();
+        let index = list.find(text.as_bytes()).expect("matches");
+        list.get(index).expect("there").groups(text.as_bytes(), |group, name, ends| {
+            found.push((group, name, ends.map(|(start, end)| text[start..end].to_string())));
+        });
+        found
+    }
+
+    #[test]
+    fn the_first_that_matches_counts_wherever_it_does() {
+        let several = list(&["b$", "^/a", "\\.php$", "a"], &[]);
+        for (text, expected) in [("/ab", Some(0)), ("/a", Some(1)), ("/x.php", Some(2)), ("xxa", Some(3)), ("/x", None)]
+        {
+            assert_eq!(several.find(text.as_bytes()), expected, "{text}");
+        }
+        let one = list(&["\\.php$"], &[]);
+        assert_eq!((one.find(b"/x.php"), one.find(b"/x.php5")), (Some(0), None));
+        assert_eq!(list(&["^/\\xff$", "x"], &[]).find(b"/\xff"), Some(0));
+        assert_eq!(list(&["^.$", "x"], &[]).find("é".as_bytes()), None, "bytes, not characters");
+    }
+
+    #[test]
+    fn groups_have_numbers_and_names() {
+        let list = list(&["^/(?<user>[a-z]+)(/(?P<rest>.*))?$", "^no", "(b)"], &["other", "rest", "user"]);
+        let text = |text: &str| Some(text.to_string());
+        assert_eq!(groups(&list, "/joe"), [(1, Some(2), text("joe")), (2, None, None), (3, Some(1), None)]);
+        assert_eq!(groups(&list, "/joe/x")[1..], [(2, None, text("/x")), (3, Some(1), text("x"))]);
+        assert_eq!(groups(&list, "nob"), []);
+        assert_eq!(groups(&list, "xb"), [(1, None, text("b"))]);
+    }
+
+    #[test]
+    fn many_groups_and_many_expressions() {
+        let one = list(&[&"(a)".repeat(100)], &[]);
+        assert_eq!(groups(&one, &"a".repeat(100)).len(), MAX_GROUPS - 1);
+        let texts: Vec<String> = (0..1000).map(|n| format!("^/{n}/(.)")).collect();
+        let many = list(&texts.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+        assert_eq!((many.find(b"/999/x"), many.find(b"/1000/x"), many.find(b"/0/")), (Some(999), None, None));
+    }
+
+    #[test]
+    fn errors_say_what_and_where() {
+        let error = |text: &str| Pattern::parse(text, false).expect_err("not valid");
+        assert_eq!(error("^/(a"), "the regular expression \"^/(a\" is not valid at its character 3: unclosed group");
+        assert!(error("é[").contains("character 2: unclosed character class"), "{}", error("é["));
+        assert!(error("(?=a)b").contains("look-around"), "{}", error("(?=a)b"));
+        assert!(error("(?=a)b").ends_with("and this would need backtracking"), "{}", error("(?=a)b"));
+        assert!(
+            error("(a)\\1").contains("character 4: backreferences are not supported; an expression is matched in one")
+        );
+        assert!(error("(?<a>.)(?<a>.)").contains("duplicate capture group name"));
+        assert!(error("[é]").contains("write (?:ä|ö) in place of"), "{}", error("[é]"));
+        assert!(error("((a{1000}){1000}){1000}").contains("needs more than 1024 kB of memory"));
+        assert!(error(&format!("{}(?<n>.)", "(.)".repeat(40))).contains("the group \"n\" comes after 31 others"));
+    }
+}
