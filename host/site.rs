@@ -75,8 +75,8 @@ impl Site {
 
 /// A server: names, and the places in it.
 pub struct Server {
-    /// In lower case; `""` for requests without a name.
-    pub names: Vec<String>,
+    /// Its first name: see [`Server::name`].
+    pub name: String,
     /// What holds outside of its locations.
     pub place: Arc<Place>,
     /// Its locations.
@@ -84,9 +84,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Its first name, for logs and `$server_name`.
+    /// Its first name, for logs and `$server_name`; a regular expression with its `~`, `.example.com` without its dot.
     pub fn name(&self) -> &str {
-        self.names.first().map_or("", String::as_str)
+        &self.name
     }
 
     /// Its named location of this name, which starts with `@`.
@@ -97,7 +97,7 @@ impl Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("Server").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -127,7 +127,9 @@ fn table() -> Vec<Directive> {
         directive("listen", SERVER, list(Type::OneOf(vec![Type::Listen, Type::Table(listen_fields())])), "",
             "Addresses to listen on; see [Listening](#listening). Default: [\"80\"] if started by root, else [\"8000\"]."),
         directive("server_name", SERVER, list(Type::String), "[\"\"]",
-            "Names for which this server answers; \"\" is a request without a Host field."),
+            "Names for which this server answers: \"www.example.com\", \"*.example.com\", \".example.com\" for both \
+             example.com and *.example.com, \"www.example.*\", '~regex', \"$hostname\" for the name of the machine; \"\" is \
+             a request without a Host field. The first one is $server_name."),
         directive("location", SERVER.or(LOCATION), Type::Block(Block::Tables), "",
             "Configuration for requests whose path matches."),
         // location

@@ -27,6 +27,8 @@ pub mod address;
 
 pub mod location_path;
 
+pub mod server_name;
+
 pub mod directive;
 
 pub mod core_directives;
@@ -68,6 +70,7 @@ pub use model::{
     Main, PeerConf, Scope, Server, ThreadPool, Upstream,
 };
 pub use schema::ModuleSchema;
+pub use server_name::{NameForm, ServerName};
 pub use source::{Files, Origin};
 pub use tree::{Entry, Node, Table, Value};
 

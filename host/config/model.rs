@@ -14,6 +14,7 @@ use super::directive::Contexts;
 use super::listen::ListenConf;
 use super::location_path::LocationPath;
 use super::merge::ModuleTable;
+use super::server_name::ServerName;
 use super::source::Origin;
 use super::tree::{self, Node, Table, Value};
 use super::units;
@@ -104,8 +105,8 @@ pub struct Http {
 pub struct Server {
     /// At least one.
     pub listen: Vec<ListenConf>,
-    /// In lower case; at least one, perhaps `""`.
-    pub server_name: Vec<String>,
+    /// At least one, perhaps `""`.
+    pub server_name: Vec<ServerName>,
     /// What holds outside of all locations.
     pub scope: Scope,
     /// In the order written.
