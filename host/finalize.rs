@@ -142,6 +142,9 @@ pub fn client_closed(r: &Rc<Request>) {
     if r.wait.get() == Wait::Ended {
         return;
     }
+    if r.failed.get() && !r.conn.is_broken() {
+        return fail(r);
+    }
     if !r.last_out.get() {
         r.status.set(CLIENT_CLOSED);
     }
@@ -163,7 +166,7 @@ fn end(r: &Rc<Request>) {
         for handler in place.handlers(Phase::Log) {
             r.guarded(|| link::call_handler(r, handler, Phase::Log));
         }
-        r.write_access_log(place);
+        place.access_logs.iter().for_each(|log| log.write(r));
     }
     r.release();
 }

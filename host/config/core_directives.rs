@@ -44,6 +44,9 @@ pub fn module_fields() -> Vec<Field> {
 /// The greatest value of counters that are kept in 32 bits.
 const MAX_COUNT: i64 = u32::MAX as i64;
 
+/// The modes of disable_symlinks.
+const SYMLINKS: &[&str] = &["off", "on", "if_not_owner"];
+
 const MAIN: Contexts = Contexts::MAIN;
 const HTTP: Contexts = Contexts::HTTP;
 const SERVER: Contexts = Contexts::SERVER;
@@ -60,12 +63,9 @@ fn table() -> Vec<Directive> {
             "Number of event loops in a worker process; auto is one for each processor."),
         directive("worker_connections", MAIN, integer(16, 1_048_576), "1024",
             "Greatest number of sockets of one thread: listening ones, clients, and upstream connections in use."),
-        directive("error_log", MAIN, Type::OneOf(vec![Type::String, Type::Table(vec![
-                defaulted("path", Type::String, "\"stderr\"", "A file, or stderr."),
-                defaulted("level", choice(&["debug", "info", "notice", "warn", "error", "crit", "alert", "emerg"]),
-                    "\"error\"", "Least severe level that is logged."),
-            ])]), "{ path = \"stderr\", level = \"error\" }",
-            "Where errors are logged, and from which level on. A string is the path."),
+        directive("error_log", MAIN.or(ALL_HTTP), logs(error_log_fields()), "{ path = \"stderr\", level = \"error\" }",
+            "Where errors are logged, and from which level on. A string is the path. Of several logs each takes the lines of its own \
+             level. Errors of a request go to the logs of its location, all others to those of the top level."),
         directive("module_path", MAIN, list(Type::String), "[]",
             "Folders in which modules are looked for before the default ones."),
         directive("thread_pool", MAIN, Type::Table(vec![
@@ -93,9 +93,19 @@ fn table() -> Vec<Directive> {
             that of an outer one."),
         directive("recursive_error_pages", ALL_HTTP, Type::Bool, "false",
             "Whether an error that occurs while an error page is made has an error page in its turn."),
-        directive("access_log", ALL_HTTP, Type::OneOf(vec![choice(&["off"]), Type::Table(vec![
-                defaulted("path", Type::String, "\"stdout\"", "A file, or stdout."),
-            ])]), "{ path = \"stdout\" }", "Where requests are logged."),
+        directive("log_format", HTTP, Type::Map(Box::new(Type::OneOf(vec![
+                Type::Template,
+                list(Type::Template),
+                Type::Table(vec![
+                    required("format", Type::OneOf(vec![Type::Template, list(Type::Template)]), "The text."),
+                    defaulted("escape", choice(&["default", "json", "none"]), "\"default\"",
+                        "How values are written: default writes \"\\xXX\" for quotes, backslashes, control characters and all above \
+                         ASCII, and \"-\" for a variable without value; json as in a string of JSON; none as they are."),
+                ]),
+            ]))), "", "Formats of access logs: a text with variables for each name. Several strings are joined. The format combined \
+             is always there."),
+        directive("access_log", ALL_HTTP, logs(access_log_fields()), "{ path = \"stdout\" }",
+            "Where requests are logged. A string is the path, and \"off\" means nowhere."),
         directive("client_header_timeout", HTTP_SERVER, Type::Duration, "\"60s\"",
             "Time in which a client must send the header of a request; then it gets 408."),
         directive("client_body_timeout", ALL_HTTP, Type::Duration, "\"60s\"",
@@ -119,6 +129,45 @@ fn table() -> Vec<Directive> {
         directive("sendfile", ALL_HTTP, Type::Bool, "true", "Whether files are sent with sendfile()."),
         directive("sendfile_max_chunk", ALL_HTTP, Type::Size, "\"2m\"",
             "Greatest number of bytes in one call of sendfile(), so that one fast client cannot hold a thread. 0 means no limit."),
+        directive("output_buffers", ALL_HTTP, Type::Table(vec![
+                defaulted("number", integer(1, 1024), "2", "Number of buffers that one response may have waiting."),
+                defaulted("size", Type::Size, "\"32k\"", "Size of each: what is read from a file at once. From 1k to 16m."),
+            ]), "{ number = 2, size = \"32k\" }",
+            "The buffers for files that are read into memory: where sendfile is off, or a filter needs their bytes."),
+        directive("read_ahead", ALL_HTTP, Type::Size, "0",
+            "If not 0, the kernel is told that files of more than 128k will be read from start to end, and reads further \
+             ahead. The amount is the kernel's."),
+        directive("aio", ALL_HTTP, Type::Fixed { value: "threads",
+                why: "files that are not in the page cache are always read by the threads of thread_pool, so that no \
+                      event loop waits for a disk" }, "\"threads\"",
+            "How files are read that are not in the page cache: by the threads of thread_pool."),
+        directive("directio", ALL_HTTP, Type::Fixed { value: "off",
+                why: "files are read through the page cache, which all clients share, and by the thread pool if they are \
+                      not in it; O_DIRECT would go to the disk for each client, and without sendfile()" }, "\"off\"",
+            "Files are never read with O_DIRECT."),
+        directive("directio_alignment", ALL_HTTP, Type::Fixed { value: "512", why: "directio is always off" }, "\"512\"",
+            "Of no effect, since directio is off."),
+        directive("open_file_cache", ALL_HTTP, Type::OneOf(vec![choice(&["off"]), Type::Table(vec![
+                required("max", integer(1, 1_048_576),
+                    "Greatest number of entries of one thread; the one that was not used for longest goes first."),
+                defaulted("inactive", Type::Duration, "\"60s\"", "An entry that is not used for so long goes."),
+            ])]), "\"off\"",
+            "Keeps files open, and what is known of files and folders. Each thread has a cache of its own, and so has each \
+             place where the directive is written; the places below share it."),
+        directive("open_file_cache_valid", ALL_HTTP, Type::Duration, "\"60s\"",
+            "Time after which an entry of open_file_cache is checked again."),
+        directive("open_file_cache_min_uses", ALL_HTTP, integer(1, MAX_COUNT), "1",
+            "Number of uses, without a pause of the time `inactive`, from which on a file stays open."),
+        directive("open_file_cache_errors", ALL_HTTP, Type::Bool, "false",
+            "Whether open_file_cache also keeps that a file does not exist or is forbidden."),
+        directive("disable_symlinks", ALL_HTTP, Type::OneOf(vec![choice(SYMLINKS), Type::Table(vec![
+                required("mode", choice(SYMLINKS), "As above."),
+                optional("from", Type::Template,
+                    "The start of the path, such as \"$document_root\", in which symbolic links are followed."),
+            ])]), "\"off\"",
+            "What becomes of a path with a symbolic link in it. off: it is followed; on: 403; if_not_owner: 403 unless the \
+             link and what it leads to have the same owner. A string is the mode."),
+        directive("etag", ALL_HTTP, Type::Bool, "true", "Whether files are sent with the field ETag."),
         directive("server_tokens", ALL_HTTP, Type::Bool, "true",
             "Whether the version is told in the Server field and on error pages."),
         directive("default_type", ALL_HTTP, Type::String, "\"text/plain\"",
@@ -150,6 +199,30 @@ fn table() -> Vec<Directive> {
             "Time for which an idle connection to a server of the group stays open."),
         directive("keepalive_requests", UPSTREAM, integer(1, MAX_COUNT), "1000",
             "Number of requests after which a connection to a server of the group is closed."),
+    ]
+}
+
+/// One log or several: each a path, or a table.
+fn logs(fields: Vec<Field>) -> Type {
+    let one = || vec![Type::String, Type::Table(fields.clone())];
+    Type::OneOf(one().into_iter().chain([list(Type::OneOf(one()))]).collect())
+}
+
+fn error_log_fields() -> Vec<Field> {
+    let levels = choice(&["debug", "info", "notice", "warn", "error", "crit", "alert", "emerg"]);
+    vec![
+        defaulted("path", Type::String, "\"stderr\"", "A file, or stderr."),
+        defaulted("level", levels, "\"error\"", "Least severe level that is logged."),
+    ]
+}
+
+fn access_log_fields() -> Vec<Field> {
+    vec![
+        defaulted("path", Type::String, "\"stdout\"", "A file, or stdout."),
+        defaulted("format", Type::String, "\"combined\"", "Name of a log_format."),
+        optional("buffer", Type::Size, "Lines wait in memory until this many bytes are there."),
+        optional("flush", Type::Duration, "Or until the first of them has waited for this long. Needs buffer."),
+        optional("if", Type::Template, "A request has a line only if this text is neither empty nor \"0\"."),
     ]
 }
 

@@ -124,10 +124,20 @@ pub enum Type {
     LocationPath,
     /// One of these strings.
     Choice(Vec<String>),
+    /// This string, which says how it is and cannot be changed: a directive of nginx whose other values are refused, with
+    /// the reason.
+    Fixed {
+        /// The string.
+        value: &'static str,
+        /// Why it is so.
+        why: &'static str,
+    },
     /// A list of such values.
     List(Box<Type>),
     /// A table with these keys and no others.
     Table(Vec<Field>),
+    /// A table with any keys, each with such a value.
+    Map(Box<Type>),
     /// One of these types.
     OneOf(Vec<Type>),
     /// A block with directives of its own: `[http]`, `[[http.server]]`. The walk over the tree checks it.
@@ -169,11 +179,13 @@ impl Type {
                 "a path such as \"/x\", \"= /x\", \"^~ /x\", '~ regex', '~* regex' or \"@name\"".to_owned()
             }
             Type::Choice(names) => any_of(names.iter().map(|name| format!("{name:?}")).collect()),
+            Type::Fixed { value, why } => format!("{value:?} and nothing else: {why}"),
             Type::List(element) => format!("a list, each element {}", element.expected()),
             Type::Table(fields) => {
                 let keys: Vec<&str> = fields.iter().map(|field| field.key.as_str()).collect();
                 format!("a table with the keys {}", keys.join(", "))
             }
+            Type::Map(element) => format!("a table, each key with {}", element.expected()),
             Type::OneOf(types) => any_of(types.iter().map(Type::expected).collect()),
             Type::Block(Block::Table | Block::Named) => "a table".to_owned(),
             Type::Block(Block::Tables) => "an array of tables".to_owned(),
@@ -193,12 +205,14 @@ impl Type {
             Type::Listen | Type::Peer => "address".to_owned(),
             Type::LocationPath => "path".to_owned(),
             Type::Choice(_) => self.expected(),
+            Type::Fixed { value, .. } => format!("{value:?}"),
             Type::List(element) => format!("list of {}", element.short()),
             Type::Table(fields) => {
                 let keys: Vec<String> =
                     fields.iter().map(|field| format!("{} = {}", field.key, field.ty.short())).collect();
                 format!("table {{ {} }}", keys.join(", "))
             }
+            Type::Map(element) => format!("table {{ NAME = {} }}", element.short()),
             Type::OneOf(types) => any_of(types.iter().map(Type::short).collect()),
             Type::Block(Block::Table) => "block".to_owned(),
             Type::Block(Block::Tables) => "array of blocks".to_owned(),

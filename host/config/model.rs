@@ -16,8 +16,9 @@ use super::location_path::LocationPath;
 use super::merge::ModuleTable;
 use super::server_name::ServerName;
 use super::source::Origin;
-use super::tree::{self, Node, Table, Value};
+use super::tree::{self, Entry, Node, Table, Value};
 use super::units;
+use crate::log::format::Escape;
 
 /// The whole configuration, checked and merged.
 #[derive(Clone, Debug)]
@@ -35,29 +36,21 @@ pub struct Main {
     pub worker_threads: Option<u32>,
     /// Connections of one thread.
     pub worker_connections: u32,
-    /// The log of errors.
-    pub error_log: ErrorLog,
+    /// The logs of errors.
+    pub error_log: Vec<ErrorLog>,
     /// The thread pool.
     pub thread_pool: ThreadPool,
 }
 
 /// Where errors are logged.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ErrorLog {
-    /// The target.
-    pub target: ErrorLogTarget,
+    /// `stderr`, or a file, relative to the prefix.
+    pub path: String,
     /// The least severe level that is logged.
     pub level: LogLevel,
-}
-
-/// The target of the log of errors.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ErrorLogTarget {
-    /// Standard error.
-    #[default]
-    Stderr,
-    /// A file, relative to the prefix.
-    File(PathBuf),
+    /// Where the path was written.
+    pub origin: Origin,
 }
 
 /// nginx's levels; a greater one is more severe.
@@ -94,10 +87,25 @@ pub struct ThreadPool {
 /// `[http]`
 #[derive(Clone, Debug)]
 pub struct Http {
+    /// The formats of access logs, in the order written.
+    pub log_format: Vec<LogFormat>,
     /// `[http.upstream.NAME]`, in the order written.
     pub upstreams: Vec<Upstream>,
     /// `[[http.server]]`, in the order written; at least one.
     pub servers: Vec<Server>,
+}
+
+/// A format of access logs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogFormat {
+    /// Its name.
+    pub name: String,
+    /// The text, with variables.
+    pub text: String,
+    /// How values are written.
+    pub escape: Escape,
+    /// Where it was written.
+    pub origin: Origin,
 }
 
 /// `[[http.server]]`
@@ -159,8 +167,10 @@ pub struct HttpCore {
     pub recursive_error_pages: bool,
     /// Whether only internal redirects lead here.
     pub internal: bool,
-    /// Where requests are logged.
-    pub access_log: AccessLog,
+    /// Where requests are logged; empty: nowhere.
+    pub access_log: Vec<AccessLog>,
+    /// Where errors of requests are logged.
+    pub error_log: Vec<ErrorLog>,
     /// Time for the header of a request.
     pub client_header_timeout: Duration,
     /// Time between two reads of a request's body.
@@ -183,6 +193,22 @@ pub struct HttpCore {
     pub sendfile: bool,
     /// In bytes; 0: no limit.
     pub sendfile_max_chunk: u64,
+    /// For files that are read into memory.
+    pub output_buffers: Buffers,
+    /// Whether the kernel is to read far ahead.
+    pub read_ahead: bool,
+    /// The cache of open files.
+    pub open_file_cache: Option<OpenFileCache>,
+    /// Time after which an entry of it is checked again.
+    pub open_file_cache_valid: Duration,
+    /// Uses from which on a file stays open in it.
+    pub open_file_cache_min_uses: u32,
+    /// Whether it keeps errors too.
+    pub open_file_cache_errors: bool,
+    /// What becomes of paths with symbolic links.
+    pub disable_symlinks: DisableSymlinks,
+    /// Whether files are sent with an ETag.
+    pub etag: bool,
     /// Whether the version is told.
     pub server_tokens: bool,
     /// MIME type if no other is known.
@@ -214,15 +240,22 @@ pub enum ErrorResponse {
 }
 
 /// Where requests are logged.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum AccessLog {
-    /// Nowhere.
-    Off,
-    /// Standard output.
-    #[default]
-    Stdout,
-    /// A file, relative to the prefix.
-    File(PathBuf),
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLog {
+    /// `stdout`, or a file, relative to the prefix.
+    pub path: String,
+    /// Name of the format.
+    pub format: String,
+    /// Bytes that wait before they are written.
+    pub buffer: Option<u64>,
+    /// How long they wait at most.
+    pub flush: Option<Duration>,
+    /// Text that says whether a request is logged.
+    pub condition: Option<String>,
+    /// Where the log was written.
+    pub origin: Origin,
+    /// Where its keys were written.
+    keys: Vec<(String, Origin)>,
 }
 
 /// A number of buffers of a size.
@@ -232,6 +265,36 @@ pub struct Buffers {
     pub number: u32,
     /// Bytes of each.
     pub size: u64,
+}
+
+/// The cache of open files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenFileCache {
+    /// Entries of one thread.
+    pub max: u32,
+    /// Time after which an entry that is not used goes.
+    pub inactive: Duration,
+}
+
+/// What becomes of paths with symbolic links.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DisableSymlinks {
+    /// How they are treated.
+    pub mode: SymlinkMode,
+    /// The start of the path in which they are followed; may have variables in it.
+    pub from: Option<String>,
+}
+
+/// How symbolic links are treated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SymlinkMode {
+    /// They are followed.
+    #[default]
+    Off,
+    /// They are forbidden.
+    On,
+    /// They are forbidden unless they have the owner of what they lead to.
+    IfNotOwner,
 }
 
 /// `[http.upstream.NAME]`
@@ -292,7 +355,7 @@ impl Main {
         match name {
             "worker_threads" => self.worker_threads = node.as_integer().map(|_| count(node)),
             "worker_connections" => self.worker_connections = count(node),
-            "error_log" => self.error_log = ErrorLog::of(node),
+            "error_log" => self.error_log = ErrorLog::list(node),
             "thread_pool" => {
                 self.thread_pool =
                     ThreadPool { threads: count_in(node, "threads"), max_queue: count_in(node, "max_queue") }
@@ -303,15 +366,38 @@ impl Main {
     }
 }
 
+/// One log or several.
+fn logs(node: &Node) -> impl Iterator<Item = &Node> {
+    node.as_list().unwrap_or(std::slice::from_ref(node)).iter()
+}
+
 impl ErrorLog {
-    fn of(node: &Node) -> ErrorLog {
-        let path = get(node, "path").unwrap_or(node);
-        let target = match text(path).as_str() {
-            "stderr" => ErrorLogTarget::Stderr,
-            path => ErrorLogTarget::File(path.into()),
+    fn list(node: &Node) -> Vec<ErrorLog> {
+        let log = |node| {
+            let path = get(node, "path").unwrap_or(node);
+            let level = get(node, "level").and_then(|level| LogLevel::parse(&text(level))).unwrap_or_default();
+            ErrorLog { path: text(path), level, origin: path.origin }
         };
-        let level = get(node, "level").and_then(|level| LogLevel::parse(&text(level))).unwrap_or_default();
-        ErrorLog { target, level }
+        logs(node).map(log).collect()
+    }
+}
+
+impl LogFormat {
+    /// The table `log_format`.
+    pub(super) fn list(node: &Node) -> Vec<LogFormat> {
+        let entries = node.as_table().into_iter().flat_map(Table::iter);
+        let format = |entry: &Entry| {
+            let format = get(&entry.node, "format").unwrap_or(&entry.node);
+            let escape = match get(&entry.node, "escape").and_then(Node::as_str) {
+                Some("json") => Escape::Json,
+                Some("none") => Escape::None,
+                _ => Escape::Default,
+            };
+            // nginx joins strings without anything between them.
+            let text = logs(format).map(text).collect();
+            LogFormat { name: entry.key.clone(), text, escape, origin: entry.node.origin }
+        };
+        entries.map(format).collect()
     }
 }
 
@@ -340,7 +426,8 @@ impl HttpCore {
             "error_page" => self.error_page = node.as_list().unwrap_or(&[]).iter().map(ErrorPage::of).collect(),
             "recursive_error_pages" => self.recursive_error_pages = flag(node),
             "internal" => self.internal = flag(node),
-            "access_log" => self.access_log = AccessLog::of(node),
+            "access_log" => self.access_log = AccessLog::list(node),
+            "error_log" => self.error_log = ErrorLog::list(node),
             "client_header_timeout" => self.client_header_timeout = duration(node),
             "client_body_timeout" => self.client_body_timeout = duration(node),
             "send_timeout" => self.send_timeout = duration(node),
@@ -355,6 +442,24 @@ impl HttpCore {
             "tcp_nodelay" => self.tcp_nodelay = flag(node),
             "sendfile" => self.sendfile = flag(node),
             "sendfile_max_chunk" => self.sendfile_max_chunk = size(node),
+            "output_buffers" => {
+                let size = get(node, "size").map_or(0, size);
+                self.output_buffers = Buffers { number: count_in(node, "number"), size };
+            }
+            "read_ahead" => self.read_ahead = size(node) > 0,
+            // They have one value only.
+            "aio" | "directio" | "directio_alignment" => (),
+            "open_file_cache" => {
+                self.open_file_cache = get(node, "max").map(|max| OpenFileCache {
+                    max: count(max),
+                    inactive: get(node, "inactive").map_or(Duration::ZERO, duration),
+                });
+            }
+            "open_file_cache_valid" => self.open_file_cache_valid = duration(node),
+            "open_file_cache_min_uses" => self.open_file_cache_min_uses = count(node),
+            "open_file_cache_errors" => self.open_file_cache_errors = flag(node),
+            "disable_symlinks" => self.disable_symlinks = DisableSymlinks::of(node),
+            "etag" => self.etag = flag(node),
             "server_tokens" => self.server_tokens = flag(node),
             "default_type" => self.default_type = text(node),
             _ => return false,
@@ -379,13 +484,43 @@ impl ErrorPage {
     }
 }
 
+impl DisableSymlinks {
+    fn of(node: &Node) -> DisableSymlinks {
+        let mode = match text(get(node, "mode").unwrap_or(node)).as_str() {
+            "on" => SymlinkMode::On,
+            "if_not_owner" => SymlinkMode::IfNotOwner,
+            _ => SymlinkMode::Off,
+        };
+        DisableSymlinks { mode, from: get(node, "from").map(text) }
+    }
+}
+
 impl AccessLog {
-    fn of(node: &Node) -> AccessLog {
-        match get(node, "path").map(text).as_deref() {
-            None => AccessLog::Off,
-            Some("stdout") => AccessLog::Stdout,
-            Some(path) => AccessLog::File(path.into()),
+    /// Nothing for "off"; elsewhere than alone that is found to be no path.
+    fn list(node: &Node) -> Vec<AccessLog> {
+        if node.as_str() == Some("off") {
+            return Vec::new();
         }
+        logs(node).map(AccessLog::of).collect()
+    }
+
+    fn of(node: &Node) -> AccessLog {
+        let path = get(node, "path").unwrap_or(node);
+        let keys = node.as_table().into_iter().flat_map(Table::iter);
+        AccessLog {
+            path: text(path),
+            format: get(node, "format").map_or_else(|| "combined".to_owned(), text),
+            buffer: get(node, "buffer").map(size),
+            flush: get(node, "flush").map(duration),
+            condition: get(node, "if").map(text),
+            origin: path.origin,
+            keys: keys.map(|entry| (entry.key.clone(), entry.node.origin)).collect(),
+        }
+    }
+
+    /// Where a key was written.
+    pub fn origin_of(&self, key: &str) -> Origin {
+        self.keys.iter().find(|(known, _)| known == key).map_or(self.origin, |(_, origin)| *origin)
     }
 }
 
@@ -504,7 +639,7 @@ mod tests {
             modules: Vec::new(),
             origin: Origin::BUILT_IN,
         };
-        let read_elsewhere = ["include", "module_path", "listen", "server_name", "path"];
+        let read_elsewhere = ["include", "module_path", "listen", "server_name", "path", "log_format"];
         for directive in directives() {
             if matches!(directive.ty, Type::Block(_)) || read_elsewhere.contains(&directive.name) {
                 continue;

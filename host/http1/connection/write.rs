@@ -6,6 +6,7 @@ use topnext_module_api::{Chain, Code};
 
 use super::{DISK_DONE, Http1};
 use crate::{
+    clock,
     event::{Source, remote},
     finalize,
     http1::{encode_chunk_head, response},
@@ -14,7 +15,7 @@ use crate::{
     open_file::OpenFile,
     phases,
     request::Request,
-    write::Flushed,
+    write::{Flushed, Sending},
 };
 
 /// Output that waits for more before it is written (nginx: postpone_output).
@@ -38,7 +39,8 @@ impl Http1 {
             self.keep.set(false);
         }
         let head_chunked = known.is_none() && !bodyless && http11;
-        self.queue.borrow_mut().add_bytes(|out| {
+        let queue = &mut *self.queue.borrow_mut();
+        queue.add_bytes(|out| {
             let parts = r.parts.borrow();
             let head = response::HeadOut {
                 status: r.status.get(),
@@ -50,6 +52,8 @@ impl Http1 {
             };
             response::write_head(out, &head, &parts.headers_out, &parts.pool);
         });
+        r.header_size.set(queue.written() + queue.bytes());
+        r.header_second.set(clock::second());
         r.header_sent.set(true);
     }
 
@@ -66,6 +70,8 @@ impl Http1 {
             drop(chain);
         } else if let Err(error) = self.queue_body(r, chain, bytes, last) {
             log_line!(Level::Alert, "*{} {error}{}", self.number, r.log_tail());
+            // What the client was told cannot be kept, whatever the modules answer.
+            r.failed.set(true);
             return Code::ERROR;
         }
         if r.has_panicked() {
@@ -119,12 +125,16 @@ impl Http1 {
             Ok(true) => Code::OK,
             Ok(false) => Code::AGAIN,
             Err(error) => {
-                self.broken.set(true);
                 let level = match error.kind() {
                     io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Level::Info,
                     _ => Level::Error,
                 };
                 log_line!(level, "*{} send() failed ({error}){}", self.number, r.log_tail());
+                match error.raw_os_error() {
+                    Some(_) => self.broken.set(true),
+                    // Of a file, or of the server: the client is not to blame.
+                    None => r.failed.set(true),
+                }
                 Code::ERROR
             }
         }
@@ -142,7 +152,13 @@ impl Http1 {
             let queue = &mut *self.queue.borrow_mut();
             let before = queue.bytes();
             let core = &r.place().core;
-            let result = queue.flush_some(&*self.socket.borrow(), core.sendfile, core.sendfile_max_chunk);
+            let how = Sending {
+                sendfile: core.sendfile,
+                max_chunk: core.sendfile_max_chunk,
+                buffer: core.output_buffers.size,
+                now_ms: self.lp.now_ms(),
+            };
+            let result = queue.flush(&*self.socket.borrow(), &how);
             (result, queue.take_sent(), queue.bytes() < before)
         };
         if !sent.is_empty() {
