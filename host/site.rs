@@ -20,6 +20,7 @@ use crate::{
     listen::Address,
     location::Locations,
     log::Sink,
+    map_uri::Root,
     plugins::{
         LoadedModule,
         link::{Chains, Protocol},
@@ -109,8 +110,8 @@ pub struct Place {
     pub title: String,
     /// The host's directives.
     pub core: HttpCore,
-    /// The folder of files, absolute, without a slash at its end.
-    pub root: Option<Vec<u8>>,
+    /// Where files are.
+    pub root: Option<Root>,
     /// Answers in place of the server's own error pages.
     pub error_pages: Arc<[error_page::Page]>,
     /// The access log.

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     config::Listen,
-    phases,
+    map_uri,
     plugins::{link, running},
     proxy_protocol::Addresses,
     request::{Request, Text},
@@ -71,8 +71,9 @@ const CORE: &[Core] = &[
         let line = r.request_line();
         Some(r.store(&[&line]))
     }),
-    ("request_filename", |r| some(r, phases::filename(r))),
-    ("document_root", |r| r.place().root.as_ref().map(|root| r.store(&[root]))),
+    ("request_filename", |r| some(r, map_uri::filename(r))),
+    ("document_root", map_uri::document_root),
+    ("realpath_root", map_uri::realpath_root),
     ("host", |r| Some(r.host.get())),
     ("server_name", |r| Some(r.store(&[r.server.name().as_bytes()]))),
     ("server_addr", |r| {

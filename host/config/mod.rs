@@ -65,7 +65,7 @@ pub use location_path::{LocationKind, LocationPath};
 pub use merge::ModuleTable;
 pub use model::{
     AccessLog, Buffers, Config, ErrorLog, ErrorLogTarget, ErrorPage, ErrorResponse, Http, HttpCore, Location, LogLevel,
-    Main, PeerConf, Scope, Server, ThreadPool, Upstream,
+    Main, PeerConf, Root, Satisfy, Scope, Server, ThreadPool, Upstream,
 };
 pub use schema::ModuleSchema;
 pub use source::{Files, Origin};
