@@ -10,7 +10,11 @@
 //! They are matched with bytes, in time linear in the length of the text: a request cannot make one slow (nginx: PCRE,
 //! which backtracks). That is why look-around and backreferences, which need backtracking, are refused.
 
-use std::fmt;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt,
+    sync::Arc,
+};
 
 use regex_automata::{
     Input, MatchKind, PatternSet,
@@ -221,6 +225,35 @@ impl Regex {
         let number = |(group, name): &(usize, String)| Some((*group, names.iter().position(|known| known == name)?));
         let names = pattern.names.iter().filter_map(number).collect();
         Ok(Regex { text: pattern.text.clone(), automaton, slots, names })
+    }
+}
+
+/// The lists of a configuration. Those of many servers are often the same, from a file that all include, so that each is
+/// compiled once.
+#[derive(Default)]
+pub struct RegexLists {
+    /// The names of all named groups.
+    names: Vec<String>,
+    /// By texts, and whether case is ignored.
+    known: HashMap<Vec<(String, bool)>, Arc<RegexList>>,
+}
+
+impl RegexLists {
+    /// No lists yet; `names` are those of the groups of all expressions.
+    pub fn new(names: Vec<String>) -> RegexLists {
+        RegexLists { names, known: HashMap::new() }
+    }
+
+    /// The list of these expressions; None if there are none.
+    pub fn list(&mut self, patterns: &[&Pattern]) -> Result<Option<Arc<RegexList>>, String> {
+        if patterns.is_empty() {
+            return Ok(None);
+        }
+        let key = patterns.iter().map(|pattern| (pattern.text.clone(), pattern.caseless)).collect();
+        match self.known.entry(key) {
+            Entry::Occupied(known) => Ok(Some(known.get().clone())),
+            Entry::Vacant(new) => Ok(Some(new.insert(Arc::new(RegexList::new(patterns, &self.names)?)).clone())),
+        }
     }
 }
 

@@ -7,6 +7,8 @@ mod addresses;
 
 mod build;
 
+mod files;
+
 pub mod facts;
 
 use std::{fmt, sync::Arc};
@@ -21,6 +23,7 @@ use crate::{
     location::Locations,
     log::Sink,
     map_uri::Root,
+    open_file,
     plugins::{
         LoadedModule,
         link::{Chains, Protocol},
@@ -76,8 +79,8 @@ impl Site {
 
 /// A server: names, and the places in it.
 pub struct Server {
-    /// In lower case; `""` for requests without a name.
-    pub names: Vec<String>,
+    /// Its first name: see [`Server::name`].
+    pub name: String,
     /// What holds outside of its locations.
     pub place: Arc<Place>,
     /// Its locations.
@@ -85,9 +88,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Its first name, for logs and `$server_name`.
+    /// Its first name, for logs and `$server_name`; a regular expression with its `~`, `.example.com` without its dot.
     pub fn name(&self) -> &str {
-        self.names.first().map_or("", String::as_str)
+        &self.name
     }
 
     /// Its named location of this name, which starts with `@`.
@@ -98,7 +101,7 @@ impl Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("Server").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -114,6 +117,8 @@ pub struct Place {
     pub root: Option<Root>,
     /// Answers in place of the server's own error pages.
     pub error_pages: Arc<[error_page::Page]>,
+    /// How files are looked for.
+    pub files: open_file::find::Rules,
     /// The access log.
     pub access_log: Option<Arc<Sink>>,
     /// The filters.

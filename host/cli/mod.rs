@@ -17,7 +17,7 @@ use crate::{
         self, Sink,
         error::{self, Level},
     },
-    plugins,
+    log_line, plugins,
     process::worker,
     site::{self, Loaded, Site, VERSION},
 };
@@ -137,6 +137,9 @@ fn with_configuration(arguments: &Arguments) -> Result<(), String> {
         let _ = write!(text, "topnext: configuration file {} test failed", path.display());
         text
     })?;
+    for warning in loaded.warnings.to_string().lines() {
+        eprintln!("topnext: [warn] {warning}");
+    }
     match arguments.command {
         Command::Test => {
             eprintln!("topnext: the configuration file {} syntax is ok", path.display());
@@ -184,8 +187,12 @@ fn run(loaded: Loaded, prefix: &Path) -> Result<(), String> {
     let sink = sink.map_err(|error| format!("topnext: error_log cannot be opened: {error}"))?;
     error::open(sink, level(main.error_log.level));
     log::start();
-    let Loaded { site, places, .. } = loaded;
+    let Loaded { site, places, warnings, .. } = loaded;
     drop(places);
+    if site.main.error_log.target != ErrorLogTarget::Stderr {
+        // Standard error has them already, and may not be kept.
+        warnings.to_string().lines().for_each(|warning| log_line!(Level::Warn, "{warning}"));
+    }
     worker::run(site, greet).map_err(|error| format!("topnext: {}", error.replace('\n', "\ntopnext: ")))
 }
 

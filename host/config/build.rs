@@ -10,13 +10,14 @@ use std::sync::Arc;
 use super::address::Listen;
 use super::check::{Checker, Level, missing};
 use super::core_directives::find;
-use super::diagnostic::{Diagnostics, join_key, quote};
+use super::diagnostic::{Diagnostics, join_key};
 use super::directive::Contexts;
 use super::listen::ListenConf;
 use super::location_path::{LocationKind, LocationPath};
 use super::merge;
 use super::model::{self, Config, Http, HttpCore, Location, Main, Scope, Server, Upstream};
 use super::schema::ModuleSchema;
+use super::server_name::ServerName;
 use super::source::Origin;
 use super::tree::{Node, Table};
 
@@ -185,27 +186,21 @@ impl<'a> Builder<'a> {
         listen
     }
 
-    fn server_names(&mut self, level: &Level<'a>) -> Vec<String> {
-        let Some(node) = level.core("server_name") else {
-            return vec![String::new()];
-        };
+    fn server_names(&mut self, level: &Level<'a>) -> Vec<ServerName> {
         let mut names = Vec::new();
-        for (index, node) in node.as_list().unwrap_or(&[]).iter().enumerate() {
+        let list = level.core("server_name").and_then(Node::as_list).unwrap_or(&[]);
+        for (index, node) in list.iter().enumerate() {
             let Some(name) = node.as_str() else { continue };
-            let message = if name.contains('*') || name.starts_with('.') {
-                format!("found {}; wildcard names are not supported yet", quote(name))
-            } else if name.starts_with('~') {
-                format!("found {}; regex names are not supported yet", quote(name))
-            } else if name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') {
-                format!("found {}, expected a name such as \"www.example.com\"", quote(name))
-            } else {
-                names.push(name.to_lowercase());
-                continue;
-            };
-            self.checker.errors.push(node.origin, format!("http.server.server_name[{index}]"), message);
+            match ServerName::parse(name, node.origin) {
+                Ok(name) => names.push(name),
+                Err(message) => {
+                    let key = format!("http.server.server_name[{index}]");
+                    self.checker.errors.push(node.origin, key, message);
+                }
+            }
         }
         if names.is_empty() {
-            names.push(String::new());
+            names.push(ServerName::none(level.origin));
         }
         names
     }

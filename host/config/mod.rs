@@ -27,6 +27,8 @@ pub mod address;
 
 pub mod location_path;
 
+pub mod server_name;
+
 pub mod directive;
 
 pub mod core_directives;
@@ -65,9 +67,10 @@ pub use location_path::{LocationKind, LocationPath};
 pub use merge::ModuleTable;
 pub use model::{
     AccessLog, Buffers, Config, ErrorLog, ErrorLogTarget, ErrorPage, ErrorResponse, Http, HttpCore, Location, LogLevel,
-    Main, PeerConf, Root, Satisfy, Scope, Server, ThreadPool, Upstream,
+    Main, OpenFileCache, PeerConf, Root, Satisfy, Scope, Server, SymlinkMode, ThreadPool, Upstream,
 };
 pub use schema::ModuleSchema;
+pub use server_name::{NameForm, ServerName};
 pub use source::{Files, Origin};
 pub use tree::{Entry, Node, Table, Value};
 

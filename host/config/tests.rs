@@ -64,7 +64,7 @@ fn defaults_are_nginxs() {
     assert_eq!(config.main.error_log, ErrorLog { target: ErrorLogTarget::Stderr, level: LogLevel::Error });
     assert_eq!(config.main.thread_pool, ThreadPool { threads: 32, max_queue: 65536 });
     let server = &config.http.servers[0];
-    assert_eq!(server.server_name, [""]);
+    assert_eq!(server.server_name, [ServerName::none(server.scope.origin)]);
     assert!(["0.0.0.0:80", "0.0.0.0:8000"].contains(&server.listen[0].address.to_string().as_str()));
     let minute = Duration::from_secs(60);
     let expected = HttpCore {
@@ -81,6 +81,14 @@ fn defaults_are_nginxs() {
         tcp_nodelay: true,
         sendfile: true,
         sendfile_max_chunk: 2 << 20,
+        output_buffers: Buffers { number: 2, size: 32 << 10 },
+        read_ahead: false,
+        open_file_cache: None,
+        open_file_cache_valid: minute,
+        open_file_cache_min_uses: 1,
+        open_file_cache_errors: false,
+        disable_symlinks: Default::default(),
+        etag: true,
         server_tokens: true,
         error_page: Arc::default(),
         recursive_error_pages: false,
@@ -132,7 +140,8 @@ hash.key = "$uri"
     assert_eq!(config.main.error_log, log);
     assert_eq!(config.main.thread_pool, ThreadPool { threads: 2, max_queue: 65536 });
     let server = &config.http.servers[0];
-    assert_eq!(server.server_name, ["www.example.com", ""]);
+    let names: Vec<&str> = server.server_name.iter().map(|name| name.text.as_str()).collect();
+    assert_eq!(names, ["www.example.com", ""]);
     let listen = |index: usize| {
         let conf = &server.listen[index];
         let options = conf.options.iter().map(|(option, _)| format!("{} {option}", option.name()));
@@ -290,13 +299,15 @@ fn wrong_values_say_what_is_valid() {
 #[test]
 fn listen_and_names_are_checked() {
     assert_eq!(
-        server_errors("listen = [\"81\", \"*:81\", \"x\"]\nserver_name = [\"*.a\", \"~a\", \".a\", \"a b\"]\n"),
+        server_errors("listen = [\"81\", \"*:81\", \"x\"]\nserver_name = [\"*.*\", \"~(a\", \".a\", \"a b\"]\n"),
         "t.toml:2:25: http.server.listen[2]: found \"x\", expected an address to listen on such as \"8080\", \
          \"127.0.0.1:8080\", \"[::1]:80\" or \"unix:/path\" or a table with the keys address, default_server, backlog, reuseport, rcvbuf, sndbuf, deferred, fastopen, so_keepalive, ipv6only, proxy_protocol\n\
-         t.toml:3:16: http.server.server_name[0]: found \"*.a\"; wildcard names are not supported yet\n\
-         t.toml:3:23: http.server.server_name[1]: found \"~a\"; regex names are not supported yet\n\
-         t.toml:3:29: http.server.server_name[2]: found \".a\"; wildcard names are not supported yet\n\
-         t.toml:3:35: http.server.server_name[3]: found \"a b\", expected a name such as \"www.example.com\""
+         t.toml:3:16: http.server.server_name[0]: found \"*.*\", expected a name such as \"www.example.com\", \
+         \"*.example.com\", \".example.com\", \"www.example.*\" or '~^www\\d+\\.example\\.com$'\n\
+         t.toml:3:23: http.server.server_name[1]: found \"~(a\"; the regular expression \"(a\" is not valid at its \
+         character 1: unclosed group\n\
+         t.toml:3:36: http.server.server_name[3]: found \"a b\", expected a name such as \"www.example.com\", \
+         \"*.example.com\", \".example.com\", \"www.example.*\" or '~^www\\d+\\.example\\.com$'"
     );
     assert_eq!(
         server_errors("listen = [\"81\", \"*:81\"]\n"),

@@ -4,16 +4,20 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 
 use super::Server;
 use crate::{
-    config::{self, Diagnostics, Listen, ListenConf, ListenOption, ListenOptions, Origin, address::unix_socket_path},
+    config::{
+        self, Diagnostics, Listen, ListenConf, ListenOption, ListenOptions, Origin, ServerName,
+        address::unix_socket_path,
+    },
     listen::Address,
-    server_name::Names,
+    regex::RegexLists,
+    server_name::{self, Names},
 };
 
 /// What is known of one address.
 #[derive(Default)]
-struct Listening {
-    /// Its servers, with whether each is the default.
-    servers: Vec<(Arc<Server>, bool)>,
+struct Listening<'c> {
+    /// Its servers with their names, and whether each is the default.
+    servers: Vec<(Arc<Server>, &'c [ServerName], bool)>,
     options: Vec<(ListenOption, Origin)>,
     /// Where a default server says that it is one.
     default: Option<Origin>,
@@ -24,27 +28,51 @@ pub fn of(
     servers: &[Arc<Server>],
     confs: &[config::Server],
     prefix: &Path,
+    regexes: &mut RegexLists,
     errors: &mut Diagnostics,
+    warnings: &mut Diagnostics,
 ) -> Vec<Arc<Address>> {
     let mut order: Vec<Listen> = Vec::new();
     let mut found: HashMap<Listen, Listening> = HashMap::new();
-    for (server, conf) in servers.iter().zip(confs) {
-        for conf in &conf.listen {
+    for (server, server_conf) in servers.iter().zip(confs) {
+        for conf in &server_conf.listen {
             let Some(address) = absolute(conf, prefix, errors) else { continue };
             let listening = found.entry(address.clone()).or_insert_with(|| {
                 order.push(address.clone());
                 Listening::default()
             });
-            listening.add(server, conf, errors);
+            listening.add(server, &server_conf.server_name, conf, errors);
         }
     }
     let make = |address: Listen| {
         let listening = found.remove(&address)?;
         let mut options = ListenOptions::default();
         listening.options.iter().for_each(|(option, _)| option.set(&mut options));
-        Some(Arc::new(Address { address, options, names: Names::new(listening.servers)? }))
+        let names = names(&listening.servers, &address, regexes, errors, warnings)?;
+        Some(Arc::new(Address { address, options, names }))
     };
     order.into_iter().filter_map(make).collect()
+}
+
+/// The names of the servers of an address. Of two equal ones the first counts, and there is a warning about the other.
+fn names(
+    servers: &[(Arc<Server>, &[ServerName], bool)],
+    address: &Listen,
+    regexes: &mut RegexLists,
+    errors: &mut Diagnostics,
+    warnings: &mut Diagnostics,
+) -> Option<Names> {
+    const KEY: &str = "http.server.server_name";
+    let patterns = server_name::patterns(servers.iter().flat_map(|(_, names, _)| *names));
+    let list = regexes.list(&patterns).unwrap_or_else(|message| {
+        let name = servers.iter().flat_map(|(_, names, _)| *names).find(|name| name.regex().is_some());
+        errors.push(name.map_or(Origin::BUILT_IN, |name| name.origin), KEY, message);
+        None
+    });
+    Names::new(servers, list, |name| {
+        let text = format!("conflicting server name {:?} on {address}, ignored: another server has it", name.text);
+        warnings.push(name.origin, KEY, text);
+    })
 }
 
 /// The address, with the path of a socket file from the prefix on.
@@ -59,14 +87,14 @@ fn absolute(conf: &ListenConf, prefix: &Path, errors: &mut Diagnostics) -> Optio
     }
 }
 
-impl Listening {
-    fn add(&mut self, server: &Arc<Server>, conf: &ListenConf, errors: &mut Diagnostics) {
-        if self.servers.iter().any(|(known, _)| Arc::ptr_eq(known, server)) {
+impl<'c> Listening<'c> {
+    fn add(&mut self, server: &Arc<Server>, names: &'c [ServerName], conf: &ListenConf, errors: &mut Diagnostics) {
+        if self.servers.iter().any(|(known, ..)| Arc::ptr_eq(known, server)) {
             // The same text twice has been found before; these are two spellings of one path.
             let message = format!("{} stands twice in this server", conf.address);
             errors.push(conf.origin, "http.server.listen", message);
         }
-        self.servers.push((server.clone(), conf.default_server));
+        self.servers.push((server.clone(), names, conf.default_server));
         if conf.default_server {
             match self.default {
                 // Reported already, with these words, unless the path was spelled in two ways.

@@ -2,7 +2,7 @@
 //! reported, as far as the steps before allow to find it.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map},
+    collections::HashSet,
     ffi::OsStr,
     fmt,
     os::unix::ffi::OsStrExt,
@@ -15,11 +15,11 @@ use topnext_module_api::{
     handler::{HandlerHooksRef, HandlerLink},
 };
 
-use super::{Place, Server, Site, addresses, facts};
+use super::{Place, Server, Site, addresses, facts, files::FileRules};
 use crate::{
     config::{
         AccessLog, Config, Contexts, Diagnostics, Document, ErrorPage, Files, Location, ModuleDecl, ModuleSchema,
-        ModuleTable, Origin, PeerAddress, Scope,
+        ModuleTable, NameForm, Origin, PeerAddress, Scope, ServerName,
         diagnostic::{did_you_mean, join_key},
     },
     error_page,
@@ -35,7 +35,7 @@ use crate::{
         running,
         services::main::{self, Configuring},
     },
-    regex::{Pattern, RegexList},
+    regex::{Pattern, RegexLists},
     template::Templates,
     upstream::{
         Upstream,
@@ -55,6 +55,8 @@ pub struct Loaded {
     pub places: Vec<Arc<Place>>,
     /// The modules as the configuration declares them.
     pub declared: Vec<Declared>,
+    /// What is not wrong, but has no effect.
+    pub warnings: Diagnostics,
 }
 
 /// Everything that is wrong with a configuration.
@@ -102,13 +104,13 @@ pub fn load(path: &Path, prefix: &Path) -> Result<Loaded, Report> {
         errors.push(head.modules[running::MAX_MODULES].origin, "module", text);
     }
     let Some(config) = config else { return Err(Report { refusals, errors: Some(errors) }) };
-    let built = Builder::new(&modules, &schemas, prefix, &mut errors).build(&config);
+    let builder = Builder::new(&modules, &schemas, prefix, &mut errors, document.diagnostics());
+    let (site, places, warnings) = builder.build(&config);
     errors.sort();
     if !refusals.is_empty() || !errors.is_empty() {
         return Err(Report { refusals, errors: Some(errors) });
     }
-    let (site, places) = built;
-    Ok(Loaded { site, files: document.files().clone(), places, declared })
+    Ok(Loaded { site, files: document.files().clone(), places, declared, warnings })
 }
 
 fn declare(module: &ModuleDecl, files: &Files, prefix: &Path) -> Declared {
@@ -190,10 +192,9 @@ struct Builder<'a> {
     errors: &'a mut Diagnostics,
     places: Vec<Arc<Place>>,
     error_pages: Vec<CompiledPages>,
-    /// The names of all named groups of regular expressions.
-    captures: Vec<String>,
-    /// Lists of regular expressions that have been compiled: texts, and whether case is ignored.
-    regexes: HashMap<Vec<(String, bool)>, Arc<RegexList>>,
+    regexes: RegexLists,
+    warnings: Diagnostics,
+    files: FileRules,
 }
 
 /// Error pages as they were written, and compiled.
@@ -205,6 +206,7 @@ impl<'a> Builder<'a> {
         schemas: &'a [ModuleSchema],
         prefix: &'a Path,
         errors: &'a mut Diagnostics,
+        warnings: Diagnostics,
     ) -> Builder<'a> {
         Builder {
             modules,
@@ -213,17 +215,19 @@ impl<'a> Builder<'a> {
             errors,
             places: Vec::new(),
             error_pages: Vec::new(),
-            captures: Vec::new(),
-            regexes: HashMap::new(),
+            regexes: RegexLists::default(),
+            warnings,
+            files: FileRules::default(),
         }
     }
 
-    fn build(mut self, config: &Config) -> (Site, Vec<Arc<Place>>) {
+    fn build(mut self, config: &Config) -> (Site, Vec<Arc<Place>>, Diagnostics) {
         let named = config.http.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         let modules = self.variables();
-        self.captures = self.captures(config, &modules);
+        let captures = self.captures(config, &modules);
+        self.regexes = RegexLists::new(captures.clone());
         main::begin_configuring(Configuring {
-            templates: Templates::new(Added { modules, captures: self.captures.clone() }),
+            templates: Templates::new(Added { modules, captures }),
             upstreams: Registry::new(named),
         });
         let servers: Vec<Arc<Server>> = config.http.servers.iter().map(|server| self.server(server)).collect();
@@ -235,7 +239,14 @@ impl<'a> Builder<'a> {
         for (name, peers) in std::mem::take(&mut registry.implied) {
             upstreams.push(Arc::new(self.implied(name, peers)));
         }
-        let addresses = addresses::of(&servers, &config.http.servers, self.prefix, self.errors);
+        let addresses = addresses::of(
+            &servers,
+            &config.http.servers,
+            self.prefix,
+            &mut self.regexes,
+            self.errors,
+            &mut self.warnings,
+        );
         let pool = &config.main.thread_pool;
         let threads = match config.main.worker_threads {
             Some(threads) => threads as usize,
@@ -252,7 +263,8 @@ impl<'a> Builder<'a> {
             threads,
             modules: self.modules.to_vec(),
         };
-        (site, self.places)
+        self.warnings.sort();
+        (site, self.places, self.warnings)
     }
 
     /// The variables that modules provide.
@@ -271,16 +283,22 @@ impl<'a> Builder<'a> {
 
     /// The names of all named groups of regular expressions: variables, which must not hide others.
     fn captures(&mut self, config: &Config, modules: &[ModuleVariable]) -> Vec<String> {
-        fn collect<'p>(locations: &'p [Location], into: &mut Vec<(&'p Pattern, Origin)>) {
+        const PATH: &str = "http.server.location.path";
+        fn collect<'p>(locations: &'p [Location], into: &mut Vec<(&'p Pattern, Origin, &'static str)>) {
             for location in locations {
-                into.extend(location.path.regex.as_ref().map(|pattern| (pattern, location.origin)));
+                into.extend(location.path.regex.as_ref().map(|pattern| (pattern, location.origin, PATH)));
                 collect(&location.locations, into);
             }
         }
         let mut patterns = Vec::new();
-        config.http.servers.iter().for_each(|server| collect(&server.locations, &mut patterns));
+        for server in &config.http.servers {
+            for name in &server.server_name {
+                patterns.extend(name.regex().map(|pattern| (pattern, name.origin, "http.server.server_name")));
+            }
+            collect(&server.locations, &mut patterns);
+        }
         let (mut names, mut seen) = (Vec::new(), HashSet::new());
-        for (pattern, origin) in patterns {
+        for (pattern, origin, key) in patterns {
             for name in pattern.names() {
                 if let Some(owner) = variables::owner(name, modules) {
                     let text = format!(
@@ -288,7 +306,7 @@ impl<'a> Builder<'a> {
                          another",
                         pattern.text()
                     );
-                    self.errors.push(origin, "http.server.location.path", text);
+                    self.errors.push(origin, key, text);
                 } else if seen.insert(name) {
                     names.push(name.to_string());
                 }
@@ -300,11 +318,15 @@ impl<'a> Builder<'a> {
     // ---- servers and places
 
     fn server(&mut self, server: &crate::config::Server) -> Arc<Server> {
-        let name = server.server_name.first().cloned().unwrap_or_default();
+        let name = match server.server_name.first() {
+            Some(ServerName { form: NameForm::ExactOrLeading(name), .. }) => name.clone(),
+            Some(name) => name.text.clone(),
+            None => String::new(),
+        };
         let title = if name.is_empty() { "server".to_string() } else { format!("server {name}") };
         let place = self.place(String::new(), title.clone(), &server.scope);
         let locations = self.locations(&server.locations, &title);
-        Arc::new(Server { names: server.server_name.clone(), place, locations })
+        Arc::new(Server { name, place, locations })
     }
 
     fn locations(&mut self, list: &[Location], server: &str) -> Locations {
@@ -317,33 +339,13 @@ impl<'a> Builder<'a> {
             let locations = self.locations(&location.locations, server);
             entries.push(Entry { path: path.clone(), place, redirects, locations });
         }
-        let regexes = self.regexes(list.iter().filter_map(|location| location.path.regex.as_ref()), || {
-            list.first().map_or(Origin::BUILT_IN, |location| location.origin)
+        let patterns: Vec<&Pattern> = list.iter().filter_map(|location| location.path.regex.as_ref()).collect();
+        let regexes = self.regexes.list(&patterns).unwrap_or_else(|message| {
+            let origin = list.first().map_or(Origin::BUILT_IN, |location| location.origin);
+            self.errors.push(origin, "http.server.location.path", message);
+            None
         });
         Locations::new(entries, regexes)
-    }
-
-    /// Compiles the expressions of a level. Those of many servers are often the same, from a file that all include.
-    fn regexes<'p>(
-        &mut self,
-        patterns: impl Iterator<Item = &'p Pattern>,
-        origin: impl Fn() -> Origin,
-    ) -> Option<Arc<RegexList>> {
-        let patterns: Vec<&Pattern> = patterns.collect();
-        if patterns.is_empty() {
-            return None;
-        }
-        let key = patterns.iter().map(|pattern| (pattern.text().to_owned(), pattern.is_caseless())).collect();
-        match self.regexes.entry(key) {
-            hash_map::Entry::Occupied(known) => Some(known.get().clone()),
-            hash_map::Entry::Vacant(new) => match RegexList::new(&patterns, &self.captures) {
-                Ok(list) => Some(new.insert(Arc::new(list)).clone()),
-                Err(message) => {
-                    self.errors.push(origin(), "", message);
-                    None
-                }
-            },
-        }
     }
 
     fn place(&mut self, path: String, title: String, scope: &Scope) -> Arc<Place> {
@@ -398,6 +400,7 @@ impl<'a> Builder<'a> {
             title,
             root: self.root(scope),
             error_pages: self.error_pages(scope),
+            files: self.files.rules(scope, self.errors),
             access_log: self.access_log(scope),
             core: scope.core.clone(),
             chains: Chains::new(&filters),

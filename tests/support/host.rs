@@ -8,7 +8,7 @@ use topnext_module_api::Code;
 use topnext_module_api::buf::RawBuf;
 use topnext_module_api::chain::Chain;
 use topnext_module_api::context::RawContext;
-use topnext_module_api::file::RawOpened;
+use topnext_module_api::file::{File, RawOpened};
 use topnext_module_api::host::{BufApi, HostApi, HostApiRef, HostData, OptionalBytes, RequestApi, SelectionApi};
 use topnext_module_api::log::Level;
 use topnext_module_api::panic::PanicReport;
@@ -96,6 +96,7 @@ not_called! {
     set_header_out(HostData, RStr<'_>, RSlice<'_, u8>, bool) -> bool;
     remove_header_out(HostData, RStr<'_>);
     set_content_type(HostData) -> bool;
+    set_validators(HostData, &File) -> bool;
     variable(HostData, RStr<'_>) -> OptionalBytes;
     template(HostData, u32) -> RSlice<'static, u8>;
     take_context(HostData, u32) -> RawContext;
@@ -111,6 +112,8 @@ not_called! {
     body(HostData) -> Chain;
     open_file(HostData, RSlice<'_, u8>) -> RawOpened;
     internal_redirect(HostData, RSlice<'_, u8>, RSlice<'_, u8>) -> Code;
+    map_uri_to_path(HostData, RSlice<'_, u8>) -> RSlice<'static, u8>;
+    set_uri(HostData, RSlice<'_, u8>, ROption<RSlice<'_, u8>>) -> bool;
     logs(HostData, u32) -> bool;
     logs_level(u32) -> bool;
     log_request(HostData, u32, RStr<'_>);
@@ -133,6 +136,7 @@ fn requests() -> RequestApi {
         set_header_out,
         remove_header_out,
         set_content_type,
+        set_validators,
         variable,
         template,
         take_context,
@@ -148,6 +152,8 @@ fn requests() -> RequestApi {
         body,
         open_file,
         internal_redirect,
+        map_uri_to_path,
+        set_uri,
         logs,
         log: log_request,
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     http1::{BadRequest, Framing, Head, Normalized, Seen, Span, Target, body_framing, host, normalize},
-    site::Server,
+    server_name::Chosen,
 };
 
 /// The Host field of the last request on a connection, and what it led to: nearly always the next one is the same.
@@ -13,14 +13,14 @@ pub(super) struct Asked {
     /// The length of the name in it, which is at its start.
     name_len: u32,
     /// None before the first.
-    pub(super) server: Option<&'static Server>,
+    pub(super) server: Option<Chosen<'static>>,
 }
 
 /// A longer Host field is not remembered: it costs each idle connection as much memory.
 const MAX_ASKED: usize = 64;
 
 impl Asked {
-    pub(super) fn note(&mut self, head: &Head, bytes: &[u8], name_len: usize, server: &'static Server) {
+    pub(super) fn note(&mut self, head: &Head, bytes: &[u8], name_len: usize, server: Chosen<'static>) {
         let value = head.value(head.facts().host, bytes).unwrap_or_default();
         if head.plain_target().is_some() && !value.is_empty() && value.len() <= MAX_ASKED {
             *self = Asked { value: value.into(), name_len: name_len as u32, server: Some(server) };
@@ -28,7 +28,7 @@ impl Asked {
     }
 
     /// The name that `head` asks for and its server, if it asks for the same.
-    fn find(&self, head: &Head, bytes: &[u8]) -> Option<(Span, &'static Server)> {
+    fn find(&self, head: &Head, bytes: &[u8]) -> Option<(Span, Chosen<'static>)> {
         let server = self.server?;
         let Seen::One(index) = head.facts().host else { return None };
         let value = head.fields().get(usize::from(index))?.value;
@@ -41,7 +41,7 @@ impl Asked {
 pub(super) struct Facts {
     pub(super) host: Option<Span>,
     /// The server that the host names, if that is known already.
-    pub(super) server: Option<&'static Server>,
+    pub(super) server: Option<Chosen<'static>>,
     pub(super) raw_path: Span,
     pub(super) path: Normalized,
     pub(super) args: Option<Span>,

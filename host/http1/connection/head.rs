@@ -11,7 +11,8 @@ use crate::{
     http1::{BadRequest, ChunkedDecoder, Framing, Head, Method, Normalized, Progress, persistent},
     log::error::Level,
     log_line, phases,
-    request::{Lent, Request, Text},
+    request::{Lent, Request, Text, captures},
+    site::Server,
     stats,
 };
 
@@ -127,17 +128,18 @@ impl Http1 {
         let host = facts.as_ref().ok().and_then(|facts| facts.host);
         let name = host.map_or(&b""[..], |span| span.of(&parts.bytes));
         let mut lower = None;
-        let server = match facts.as_ref().ok().and_then(|facts| facts.server) {
-            Some(server) => server,
+        let chosen = match facts.as_ref().ok().and_then(|facts| facts.server) {
+            Some(chosen) => chosen,
             None => {
                 lower = name.iter().any(u8::is_ascii_uppercase).then(|| name.to_ascii_lowercase());
-                let server = self.address.names.find(lower.as_deref().unwrap_or(name));
+                let chosen = self.address.names.find(lower.as_deref().unwrap_or(name));
                 if lower.is_none() && facts.is_ok() {
-                    self.asked.borrow_mut().note(&parts.head, &parts.bytes, name.len(), server);
+                    self.asked.borrow_mut().note(&parts.head, &parts.bytes, name.len(), chosen);
                 }
-                server
+                chosen
             }
         };
+        let server: &'static Server = chosen.server;
         let core = &server.place.core;
         self.requests.set(self.requests.get() + 1);
         stats::add(stats::Counter::Requests, 1);
@@ -163,6 +165,9 @@ impl Http1 {
             // HTTP/1.0 may do without Host (nginx: the server's name stands in).
             (None, None) => request.store(&[server.name().as_bytes()]),
         });
+        if let Some(regex) = chosen.regex {
+            captures::note(&request, regex, request.host.get());
+        }
         if framing == Framing::None || framing == Framing::Length(0) {
             request.body_complete.set(true);
         }
