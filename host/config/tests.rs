@@ -1,6 +1,5 @@
 //! The configuration as a whole: texts in, error lines or merged values out.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
