@@ -106,8 +106,8 @@ impl Root {
             Folder::Constant(path) => return Some(path.clone()),
             Folder::Template { id, prefix, dots } => (*id, prefix, *dots),
         };
-        let text = r.site.templates.eval(id, r);
-        let path = r.text_owned(text);
+        let mut path = Vec::new();
+        r.site.templates.write(id, r, &mut path);
         if !dots && has_dot_dot(&path) {
             let path = String::from_utf8_lossy(&path);
             log_line!(Level::Error, "*{} unsafe path \"{path}\" of variables{}", r.conn.number, r.log_tail());

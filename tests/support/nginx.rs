@@ -13,7 +13,8 @@ use super::{Client, Folder, Response, eventually};
 /// A running nginx; ended when it is dropped.
 pub struct Nginx {
     child: Child,
-    folder: Folder,
+    /// Its prefix.
+    pub folder: Folder,
     /// Where it listens.
     pub port: u16,
 }
@@ -24,15 +25,22 @@ impl Nginx {
     pub fn start(files: &[(&str, &[u8])]) -> Option<Nginx> {
         let folder = Folder::with(files);
         let root = folder.path("html");
-        Nginx::start_in(folder, &root, "")
+        Nginx::start_in(folder, &root, "", "")
+    }
+
+    /// Starts one with these directives in its block http, and those in its server. Otherwise like [`Nginx::start`].
+    pub fn configured(http: &str, directives: &str) -> Option<Nginx> {
+        let folder = Folder::new();
+        let root = folder.path("html");
+        Nginx::start_in(folder, &root, http, directives)
     }
 
     /// Starts one that serves this folder, with more directives in its server. Otherwise like [`Nginx::start`].
     pub fn serving(root: &Path, directives: &str) -> Option<Nginx> {
-        Nginx::start_in(Folder::new(), root, directives)
+        Nginx::start_in(Folder::new(), root, "", directives)
     }
 
-    fn start_in(folder: Folder, root: &Path, directives: &str) -> Option<Nginx> {
+    fn start_in(folder: Folder, root: &Path, http: &str, directives: &str) -> Option<Nginx> {
         let found = Command::new("nginx").arg("-v").output();
         if found.is_err() {
             let strict = std::env::var("TOPNEXT_NO_SKIP").is_ok_and(|value| value == "1");
@@ -58,6 +66,7 @@ impl Nginx {
                         application/octet-stream bin;
                     }}
                     keepalive_requests 100000;
+                    {http}
                     server {{ listen 127.0.0.1:{port}; root {root}; {directives} }}
                 }}"#,
                 port = port.port
@@ -76,6 +85,11 @@ impl Nginx {
         Some(nginx)
     }
 
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
     /// Its access log so far: connection, request and status of each request.
     pub fn log(&self) -> String {
         self.folder.read("access.log")
@@ -83,7 +97,7 @@ impl Nginx {
 
     /// The response to a request without a body, on a connection of its own.
     pub fn request(&self, method: &str, path: &str, fields: &str) -> Response {
-        let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 1], self.port)));
+        let mut client = Client::connect(self.address());
         client.send(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n"));
         client.response_to(method)
     }
