@@ -215,10 +215,6 @@ fn bytes(value: &[u8], out: &mut Vec<u8>) -> bool {
     true
 }
 
-fn bytes_of(value: Option<&[u8]>, out: &mut Vec<u8>) -> bool {
-    value.is_some_and(|value| bytes(value, out))
-}
-
 /// The text, unless it is empty.
 fn some(r: &Request, text: Text) -> Option<Text> {
     (!r.parts.borrow().text(text).is_empty()).then_some(text)
