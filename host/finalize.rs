@@ -142,6 +142,9 @@ pub fn client_closed(r: &Rc<Request>) {
     if r.wait.get() == Wait::Ended {
         return;
     }
+    if r.failed.get() && !r.conn.is_broken() {
+        return fail(r);
+    }
     if !r.last_out.get() {
         r.status.set(CLIENT_CLOSED);
     }

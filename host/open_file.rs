@@ -2,28 +2,46 @@
 //!
 //! `openat2(RESOLVE_CACHED)` opens what needs no disk, and `preadv2(RWF_NOWAIT)` reads what is in the page cache; both
 //! say so if they would block.
+//!
+//! ```text
+//! find::open      what a handler asks for: the cache, else an attempt that does not block, else the pool
+//! cache::Cache    open files and what is known of paths, of one thread (nginx: open_file_cache)
+//! symlinks        paths in which symbolic links are not followed (nginx: disable_symlinks)
+//! ```
+
+pub mod find;
+
+pub mod cache;
+
+pub mod symlinks;
 
 use std::{
-    fs,
+    fmt, fs,
     io::{self, IoSliceMut},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat},
+    fs::{Advice, CWD, FileType, Mode, OFlags, ResolveFlags, Stat},
     io::{Errno, ReadWriteFlags},
 };
 use topnext_module_api::FileKind;
 
-/// A file that is open for reading. Shared by `Arc`, closed with the last owner.
+pub use symlinks::Symlinks;
+
+/// A file or folder that was found. Shared by `Arc`; its descriptor is closed with the last owner.
 #[derive(Debug)]
 pub struct OpenFile {
-    fd: OwnedFd,
+    /// Of a regular file only: nothing else is read, and an open pipe or device might be noticed.
+    fd: Option<OwnedFd>,
     /// Size in bytes when it was opened.
     pub size: u64,
     /// Modification time in seconds since 1970.
@@ -32,6 +50,32 @@ pub struct OpenFile {
     pub mtime_nanos: u32,
     /// What it is.
     pub kind: FileKind,
+    /// Which one it is: device and inode.
+    id: (u64, u64),
+    /// The header fields that say which version it is, once they were asked for.
+    validators: OnceLock<Validators>,
+    /// Milliseconds of the loop's clock until which it is believed to be in the page cache.
+    in_memory_until: AtomicU64,
+}
+
+/// Last-Modified and ETag of a file, as they are sent.
+#[derive(Debug)]
+pub struct Validators {
+    /// None if HTTP cannot write the time: before 1970, after 9999.
+    pub last_modified: Option<String>,
+    /// nginx's: time of modification and size, in hexadecimal digits.
+    pub etag: String,
+}
+
+/// How a path is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct How {
+    /// What becomes of symbolic links.
+    pub symlinks: Symlinks,
+    /// Bytes at the start of the path in which they are followed all the same.
+    pub from: usize,
+    /// The kernel is told that large files will be read from start to end.
+    pub read_ahead: bool,
 }
 
 /// What came of an attempt that must not block.
@@ -45,18 +89,32 @@ pub enum NoWait<T> {
 
 const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
+/// The part of a file that one sendfile takes, and that is known to be in memory before.
+pub const FILE_STEP: u64 = 512 * 1024;
+
+/// How long a file that was in the page cache is believed to be still there.
+const BELIEVED_MS: u64 = 1000;
+
+/// Smaller files are not worth the advice (nginx: NGX_MIN_READ_AHEAD).
+const MIN_READ_AHEAD: u64 = 128 * 1024;
+
 /// The kernel has no RESOLVE_CACHED (before 5.12), or a filter refuses openat2: files are opened on the pool.
 static NO_CACHED_OPEN: AtomicBool = AtomicBool::new(false);
 
 /// Opens a file if that needs no disk.
-pub fn open_nowait(path: &[u8]) -> io::Result<NoWait<OpenFile>> {
+pub fn open_nowait(path: &[u8], how: How) -> io::Result<NoWait<OpenFile>> {
     if NO_CACHED_OPEN.load(Ordering::Relaxed) {
         return Ok(NoWait::WouldBlock);
     }
-    let path = Path::new(std::ffi::OsStr::from_bytes(path));
-    match rustix::fs::openat2(CWD, path, FLAGS, Mode::empty(), ResolveFlags::CACHED) {
-        Ok(fd) => OpenFile::of(fd).map(NoWait::Done),
+    let opened = match how.symlinks {
+        Symlinks::Follow => rustix::fs::openat2(CWD, as_path(path), FLAGS, Mode::empty(), ResolveFlags::CACHED),
+        _ => symlinks::open_without(path, how.from, ResolveFlags::CACHED),
+    };
+    match opened {
+        Ok(fd) => OpenFile::of(fd, how).map(NoWait::Done),
         Err(Errno::AGAIN) => Ok(NoWait::WouldBlock),
+        // There is a link: whose it is takes a walk to find out.
+        Err(Errno::LOOP) if how.symlinks == Symlinks::SameOwner => Ok(NoWait::WouldBlock),
         Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => {
             NO_CACHED_OPEN.store(true, Ordering::Relaxed);
             Ok(NoWait::WouldBlock)
@@ -66,31 +124,57 @@ pub fn open_nowait(path: &[u8]) -> io::Result<NoWait<OpenFile>> {
 }
 
 /// Opens a file, and waits for the disk.
-pub fn open_blocking(path: &[u8]) -> io::Result<OpenFile> {
-    let path = Path::new(std::ffi::OsStr::from_bytes(path));
-    OpenFile::of(rustix::fs::open(path, FLAGS, Mode::empty())?)
+pub fn open_blocking(path: &[u8], how: How) -> io::Result<OpenFile> {
+    let fd = match how.symlinks {
+        Symlinks::Follow => rustix::fs::open(as_path(path), FLAGS, Mode::empty())?,
+        _ => symlinks::open_walking(path, how)?,
+    };
+    OpenFile::of(fd, how)
+}
+
+fn as_path(path: &[u8]) -> &Path {
+    Path::new(std::ffi::OsStr::from_bytes(path))
 }
 
 impl OpenFile {
-    fn of(fd: OwnedFd) -> io::Result<OpenFile> {
+    fn of(fd: OwnedFd, how: How) -> io::Result<OpenFile> {
         let stat: Stat = rustix::fs::fstat(&fd)?;
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => FileKind::Regular,
             FileType::Directory => FileKind::Directory,
             _ => FileKind::Other,
         };
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        if how.read_ahead && kind == FileKind::Regular && size > MIN_READ_AHEAD {
+            // It is advice: nothing is lost if it is not taken.
+            let _ = rustix::fs::fadvise(&fd, 0, None, Advice::Sequential);
+        }
         Ok(OpenFile {
-            fd,
-            size: u64::try_from(stat.st_size).unwrap_or(0),
+            fd: (kind == FileKind::Regular).then_some(fd),
+            size,
             mtime: stat.st_mtime,
             mtime_nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
             kind,
+            id: (stat.st_dev, stat.st_ino),
+            validators: OnceLock::new(),
+            in_memory_until: AtomicU64::new(0),
         })
+    }
+
+    /// Whether `other` is the same file, and has not been changed.
+    pub fn is_same(&self, other: &OpenFile) -> bool {
+        let key = |file: &OpenFile| (file.id, file.size, file.mtime, file.mtime_nanos, file.kind);
+        key(self) == key(other)
+    }
+
+    /// Its Last-Modified and ETag.
+    pub fn validators(&self) -> &Validators {
+        self.validators.get_or_init(|| Validators::of(self.mtime, self.size))
     }
 
     /// Reads at `pos` what is in the page cache. `Done(0)` is the end of the file.
     pub fn read_nowait(&self, pos: u64, into: &mut [u8]) -> io::Result<NoWait<usize>> {
-        match rustix::io::preadv2(&self.fd, &mut [IoSliceMut::new(into)], pos, ReadWriteFlags::NOWAIT) {
+        match rustix::io::preadv2(self.fd()?, &mut [IoSliceMut::new(into)], pos, ReadWriteFlags::NOWAIT) {
             Ok(n) => Ok(NoWait::Done(n)),
             // A file system that cannot tell counts as one that would block.
             Err(Errno::AGAIN | Errno::OPNOTSUPP) => Ok(NoWait::WouldBlock),
@@ -102,20 +186,102 @@ impl OpenFile {
     /// Reads at `pos`, and waits for the disk.
     pub fn read_blocking(&self, pos: u64, into: &mut [u8]) -> io::Result<usize> {
         loop {
-            match rustix::io::pread(&self.fd, &mut *into, pos) {
+            match rustix::io::pread(self.fd()?, &mut *into, pos) {
                 Err(Errno::INTR) => continue,
                 result => return result.map_err(io::Error::from),
             }
         }
     }
 
-    /// The descriptor, for sendfile.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    /// Whether a part is in the page cache, as far as its first and last bytes tell. Of a file of one [`FILE_STEP`] at most
+    /// that stays open, this is believed for a second.
+    pub fn is_in_memory(&self, pos: u64, len: u64, now_ms: u64) -> io::Result<bool> {
+        let believed = self.in_memory_until.load(Ordering::Relaxed);
+        if now_ms < believed {
+            return Ok(true);
+        }
+        let mut byte = [0];
+        for at in [pos + len - 1, pos] {
+            match self.read_nowait(at, &mut byte)? {
+                // Its end: whoever sends it will see that.
+                NoWait::Done(_) => (),
+                NoWait::WouldBlock => return Ok(false),
+            }
+        }
+        if pos == 0 && len == self.size {
+            self.in_memory_until.store(now_ms + BELIEVED_MS, Ordering::Relaxed);
+        }
+        Ok(true)
+    }
+
+    /// The descriptor, for sendfile. An error if it is not a regular file.
+    pub fn fd(&self) -> io::Result<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd).ok_or_else(|| Errno::ISDIR.into())
+    }
+
+    /// Its path as the kernel knows it now, for messages; `(deleted)` follows if it has none any more.
+    pub fn name(&self) -> String {
+        let fd = self.fd.as_ref().map(|fd| fd.as_raw_fd());
+        let link = fd.and_then(|fd| fs::read_link(format!("/proc/self/fd/{fd}")).ok());
+        link.map_or_else(|| "a file".to_owned(), |path| path.display().to_string())
+    }
+}
+
+impl Validators {
+    fn of(mtime: i64, size: u64) -> Validators {
+        const END: u64 = 253_402_300_800;
+        let seconds = u64::try_from(mtime).ok().filter(|seconds| *seconds < END);
+        let date = seconds.and_then(|seconds| {
+            let time = std::time::SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds))?;
+            Some(httpdate::fmt_http_date(time))
+        });
+        Validators { last_modified: date, etag: format!("\"{mtime:x}-{size:x}\"") }
+    }
+}
+
+/// An error of the system as nginx's log shows it: `13: Permission denied`.
+pub struct ErrorText<'a>(pub &'a io::Error);
+
+impl fmt::Display for ErrorText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        match self.0.raw_os_error() {
+            Some(number) => {
+                let end = format!(" (os error {number})");
+                write!(f, "{number}: {}", text.strip_suffix(&end).unwrap_or(&text))
+            }
+            None => f.write_str(&text),
+        }
     }
 }
 
 /// Whether an absolute or relative path names a directory. Blocks: for the configuration only.
 pub fn is_directory(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_tags_and_dates_as_nginx() {
+        let validators = Validators::of(784_111_777, 612);
+        assert_eq!(validators.etag, "\"2ebc98a1-264\"");
+        assert_eq!(validators.last_modified.as_deref(), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
+    }
+
+    #[test]
+    fn leaves_out_dates_that_http_cannot_write() {
+        assert_eq!(Validators::of(-1, 0).last_modified, None);
+        assert_eq!(Validators::of(253_402_300_800, 0).last_modified, None);
+        assert!(Validators::of(253_402_300_799, 0).last_modified.is_some());
+    }
+
+    #[test]
+    fn errors_are_written_as_in_nginxs_log() {
+        let error = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
+        assert_eq!(ErrorText(&error).to_string(), "24: Too many open files");
+        assert_eq!(ErrorText(&io::Error::other("why")).to_string(), "why");
+    }
 }

@@ -16,13 +16,11 @@ use crate::{
     event::remote::RemoteId,
     log::error::Level,
     log_line,
-    open_file::{NoWait, OpenFile},
+    open_file::{ErrorText, NoWait, OpenFile},
     plugins::{link, services},
     request::{COPY_DONE, JOB_DONE, Request, Wait},
 };
 
-/// Bytes that are read from a file at once (nginx: output_buffers 2 32k).
-const COPY_SIZE: usize = 32 * 1024;
 /// Memory that a response may have queued when its producer does not stop at Again.
 const MAX_QUEUED: u64 = 32 * 1024 * 1024;
 
@@ -132,8 +130,12 @@ impl Copy {
     }
 }
 
-/// Passes on what waits, as memory, until the client is slower than the disk.
+/// Passes on what waits, as memory, until the client is slower than the disk: as much as output_buffers may wait.
 fn copy(r: &Rc<Request>) -> Code {
+    let buffers = r.place().core.output_buffers;
+    let may_wait = buffers.size.saturating_mul(u64::from(buffers.number) - 1);
+    let goes_on =
+        |code| code == Code::OK || (code == Code::AGAIN && !is_filter_holding(r) && r.conn.unsent() <= may_wait);
     loop {
         if r.extra().copy.borrow().reading.is_some() {
             return Code::AGAIN;
@@ -141,24 +143,23 @@ fn copy(r: &Rc<Request>) -> Code {
         let Some(mut buf) = r.extra().copy.borrow_mut().waiting.pop() else { return Code::OK };
         let Some((file, pos, len)) = buf.file() else {
             match filter(r, Chain::from(buf)) {
-                Code::OK => continue,
-                Code::AGAIN => return Code::AGAIN,
+                code if goes_on(code) => continue,
                 code => return code,
             }
         };
-        let want = usize::try_from(len).unwrap_or(usize::MAX).min(COPY_SIZE);
-        let Some(file) = services::bufs::open_file(file) else { return Code::ERROR };
+        let want = len.min(buffers.size) as usize;
+        let Some(file) = services::bufs::share(file) else { return Code::ERROR };
         let mut data = vec![0; want];
         match file.read_nowait(pos, &mut data) {
             Ok(NoWait::Done(n)) => {
                 data.truncate(n);
-                match copied(r, &mut buf, data) {
+                match copied(r, &file, &mut buf, data) {
                     Ok(piece) => {
                         if !buf.is_empty() {
                             r.extra().copy.borrow_mut().waiting.push_front(buf);
                         }
                         match filter(r, Chain::from(piece)) {
-                            Code::OK => continue,
+                            code if goes_on(code) => continue,
                             code => return code,
                         }
                     }
@@ -169,19 +170,17 @@ fn copy(r: &Rc<Request>) -> Code {
                 r.extra().copy.borrow_mut().waiting.push_front(buf);
                 return read_on_pool(r, file, pos, want);
             }
-            Err(error) => {
-                log_line!(Level::Crit, "*{} reading a file failed: {error}{}", r.conn.number, r.log_tail());
-                return Code::ERROR;
-            }
+            Err(error) => return read_failed(r, &file, &error),
         }
     }
 }
 
 /// The piece of memory in place of the start of a file buf; the flags go with the last piece.
-fn copied(r: &Request, buf: &mut Buf, data: Vec<u8>) -> Result<Buf, Code> {
+fn copied(r: &Request, file: &OpenFile, buf: &mut Buf, data: Vec<u8>) -> Result<Buf, Code> {
     if data.is_empty() {
-        let left = buf.len();
-        log_line!(Level::Alert, "*{} a file was truncated: {left} bytes are missing{}", r.conn.number, r.log_tail());
+        let (left, name) = (buf.len(), file.name());
+        let text = format!("\"{name}\": the file was truncated while it was sent: {left} bytes are missing");
+        log_line!(Level::Alert, "*{} {text}{}", r.conn.number, r.log_tail());
         return Err(Code::ERROR);
     }
     buf.advance(data.len() as u64);
@@ -192,6 +191,13 @@ fn copied(r: &Request, buf: &mut Buf, data: Vec<u8>) -> Result<Buf, Code> {
         piece.set_last_in_chain(buf.is_last_in_chain());
     }
     Ok(piece)
+}
+
+#[cold]
+fn read_failed(r: &Request, file: &OpenFile, error: &std::io::Error) -> Code {
+    let (name, error) = (file.name(), ErrorText(error));
+    log_line!(Level::Crit, "*{} read() \"{name}\" failed ({error}){}", r.conn.number, r.log_tail());
+    Code::ERROR
 }
 
 fn read_on_pool(r: &Rc<Request>, file: Arc<OpenFile>, pos: u64, want: usize) -> Code {
@@ -225,8 +231,9 @@ pub fn copy_done(r: &Rc<Request>) {
     }
     let read = result.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(mut buf) = r.extra().copy.borrow_mut().waiting.pop() else { return };
+    let Some(file) = buf.file().and_then(|(file, ..)| services::bufs::share(file)) else { return };
     let code = match read {
-        Some(Ok(data)) => match copied(r, &mut buf, data) {
+        Some(Ok(data)) => match copied(r, &file, &mut buf, data) {
             Ok(piece) => {
                 if !buf.is_empty() {
                     r.extra().copy.borrow_mut().waiting.push_front(buf);
@@ -235,13 +242,15 @@ pub fn copy_done(r: &Rc<Request>) {
             }
             Err(code) => code,
         },
-        _ => {
-            log_line!(Level::Crit, "*{} reading a file failed{}", r.conn.number, r.log_tail());
-            Code::ERROR
-        }
+        Some(Err(error)) => read_failed(r, &file, &error),
+        None => Code::ERROR,
     };
     let code = if code == Code::OK { copy(r) } else { code };
     progress(r, code);
+}
+
+fn is_filter_holding(r: &Request) -> bool {
+    r.holding.get() != 0
 }
 
 /// Whether a filter holds data, or a file waits to be read for the filters.

@@ -7,6 +7,8 @@ mod addresses;
 
 mod build;
 
+mod files;
+
 pub mod facts;
 
 use std::{fmt, sync::Arc};
@@ -20,6 +22,7 @@ use crate::{
     listen::Address,
     location::Locations,
     log::Sink,
+    open_file,
     plugins::{
         LoadedModule,
         link::{Chains, Protocol},
@@ -113,6 +116,8 @@ pub struct Place {
     pub root: Option<Vec<u8>>,
     /// Answers in place of the server's own error pages.
     pub error_pages: Arc<[error_page::Page]>,
+    /// How files are looked for.
+    pub files: open_file::find::Rules,
     /// The access log.
     pub access_log: Option<Arc<Sink>>,
     /// The filters.

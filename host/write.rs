@@ -14,7 +14,7 @@ use rustix::{io::Errno, net::SendFlags};
 use topnext_module_api::{Buf, Chain};
 
 use crate::{
-    open_file::{NoWait, OpenFile},
+    open_file::{ErrorText, FILE_STEP, NoWait, OpenFile},
     plugins::services::bufs,
 };
 
@@ -24,8 +24,6 @@ const SMALL_FILE: u64 = 16 * 1024;
 const SMALL_BUF: u64 = 1024;
 /// Pieces that one write takes.
 const MAX_PIECES: usize = 64;
-/// The part of a file that one sendfile takes, and that is known to be in memory before.
-const FILE_STEP: u64 = 512 * 1024;
 
 /// Vectors that a thread keeps for the next headers.
 const MAX_SPARE: usize = 16;
@@ -33,6 +31,8 @@ const MAX_SPARE: usize = 16;
 thread_local! {
     /// Empty vectors with capacity. The last one used is the next one used, while it is still in the cache.
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    /// What files are read into that are sent without sendfile.
+    static COPY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 enum Item {
@@ -53,6 +53,20 @@ pub struct WriteQueue {
     from_disk: bool,
     /// Sent bufs. They go back when no borrow is held, since that may run code of modules.
     sent: Chain,
+}
+
+/// How a queue is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Sending {
+    /// Files by sendfile(2) (nginx: sendfile).
+    pub sendfile: bool,
+    /// Bytes of files after which others have their turn, so that a fast client cannot hold the loop; 0: no limit (nginx:
+    /// sendfile_max_chunk).
+    pub max_chunk: u64,
+    /// Bytes that are read at once without sendfile (nginx: output_buffers).
+    pub buffer: u64,
+    /// The loop's clock.
+    pub now_ms: u64,
 }
 
 /// How far a flush came.
@@ -127,7 +141,7 @@ impl WriteQueue {
             }
             Ok(NoWait::Done(0)) => {
                 bytes.truncate(start);
-                Err(truncated(len))
+                Err(truncated(file, len))
             }
             Ok(_) => {
                 bytes.truncate(start);
@@ -135,42 +149,40 @@ impl WriteQueue {
             }
             Err(error) => {
                 bytes.truncate(start);
-                Err(error)
+                Err(of_file(file, &error))
             }
         }
     }
 
-    /// Sends until all is gone or the socket takes no more.
-    pub fn flush(&mut self, socket: &impl AsFd, use_sendfile: bool) -> io::Result<Flushed> {
-        self.flush_some(socket, use_sendfile, 0)
-    }
-
-    /// As [`flush`](WriteQueue::flush), but stops after about `max` bytes of files, so that a fast client cannot hold the
-    /// loop (nginx: sendfile_max_chunk). 0: no limit.
-    pub fn flush_some(&mut self, socket: &impl AsFd, use_sendfile: bool, max: u64) -> io::Result<Flushed> {
+    /// Sends until all is gone, the socket takes no more, or what `how` says.
+    pub fn flush(&mut self, socket: &impl AsFd, how: &Sending) -> io::Result<Flushed> {
         let mut of_files = 0;
         loop {
             let sent = match self.items.front() {
                 None => return Ok(Flushed::Done),
-                Some(Item::Buf(buf)) if buf.in_file() && max > 0 && of_files >= max => return Ok(Flushed::More),
+                Some(Item::Buf(buf)) if buf.in_file() && how.max_chunk > 0 && of_files >= how.max_chunk => {
+                    return Ok(Flushed::More);
+                }
                 Some(Item::Buf(buf)) if buf.in_file() => {
-                    let Some((file, pos, len)) = buf.file() else { return Ok(Flushed::Done) };
-                    let Some(file) = bufs::open_file(file) else { return Err(io::ErrorKind::InvalidInput.into()) };
+                    let Some((handle, pos, len)) = buf.file() else { return Ok(Flushed::Done) };
+                    let Some(file) = bufs::open_file(handle) else { return Err(io::ErrorKind::InvalidInput.into()) };
                     let step = len.min(if self.trusted > 0 { self.trusted } else { FILE_STEP });
+                    let on_disk = || bufs::share(handle).map_or(Flushed::Done, |file| Flushed::Disk(file, pos, step));
                     if self.trusted == 0 {
-                        if !in_memory(&file, pos, step)? {
-                            return Ok(Flushed::Disk(file, pos, step));
+                        if !file.is_in_memory(pos, step, how.now_ms).map_err(|error| of_file(file, &error))? {
+                            return Ok(on_disk());
                         }
-                        self.trust(step, false);
+                        (self.trusted, self.from_disk) = (step, false);
                     }
-                    let sent = if use_sendfile {
-                        send_file(socket, &file, pos, step, len)?
+                    let sent = if how.sendfile {
+                        send_file(socket, file, pos, step)?
                     } else {
-                        match copy_file(socket, &file, pos, step, self.from_disk)? {
+                        match copy_file(socket, file, pos, step.min(how.buffer), self.from_disk)? {
                             NoWait::Done(sent) => sent,
-                            NoWait::WouldBlock => return Ok(Flushed::Disk(file, pos, step)),
+                            NoWait::WouldBlock => return Ok(on_disk()),
                         }
                     };
+                    let Some(sent) = sent else { return Err(truncated(file, len)) };
                     self.trusted = self.trusted.saturating_sub(sent as u64);
                     of_files += sent as u64;
                     sent
@@ -274,50 +286,59 @@ fn write_once(mut write: impl FnMut() -> rustix::io::Result<usize>) -> io::Resul
     }
 }
 
-/// Whether a part of a file is in the page cache, as far as its first and last bytes tell.
-fn in_memory(file: &OpenFile, pos: u64, len: u64) -> io::Result<bool> {
-    let mut byte = [0];
-    for at in [pos + len - 1, pos] {
-        match file.read_nowait(at, &mut byte)? {
-            NoWait::Done(0) => return Err(truncated(len)),
-            NoWait::Done(_) => (),
-            NoWait::WouldBlock => return Ok(false),
-        }
-    }
-    Ok(true)
-}
-
-/// Sends a part of a file by sendfile(2). 0: the socket takes no more.
-fn send_file(socket: &impl AsFd, file: &OpenFile, pos: u64, len: u64, left: u64) -> io::Result<usize> {
-    let mut at = pos;
+/// Sends a part of a file by sendfile(2). 0: the socket takes no more; none: the file ends before.
+fn send_file(socket: &impl AsFd, file: &OpenFile, pos: u64, len: u64) -> io::Result<Option<usize>> {
+    let (fd, mut at) = (file.fd()?, pos);
     loop {
-        return match rustix::fs::sendfile(socket, file.as_fd(), Some(&mut at), len as usize) {
-            Ok(0) => Err(truncated(left)),
-            Ok(n) => Ok(n),
-            Err(Errno::AGAIN) => Ok(0),
+        return match rustix::fs::sendfile(socket, fd, Some(&mut at), len as usize) {
+            Ok(0) => Ok(None),
+            Ok(n) => Ok(Some(n)),
+            Err(Errno::AGAIN) => Ok(Some(0)),
             Err(Errno::INTR) => continue,
-            Err(error) => Err(error.into()),
+            Err(error @ (Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN)) => Err(error.into()),
+            Err(error) => Err(of_file(file, &error.into())),
         };
     }
 }
 
-/// Sends a part of a file through memory (sendfile = false).
-fn copy_file(socket: &impl AsFd, file: &OpenFile, pos: u64, len: u64, trusted: bool) -> io::Result<NoWait<usize>> {
-    let mut buffer = [0; 32 * 1024];
-    let want = buffer.len().min(len as usize);
-    let read = if trusted {
-        NoWait::Done(file.read_blocking(pos, &mut buffer[..want])?)
-    } else {
-        file.read_nowait(pos, &mut buffer[..want])?
-    };
-    let read = match read {
-        NoWait::Done(0) => return Err(truncated(len)),
-        NoWait::Done(n) => n,
-        NoWait::WouldBlock => return Ok(NoWait::WouldBlock),
-    };
-    write_once(|| rustix::net::send(socket, &buffer[..read], SendFlags::NOSIGNAL)).map(NoWait::Done)
+/// Sends a part of a file through memory (sendfile = false). Answers as [`send_file`].
+fn copy_file(
+    socket: &impl AsFd,
+    file: &OpenFile,
+    pos: u64,
+    len: u64,
+    trusted: bool,
+) -> io::Result<NoWait<Option<usize>>> {
+    COPY.with_borrow_mut(|buffer| {
+        let len = len as usize;
+        if buffer.len() < len {
+            buffer.resize(len, 0);
+        }
+        let read = if trusted {
+            file.read_blocking(pos, &mut buffer[..len]).map(NoWait::Done)
+        } else {
+            file.read_nowait(pos, &mut buffer[..len])
+        };
+        match read.map_err(|error| of_file(file, &error))? {
+            NoWait::Done(0) => Ok(NoWait::Done(None)),
+            NoWait::Done(n) => {
+                let sent = write_once(|| rustix::net::send(socket, &buffer[..n], SendFlags::NOSIGNAL))?;
+                Ok(NoWait::Done(Some(sent)))
+            }
+            NoWait::WouldBlock => Ok(NoWait::WouldBlock),
+        }
+    })
 }
 
-fn truncated(missing: u64) -> io::Error {
-    io::Error::other(format!("the file was truncated while it was sent: {missing} bytes are missing"))
+/// What is said of a file that ends before the length that the client was told. A reset says so to the client.
+#[cold]
+fn truncated(file: &OpenFile, missing: u64) -> io::Error {
+    let name = file.name();
+    io::Error::other(format!("\"{name}\": the file was truncated while it was sent: {missing} bytes are missing"))
+}
+
+/// An error with the name of the file that it is about.
+#[cold]
+fn of_file(file: &OpenFile, error: &io::Error) -> io::Error {
+    io::Error::other(format!("\"{}\": {}", file.name(), ErrorText(error)))
 }

@@ -343,3 +343,43 @@ root = "three"
     }
     server.get("/x").expect(301);
 }
+
+#[test]
+fn etag_can_be_switched_off() {
+    let config = SITE.to_owned() + "[[http.server.location]]\npath = \"/off/\"\netag = false\n";
+    let server = Server::with(&[("html/a", b"x"), ("html/off/a", b"x")], &config);
+    assert!(server.get("/a").expect(200).field("ETag").is_some());
+    let response = server.get("/off/a").expect(200);
+    assert_eq!(response.field("ETag"), None);
+    assert!(response.field("Last-Modified").is_some());
+}
+
+#[test]
+fn directives_of_nginx_that_cannot_be_changed_say_why() {
+    let config = |line: &str| SITE.replace("root = \"html\"", line);
+    let found = Server::fails(&config("aio = \"on\"\ndirectio = \"4m\"\ndirectio_alignment = \"4k\""));
+    assert!(
+        found.contains("http.server.aio: found \"on\", expected \"threads\" and nothing else: files that"),
+        "{found}"
+    );
+    assert!(
+        found.contains("http.server.directio: found \"4m\", expected \"off\" and nothing else: files are"),
+        "{found}"
+    );
+    assert!(found.contains("http.server.directio_alignment: found \"4k\", expected \"512\""), "{found}");
+    let found = Server::fails(&config("output_buffers = { size = 1 }"));
+    assert!(found.contains("output_buffers.size: found a size of 1 bytes, expected 1k to 16m"), "{found}");
+    let server = Server::with(
+        &[("html/a", b"x")],
+        &config(
+            "root = \"html\"\naio = \"threads\"\ndirectio = \"off\"\ndirectio_alignment = \"512\"\nread_ahead = \"1m\"",
+        ),
+    );
+    server.get("/a").expect(200);
+}
+
+#[test]
+fn files_of_every_size_with_small_and_large_output_buffers() {
+    sizes("sendfile = false\noutput_buffers = { number = 1, size = \"1k\" }");
+    sizes("sendfile = false\noutput_buffers = { size = \"16m\" }\nread_ahead = 1");
+}

@@ -197,6 +197,7 @@ pub fn check(ty: &Type, node: &Node, key: &str, errors: &mut Diagnostics) -> boo
         // Its form is parsed, and its faults are explained, by `LocationPath::parse`.
         (Type::LocationPath, Value::String(_)) => true,
         (Type::Choice(names), Value::String(text)) if names.contains(text) => true,
+        (Type::Fixed { value, .. }, Value::String(text)) if value == text => true,
         (Type::List(element), Value::List(nodes)) => {
             let mut good = true;
             for (index, node) in nodes.iter().enumerate() {

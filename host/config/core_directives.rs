@@ -44,6 +44,9 @@ pub fn module_fields() -> Vec<Field> {
 /// The greatest value of counters that are kept in 32 bits.
 const MAX_COUNT: i64 = u32::MAX as i64;
 
+/// The modes of disable_symlinks.
+const SYMLINKS: &[&str] = &["off", "on", "if_not_owner"];
+
 const MAIN: Contexts = Contexts::MAIN;
 const HTTP: Contexts = Contexts::HTTP;
 const SERVER: Contexts = Contexts::SERVER;
@@ -119,6 +122,45 @@ fn table() -> Vec<Directive> {
         directive("sendfile", ALL_HTTP, Type::Bool, "true", "Whether files are sent with sendfile()."),
         directive("sendfile_max_chunk", ALL_HTTP, Type::Size, "\"2m\"",
             "Greatest number of bytes in one call of sendfile(), so that one fast client cannot hold a thread. 0 means no limit."),
+        directive("output_buffers", ALL_HTTP, Type::Table(vec![
+                defaulted("number", integer(1, 1024), "2", "Number of buffers that one response may have waiting."),
+                defaulted("size", Type::Size, "\"32k\"", "Size of each: what is read from a file at once. From 1k to 16m."),
+            ]), "{ number = 2, size = \"32k\" }",
+            "The buffers for files that are read into memory: where sendfile is off, or a filter needs their bytes."),
+        directive("read_ahead", ALL_HTTP, Type::Size, "0",
+            "If not 0, the kernel is told that files of more than 128k will be read from start to end, and reads further \
+             ahead. The amount is the kernel's."),
+        directive("aio", ALL_HTTP, Type::Fixed { value: "threads",
+                why: "files that are not in the page cache are always read by the threads of thread_pool, so that no \
+                      event loop waits for a disk" }, "\"threads\"",
+            "How files are read that are not in the page cache: by the threads of thread_pool."),
+        directive("directio", ALL_HTTP, Type::Fixed { value: "off",
+                why: "files are read through the page cache, which all clients share, and by the thread pool if they are \
+                      not in it; O_DIRECT would go to the disk for each client, and without sendfile()" }, "\"off\"",
+            "Files are never read with O_DIRECT."),
+        directive("directio_alignment", ALL_HTTP, Type::Fixed { value: "512", why: "directio is always off" }, "\"512\"",
+            "Of no effect, since directio is off."),
+        directive("open_file_cache", ALL_HTTP, Type::OneOf(vec![choice(&["off"]), Type::Table(vec![
+                required("max", integer(1, 1_048_576),
+                    "Greatest number of entries of one thread; the one that was not used for longest goes first."),
+                defaulted("inactive", Type::Duration, "\"60s\"", "An entry that is not used for so long goes."),
+            ])]), "\"off\"",
+            "Keeps files open, and what is known of files and folders. Each thread has a cache of its own, and so has each \
+             place where the directive is written; the places below share it."),
+        directive("open_file_cache_valid", ALL_HTTP, Type::Duration, "\"60s\"",
+            "Time after which an entry of open_file_cache is checked again."),
+        directive("open_file_cache_min_uses", ALL_HTTP, integer(1, MAX_COUNT), "1",
+            "Number of uses, without a pause of the time `inactive`, from which on a file stays open."),
+        directive("open_file_cache_errors", ALL_HTTP, Type::Bool, "false",
+            "Whether open_file_cache also keeps that a file does not exist or is forbidden."),
+        directive("disable_symlinks", ALL_HTTP, Type::OneOf(vec![choice(SYMLINKS), Type::Table(vec![
+                required("mode", choice(SYMLINKS), "As above."),
+                optional("from", Type::Template,
+                    "The start of the path, such as \"$document_root\", in which symbolic links are followed."),
+            ])]), "\"off\"",
+            "What becomes of a path with a symbolic link in it. off: it is followed; on: 403; if_not_owner: 403 unless the \
+             link and what it leads to have the same owner. A string is the mode."),
+        directive("etag", ALL_HTTP, Type::Bool, "true", "Whether files are sent with the field ETag."),
         directive("server_tokens", ALL_HTTP, Type::Bool, "true",
             "Whether the version is told in the Server field and on error pages."),
         directive("default_type", ALL_HTTP, Type::String, "\"text/plain\"",

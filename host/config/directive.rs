@@ -124,6 +124,14 @@ pub enum Type {
     LocationPath,
     /// One of these strings.
     Choice(Vec<String>),
+    /// This string, which says how it is and cannot be changed: a directive of nginx whose other values are refused, with
+    /// the reason.
+    Fixed {
+        /// The string.
+        value: &'static str,
+        /// Why it is so.
+        why: &'static str,
+    },
     /// A list of such values.
     List(Box<Type>),
     /// A table with these keys and no others.
@@ -169,6 +177,7 @@ impl Type {
                 "a path such as \"/x\", \"= /x\", \"^~ /x\", '~ regex', '~* regex' or \"@name\"".to_owned()
             }
             Type::Choice(names) => any_of(names.iter().map(|name| format!("{name:?}")).collect()),
+            Type::Fixed { value, why } => format!("{value:?} and nothing else: {why}"),
             Type::List(element) => format!("a list, each element {}", element.expected()),
             Type::Table(fields) => {
                 let keys: Vec<&str> = fields.iter().map(|field| field.key.as_str()).collect();
@@ -193,6 +202,7 @@ impl Type {
             Type::Listen | Type::Peer => "address".to_owned(),
             Type::LocationPath => "path".to_owned(),
             Type::Choice(_) => self.expected(),
+            Type::Fixed { value, .. } => format!("{value:?}"),
             Type::List(element) => format!("list of {}", element.short()),
             Type::Table(fields) => {
                 let keys: Vec<String> =

@@ -67,7 +67,7 @@ pub use location_path::{LocationKind, LocationPath};
 pub use merge::ModuleTable;
 pub use model::{
     AccessLog, Buffers, Config, ErrorLog, ErrorLogTarget, ErrorPage, ErrorResponse, Http, HttpCore, Location, LogLevel,
-    Main, PeerConf, Scope, Server, ThreadPool, Upstream,
+    Main, OpenFileCache, PeerConf, Scope, Server, SymlinkMode, ThreadPool, Upstream,
 };
 pub use schema::ModuleSchema;
 pub use server_name::{NameForm, ServerName};

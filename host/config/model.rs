@@ -183,6 +183,22 @@ pub struct HttpCore {
     pub sendfile: bool,
     /// In bytes; 0: no limit.
     pub sendfile_max_chunk: u64,
+    /// For files that are read into memory.
+    pub output_buffers: Buffers,
+    /// Whether the kernel is to read far ahead.
+    pub read_ahead: bool,
+    /// The cache of open files.
+    pub open_file_cache: Option<OpenFileCache>,
+    /// Time after which an entry of it is checked again.
+    pub open_file_cache_valid: Duration,
+    /// Uses from which on a file stays open in it.
+    pub open_file_cache_min_uses: u32,
+    /// Whether it keeps errors too.
+    pub open_file_cache_errors: bool,
+    /// What becomes of paths with symbolic links.
+    pub disable_symlinks: DisableSymlinks,
+    /// Whether files are sent with an ETag.
+    pub etag: bool,
     /// Whether the version is told.
     pub server_tokens: bool,
     /// MIME type if no other is known.
@@ -232,6 +248,36 @@ pub struct Buffers {
     pub number: u32,
     /// Bytes of each.
     pub size: u64,
+}
+
+/// The cache of open files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenFileCache {
+    /// Entries of one thread.
+    pub max: u32,
+    /// Time after which an entry that is not used goes.
+    pub inactive: Duration,
+}
+
+/// What becomes of paths with symbolic links.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DisableSymlinks {
+    /// How they are treated.
+    pub mode: SymlinkMode,
+    /// The start of the path in which they are followed; may have variables in it.
+    pub from: Option<String>,
+}
+
+/// How symbolic links are treated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SymlinkMode {
+    /// They are followed.
+    #[default]
+    Off,
+    /// They are forbidden.
+    On,
+    /// They are forbidden unless they have the owner of what they lead to.
+    IfNotOwner,
 }
 
 /// `[http.upstream.NAME]`
@@ -355,6 +401,24 @@ impl HttpCore {
             "tcp_nodelay" => self.tcp_nodelay = flag(node),
             "sendfile" => self.sendfile = flag(node),
             "sendfile_max_chunk" => self.sendfile_max_chunk = size(node),
+            "output_buffers" => {
+                let size = get(node, "size").map_or(0, size);
+                self.output_buffers = Buffers { number: count_in(node, "number"), size };
+            }
+            "read_ahead" => self.read_ahead = size(node) > 0,
+            // They have one value only.
+            "aio" | "directio" | "directio_alignment" => (),
+            "open_file_cache" => {
+                self.open_file_cache = get(node, "max").map(|max| OpenFileCache {
+                    max: count(max),
+                    inactive: get(node, "inactive").map_or(Duration::ZERO, duration),
+                });
+            }
+            "open_file_cache_valid" => self.open_file_cache_valid = duration(node),
+            "open_file_cache_min_uses" => self.open_file_cache_min_uses = count(node),
+            "open_file_cache_errors" => self.open_file_cache_errors = flag(node),
+            "disable_symlinks" => self.disable_symlinks = DisableSymlinks::of(node),
+            "etag" => self.etag = flag(node),
             "server_tokens" => self.server_tokens = flag(node),
             "default_type" => self.default_type = text(node),
             _ => return false,
@@ -376,6 +440,17 @@ impl ErrorPage {
             },
             origin: get(node, "uri").map_or(node.origin, |node| node.origin),
         }
+    }
+}
+
+impl DisableSymlinks {
+    fn of(node: &Node) -> DisableSymlinks {
+        let mode = match text(get(node, "mode").unwrap_or(node)).as_str() {
+            "on" => SymlinkMode::On,
+            "if_not_owner" => SymlinkMode::IfNotOwner,
+            _ => SymlinkMode::Off,
+        };
+        DisableSymlinks { mode, from: get(node, "from").map(text) }
     }
 }
 

@@ -93,6 +93,11 @@ impl HeadersOut {
         self.put(pool, b"Content-Type", mime.as_bytes(), false)
     }
 
+    /// Sets a field whose name and value the host has made: no check is needed.
+    pub fn set_own(&mut self, pool: &mut Pool, name: &[u8], value: &str) -> Result<(), Refused> {
+        self.put(pool, name, value.as_bytes(), false)
+    }
+
     fn put(&mut self, pool: &mut Pool, name: &[u8], value: &[u8], append: bool) -> Result<(), Refused> {
         // Replaced in place, so that the order of fields is that of their first mention.
         let is_same = |field: &FieldOut, pool: &Pool| pool.get(field.name()).eq_ignore_ascii_case(name);

@@ -39,7 +39,7 @@ use crate::{
     http1::{Framing, Head, Span, connection::Http1},
     log::{access, error::Level},
     log_line,
-    open_file::OpenFile,
+    open_file::{How, OpenFile},
     output::Copy,
     phases::Step,
     site::{Place, Server, Site},
@@ -232,6 +232,8 @@ impl Body {
 pub struct Opening {
     /// The path.
     pub path: Vec<u8>,
+    /// How it is opened.
+    pub how: How,
     /// What came of it; `None` while the pool works.
     pub result: Arc<std::sync::Mutex<Option<std::io::Result<OpenFile>>>>,
 }
@@ -340,6 +342,8 @@ pub struct Extra {
     pub named: Cell<Option<&'static Place>>,
     /// The body was refused as too large, and is not read.
     pub body_refused: Cell<bool>,
+    /// The number of the system's error in opening a file last.
+    pub open_error: Cell<i32>,
     /// Timers of hooks: which one, and the module and hook to wake.
     timers: RefCell<Vec<(TimerId, u64)>>,
     /// As other threads know it.

@@ -13,7 +13,7 @@ use topnext_module_api::{
     handler::{HandlerHooksRef, HandlerLink},
 };
 
-use super::{Place, Server, Site, addresses, facts};
+use super::{Place, Server, Site, addresses, facts, files::FileRules};
 use crate::{
     config::{
         AccessLog, Config, Contexts, Diagnostics, Document, ErrorPage, Files, Location, ModuleDecl, ModuleSchema,
@@ -185,6 +185,7 @@ struct Builder<'a> {
     error_pages: Vec<CompiledPages>,
     regexes: RegexLists,
     warnings: Diagnostics,
+    files: FileRules,
 }
 
 /// Error pages as they were written, and compiled.
@@ -207,6 +208,7 @@ impl<'a> Builder<'a> {
             error_pages: Vec::new(),
             regexes: RegexLists::default(),
             warnings,
+            files: FileRules::default(),
         }
     }
 
@@ -389,6 +391,7 @@ impl<'a> Builder<'a> {
             title,
             root: self.root(scope),
             error_pages: self.error_pages(scope),
+            files: self.files.rules(scope, self.errors),
             access_log: self.access_log(scope),
             core: scope.core.clone(),
             chains: Chains::new(&filters),

@@ -38,7 +38,7 @@ use crate::{
     request::{Request, Wait},
     site::Place,
     stats,
-    write::{Flushed, WriteQueue},
+    write::{Flushed, Sending, WriteQueue},
 };
 use peers::{Keepalive, Peers};
 use registry::Target;
@@ -48,6 +48,8 @@ use socket::{READ_SIZE, Socket};
 const MAX_READS: usize = 16;
 /// Bytes that may wait for the client before the peer is not read any more.
 const MAX_UNSENT: u64 = 256 * 1024;
+/// Bytes of a request's body that are read from its file at once.
+const FILE_READ: u64 = 32 * 1024;
 
 /// An upstream of the configuration.
 pub struct Upstream {
@@ -298,6 +300,11 @@ impl Exchange {
         self.r.guarded(|| drop(unsent));
     }
 
+    /// How the request is sent.
+    fn sending(&self) -> Sending {
+        Sending { sendfile: false, max_chunk: 0, buffer: FILE_READ, now_ms: self.r.conn.lp.now_ms() }
+    }
+
     /// Only before the header of the response is there: then nothing more is sent (nginx: preserve_output is off).
     /// False if the connection has failed.
     fn send(self: &Rc<Self>) -> bool {
@@ -306,7 +313,7 @@ impl Exchange {
             let socket = self.socket.borrow();
             let Some(socket) = &*socket else { return false };
             let queue = &mut *self.queue.borrow_mut();
-            (queue.flush(&*socket.stream(), false), queue.take_sent())
+            (queue.flush(&*socket.stream(), &self.sending()), queue.take_sent())
         };
         self.r.guarded(|| drop(sent));
         match result {

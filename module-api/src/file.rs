@@ -123,6 +123,18 @@ pub enum Opened {
     Failed,
 }
 
+/// An error of the system, which shows itself as in nginx's log: `13: Permission denied`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenError(pub i32);
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = std::io::Error::from_raw_os_error(self.0).to_string();
+        let text = text.strip_suffix(&format!(" (os error {})", self.0)).unwrap_or(&text);
+        write!(f, "{}: {text}", self.0)
+    }
+}
+
 /// [`Opened`] in the ABI.
 #[repr(C)]
 #[derive(StableAbi)]

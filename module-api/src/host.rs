@@ -104,6 +104,8 @@ pub struct RequestApi {
     pub remove_header_out: unsafe extern "C" fn(r: HostData, name: RStr<'_>),
     /// Sets Content-Type to the type of the URI's extension. False if it is too late.
     pub set_content_type: unsafe extern "C" fn(r: HostData) -> bool,
+    /// Sets Last-Modified and ETag for a file. False if it is too late.
+    pub set_validators: unsafe extern "C" fn(r: HostData, file: &File) -> bool,
     /// The value of a variable; none if it is unknown or has no value here.
     pub variable: unsafe extern "C" fn(r: HostData, name: RStr<'_>) -> OptionalBytes,
     /// The text of a compiled template for this request.

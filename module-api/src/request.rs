@@ -8,7 +8,7 @@ use crate::{
     chain::Chain,
     code::Code,
     context::Context,
-    file::Opened,
+    file::{OpenError, Opened},
     host::{HostData, RequestApiRef},
     log::Level,
     running::RunningCell,
@@ -59,6 +59,8 @@ pub mod number {
     pub const IS_CONDITIONAL: u32 = 9;
     /// 1 if the response may be answered in ranges, 0 if not.
     pub const ALLOW_RANGES: u32 = 10;
+    /// The number of the system's error because of which a file could not be opened last; 0 if there was none.
+    pub const OPEN_ERROR: u32 = 11;
 }
 
 /// A request, during a hook. Never leaves the thread, nor the hook.
@@ -277,6 +279,13 @@ impl<'h> Request<'h> {
         unsafe { self.api().set_content_type()(self.data) }
     }
 
+    /// Sets Last-Modified and ETag to those of a file that is the whole response; ETag only where the directive `etag` asks
+    /// for it (nginx: ngx_http_set_etag). False if the header is out.
+    pub fn set_validators(&mut self, file: &crate::File) -> bool {
+        // SAFETY: see `text`.
+        unsafe { self.api().set_validators()(self.data, file) }
+    }
+
     /// Removes the response header fields of this name.
     pub fn remove_header_out(&mut self, name: &str) {
         // SAFETY: see `text`.
@@ -389,6 +398,11 @@ impl<'h> Request<'h> {
     pub fn open_file(&mut self, path: &[u8]) -> Opened {
         // SAFETY: see `text`.
         unsafe { self.api().open_file()(self.data, path.into()) }.into()
+    }
+
+    /// Why [`Request::open_file`] last answered NotFound, Forbidden or Failed in this request.
+    pub fn open_error(&self) -> OpenError {
+        OpenError(i32::try_from(self.number(number::OPEN_ERROR)).unwrap_or(0))
     }
 
     /// Starts over at another URI, when the hook has returned (nginx: ngx_http_internal_redirect); or goes on in the named

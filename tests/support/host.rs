@@ -8,7 +8,7 @@ use topnext_module_api::Code;
 use topnext_module_api::buf::RawBuf;
 use topnext_module_api::chain::Chain;
 use topnext_module_api::context::RawContext;
-use topnext_module_api::file::RawOpened;
+use topnext_module_api::file::{File, RawOpened};
 use topnext_module_api::host::{BufApi, HostApi, HostApiRef, HostData, OptionalBytes, RequestApi, SelectionApi};
 use topnext_module_api::log::Level;
 use topnext_module_api::panic::PanicReport;
@@ -96,6 +96,7 @@ not_called! {
     set_header_out(HostData, RStr<'_>, RSlice<'_, u8>, bool) -> bool;
     remove_header_out(HostData, RStr<'_>);
     set_content_type(HostData) -> bool;
+    set_validators(HostData, &File) -> bool;
     variable(HostData, RStr<'_>) -> OptionalBytes;
     template(HostData, u32) -> RSlice<'static, u8>;
     take_context(HostData, u32) -> RawContext;
@@ -133,6 +134,7 @@ fn requests() -> RequestApi {
         set_header_out,
         remove_header_out,
         set_content_type,
+        set_validators,
         variable,
         template,
         take_context,

@@ -14,7 +14,7 @@ use crate::{
     open_file::OpenFile,
     phases,
     request::Request,
-    write::Flushed,
+    write::{Flushed, Sending},
 };
 
 /// Output that waits for more before it is written (nginx: postpone_output).
@@ -66,6 +66,8 @@ impl Http1 {
             drop(chain);
         } else if let Err(error) = self.queue_body(r, chain, bytes, last) {
             log_line!(Level::Alert, "*{} {error}{}", self.number, r.log_tail());
+            // What the client was told cannot be kept, whatever the modules answer.
+            r.failed.set(true);
             return Code::ERROR;
         }
         if r.has_panicked() {
@@ -119,12 +121,16 @@ impl Http1 {
             Ok(true) => Code::OK,
             Ok(false) => Code::AGAIN,
             Err(error) => {
-                self.broken.set(true);
                 let level = match error.kind() {
                     io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Level::Info,
                     _ => Level::Error,
                 };
                 log_line!(level, "*{} send() failed ({error}){}", self.number, r.log_tail());
+                match error.raw_os_error() {
+                    Some(_) => self.broken.set(true),
+                    // Of a file, or of the server: the client is not to blame.
+                    None => r.failed.set(true),
+                }
                 Code::ERROR
             }
         }
@@ -142,7 +148,13 @@ impl Http1 {
             let queue = &mut *self.queue.borrow_mut();
             let before = queue.bytes();
             let core = &r.place().core;
-            let result = queue.flush_some(&*self.socket.borrow(), core.sendfile, core.sendfile_max_chunk);
+            let how = Sending {
+                sendfile: core.sendfile,
+                max_chunk: core.sendfile_max_chunk,
+                buffer: core.output_buffers.size,
+                now_ms: self.lp.now_ms(),
+            };
+            let result = queue.flush(&*self.socket.borrow(), &how);
             (result, queue.take_sent(), queue.bytes() < before)
         };
         if !sent.is_empty() {

@@ -69,12 +69,18 @@ pub fn handle(file: Arc<OpenFile>) -> File {
 }
 
 /// The open file behind a module's handle.
-pub fn open_file(file: &File) -> Option<Arc<OpenFile>> {
+pub fn open_file(file: &File) -> Option<&OpenFile> {
+    // SAFETY: handles are made by `handle` only, and the borrowed value owns a share, so that the file outlives the borrow.
+    unsafe { file.as_raw().cast::<OpenFile>().as_ref() }
+}
+
+/// Another owner of it.
+pub fn share(file: &File) -> Option<Arc<OpenFile>> {
     let ptr = file.as_raw().cast::<OpenFile>();
     if ptr.is_null() {
         return None;
     }
-    // SAFETY: handles are made by `handle` only, and the borrowed value owns a share of it.
+    // SAFETY: as above; the count that is added is the new owner's.
     Some(unsafe {
         Arc::increment_strong_count(ptr);
         Arc::from_raw(ptr)

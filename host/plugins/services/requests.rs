@@ -2,7 +2,7 @@
 
 use std::{
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use abi_stable::{
     std_types::{ROption, RSlice, RStr, Tuple2},
 };
 use topnext_module_api::{
-    Chain, Code, Opened,
+    Chain, Code, File,
     context::RawContext,
     file::RawOpened,
     host::{HostData, OptionalBytes, RequestApi, RequestApiRef},
@@ -25,14 +25,14 @@ use crate::{
     event::{Remote, RemoteId},
     log::error::{self, Level},
     log_line, mime,
-    open_file::{self, NoWait},
+    open_file::find,
     output, phases,
     plugins::{
         link::{request, request_ref},
         running,
     },
     redirect,
-    request::{JOB_DONE, Opening, Request, Text, headers_out::Refused, wake_code},
+    request::{JOB_DONE, Request, Text, headers_out::Refused, wake_code},
 };
 
 static API: WithMetadata<RequestApi> = WithMetadata::new(RequestApi {
@@ -46,6 +46,7 @@ static API: WithMetadata<RequestApi> = WithMetadata::new(RequestApi {
     set_header_out,
     remove_header_out,
     set_content_type,
+    set_validators,
     variable,
     template,
     take_context,
@@ -148,6 +149,7 @@ unsafe extern "C" fn get_number(data: HostData, which: u32) -> i64 {
             number::IS_MAIN => 1,
             number::BODY_LENGTH => length(r.body_length()),
             number::NOW_MS => length(Some(r.conn.lp.now_ms())),
+            number::OPEN_ERROR => r.extra.get().map_or(0, |extra| i64::from(extra.open_error.get())),
             number::IS_CONDITIONAL => i64::from(r.parts.borrow().head.facts().is_conditional()),
             number::ALLOW_RANGES => i64::from(r.allow_ranges.get()),
             _ => -1,
@@ -277,6 +279,20 @@ unsafe extern "C" fn set_content_type(data: HostData) -> bool {
             };
             let mime = mime::of(uri, &r.place().core.default_type);
             parts.headers_out.set_content_type(&mut parts.pool, mime).is_ok()
+        })
+    }
+}
+
+unsafe extern "C" fn set_validators(data: HostData, file: &File) -> bool {
+    // SAFETY: the contract of the table.
+    unsafe {
+        with_ref(data, false, |r| {
+            let Some(file) = bufs::open_file(file).filter(|_| !r.header_sent.get()) else { return false };
+            let parts = &mut **r.parts.borrow_mut();
+            let validators = file.validators();
+            let mut set = |name: &[u8], value: &str| parts.headers_out.set_own(&mut parts.pool, name, value).is_ok();
+            let date = validators.last_modified.as_ref().is_none_or(|date| set(b"Last-Modified", date));
+            date && (!r.place().core.etag || set(b"ETag", &validators.etag))
         })
     }
 }
@@ -505,65 +521,7 @@ unsafe extern "C" fn body(data: HostData) -> Chain {
 unsafe extern "C" fn open(data: HostData, path: RSlice<'_, u8>) -> RawOpened {
     let code = caller_code();
     // SAFETY: the contract of the table.
-    unsafe { with(data, RawOpened::without_file(4), |r| open_for(&r, path.as_slice(), code).into()) }
-}
-
-fn open_for(r: &Rc<Request>, path: &[u8], code: u64) -> Opened {
-    let opening = r.extra().opening.take();
-    if let Some(opening) = opening {
-        let result = opening.result.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match result {
-            Some(result) if opening.path == path => return opened(r, path, result),
-            None if opening.path == path => {
-                r.extra().opening.replace(Some(opening));
-                return Opened::Pending;
-            }
-            _ => (),
-        }
-    }
-    if path.contains(&0) {
-        return Opened::NotFound;
-    }
-    match open_file::open_nowait(path) {
-        Ok(NoWait::Done(file)) => opened(r, path, Ok(file)),
-        Err(error) => opened(r, path, Err(error)),
-        Ok(NoWait::WouldBlock) => {
-            let result = Arc::new(Mutex::new(None));
-            let (slot, owned) = (result.clone(), path.to_vec());
-            let (remote, id) = (r.conn.lp.remote().clone(), r.announce());
-            let job = Box::new(move || {
-                let opened = open_file::open_blocking(&owned);
-                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
-                remote.call(id, code | JOB_DONE);
-            });
-            if r.site.pool.run(job).is_err() {
-                log_line!(Level::Error, "*{} the thread pool's queue is full{}", r.conn.number, r.log_tail());
-                return Opened::Failed;
-            }
-            r.extra().job_started();
-            r.extra().opening.replace(Some(Opening { path: path.to_vec(), result }));
-            Opened::Pending
-        }
-    }
-}
-
-fn opened(r: &Request, path: &[u8], result: std::io::Result<open_file::OpenFile>) -> Opened {
-    use std::io::ErrorKind;
-    let error = match result {
-        Ok(file) => return Opened::File(bufs::handle(Arc::new(file))),
-        Err(error) => error,
-    };
-    match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => Opened::NotFound,
-        ErrorKind::PermissionDenied => Opened::Forbidden,
-        // As in nginx.
-        _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => Opened::Forbidden,
-        _ => {
-            let path = String::from_utf8_lossy(path);
-            log_line!(Level::Crit, "*{} open() \"{path}\" failed ({error}){}", r.conn.number, r.log_tail());
-            Opened::Failed
-        }
-    }
+    unsafe { with_bound(data, RawOpened::without_file(4), |r| find::open(&r, path.as_slice(), code).into()) }
 }
 
 unsafe extern "C" fn internal_redirect(data: HostData, uri: RSlice<'_, u8>, args: RSlice<'_, u8>) -> Code {

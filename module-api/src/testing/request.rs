@@ -200,6 +200,8 @@ pub(crate) struct State {
     pub(crate) body_read: Cell<bool>,
     pub(crate) body_waits: Cell<u32>,
     pub(crate) opened: RefCell<HashSet<Vec<u8>>>,
+    /// The system's error in opening a file last.
+    pub(crate) open_error: Cell<i32>,
     /// The hook that makes the body, for messages.
     pub(crate) producer: Cell<&'static str>,
     /// The handler is asked in the log phase, where nobody waits for anything.
@@ -242,6 +244,7 @@ impl State {
             body_read: Cell::new(false),
             body_waits: Cell::new(0),
             opened: RefCell::default(),
+            open_error: Cell::new(0),
             producer: Cell::new("body_filter"),
             log_phase: Cell::new(false),
             redirect: RefCell::default(),

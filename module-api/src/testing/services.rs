@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Buf, Chain, Code, Level, Opened,
     context::RawContext,
-    file::{FileKind, RawOpened},
+    file::{File, FileKind, RawOpened},
     host::{HostData, OptionalBytes, RequestApi, RequestApiRef},
     request::{number, text},
     running::{Hook, Running},
@@ -33,6 +33,7 @@ pub(crate) fn table() -> RequestApiRef {
         set_header_out,
         remove_header_out,
         set_content_type,
+        set_validators,
         variable,
         template,
         take_context,
@@ -113,6 +114,7 @@ unsafe extern "C" fn request_number(r: HostData, which: u32) -> i64 {
         number::IS_MAIN => i64::from(state.spec.main),
         number::BODY_LENGTH => state.spec.body_length(),
         number::NOW_MS => of(state.now.get()),
+        number::OPEN_ERROR => i64::from(state.open_error.get()),
         number::IS_CONDITIONAL => i64::from(state.spec.is_conditional()),
         number::ALLOW_RANGES => i64::from(state.allow_ranges.get()),
         _ => -1,
@@ -198,6 +200,23 @@ unsafe extern "C" fn set_content_type(r: HostData) -> bool {
     let mut headers = state.headers_out.borrow_mut();
     headers.retain(|(other, _)| !other.eq_ignore_ascii_case("content-type"));
     headers.push(("Content-Type".to_string(), state.spec.mime_type().into_bytes()));
+    true
+}
+
+unsafe extern "C" fn set_validators(r: HostData, file: &File) -> bool {
+    // SAFETY: as above.
+    let state = unsafe { state(r) };
+    if state.header_sent.get() {
+        return false;
+    }
+    let date = (file.mtime() >= 0).then(|| httpdate::fmt_http_date(file.modified()));
+    let etag = format!("\"{:x}-{:x}\"", file.mtime(), file.size());
+    let mut headers = state.headers_out.borrow_mut();
+    for (name, value) in [("Last-Modified", date), ("ETag", Some(etag))] {
+        let Some(value) = value else { continue };
+        headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+        headers.push((name.to_string(), value.into_bytes()));
+    }
     true
 }
 
@@ -344,8 +363,14 @@ unsafe extern "C" fn open_file(r: HostData, path: RSlice<'_, u8>) -> RawOpened {
     match state.spec.files.get(path) {
         Some(Source::File(bytes, mtime)) => Opened::File(host::open(bytes.clone(), *mtime, FileKind::Regular)).into(),
         Some(Source::Directory) => Opened::File(host::open(bytes::Bytes::new(), 0, FileKind::Directory)).into(),
-        Some(Source::Forbidden) => Opened::Forbidden.into(),
-        None => Opened::NotFound.into(),
+        Some(Source::Forbidden) => {
+            state.open_error.set(13);
+            Opened::Forbidden.into()
+        }
+        None => {
+            state.open_error.set(2);
+            Opened::NotFound.into()
+        }
     }
 }
 

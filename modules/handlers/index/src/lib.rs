@@ -114,7 +114,7 @@ impl Index {
                     }
                     Opened::Forbidden => {
                         let path = String::from_utf8_lossy(&path);
-                        log!(r, Level::Error, "{path:?} is forbidden (13: Permission denied)");
+                        log!(r, Level::Error, "{path:?} is forbidden ({})", r.open_error());
                         return Code::status(403);
                     }
                     Opened::Failed => return Code::status(500),
@@ -133,7 +133,7 @@ fn look_for_folder(r: &mut Request<'_>, folder: &[u8]) -> Code {
         Opened::Pending => Code::AGAIN,
         Opened::NotFound => {
             let folder = String::from_utf8_lossy(folder);
-            log!(r, Level::Error, "{folder:?} is not found (2: No such file or directory)");
+            log!(r, Level::Error, "{folder:?} is not found ({})", r.open_error());
             Code::status(404)
         }
         // It may be searched but not read.

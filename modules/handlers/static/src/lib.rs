@@ -9,12 +9,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::{
-    io::Write,
-    time::{Duration, SystemTime},
-};
-
-use httpdate::HttpDate;
 use topnext_module_api::prelude::*;
 
 /// The table `static`, which has no keys.
@@ -51,12 +45,12 @@ impl PhaseHandler for Static {
             Opened::Pending => return Code::AGAIN,
             Opened::NotFound => {
                 let path = String::from_utf8_lossy(path);
-                log!(r, Level::Error, "open() {path:?} failed (2: No such file or directory)");
+                log!(r, Level::Error, "open() {path:?} failed ({})", r.open_error());
                 return Code::status(404);
             }
             Opened::Forbidden => {
                 let path = String::from_utf8_lossy(path);
-                log!(r, Level::Error, "open() {path:?} failed (13: Permission denied)");
+                log!(r, Level::Error, "open() {path:?} failed ({})", r.open_error());
                 return Code::status(403);
             }
             Opened::Failed => return Code::status(500),
@@ -83,10 +77,7 @@ fn send(r: &mut Request<'_>, file: File, header_only: bool) -> Code {
     r.set_content_length(Some(size));
     r.set_allow_ranges(true);
     r.set_content_type();
-    if let Some(date) = http_date(file.modified()) {
-        r.set_header_out("Last-Modified", date);
-    }
-    r.set_header_out("ETag", etag(file.mtime(), size));
+    r.set_validators(&file);
     match r.send_header() {
         Code::OK | Code::AGAIN => {}
         other => return other,
@@ -141,20 +132,6 @@ fn is_path_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte)
 }
 
-/// nginx's entity tag: time of modification and size, in hexadecimal digits.
-fn etag(mtime: i64, size: u64) -> String {
-    format!("\"{mtime:x}-{size:x}\"")
-}
-
-/// A time in the format of HTTP (RFC 9110, section 5.6.7); `None` if it cannot be written so: before 1970, after 9999.
-fn http_date(time: SystemTime) -> Option<[u8; 29]> {
-    const END: Duration = Duration::from_secs(253_402_300_800);
-    time.duration_since(SystemTime::UNIX_EPOCH).ok().filter(|since| *since < END)?;
-    let mut text = [0; 29];
-    write!(&mut text[..], "{}", HttpDate::from(time)).ok()?;
-    Some(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,20 +153,5 @@ mod tests {
         assert_eq!(location("//evil.example", ""), "/evil.example/");
         assert_eq!(location("/\\evil.example", ""), "/%5Cevil.example/");
         assert_eq!(location("/", ""), "/");
-    }
-
-    #[test]
-    fn writes_tags_and_dates_as_nginx() {
-        assert_eq!(etag(0x5c8b_34f0, 612), "\"5c8b34f0-264\"");
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        assert_eq!(http_date(time).as_ref().map(<[u8; 29]>::as_slice), Some(&b"Sun, 06 Nov 1994 08:49:37 GMT"[..]));
-    }
-
-    #[test]
-    fn leaves_out_dates_that_http_cannot_write() {
-        let epoch = SystemTime::UNIX_EPOCH;
-        assert_eq!(http_date(epoch - Duration::from_secs(1)), None);
-        assert_eq!(http_date(epoch + Duration::from_secs(253_402_300_800)), None);
-        assert!(http_date(epoch + Duration::from_secs(253_402_300_799)).is_some());
     }
 }
