@@ -16,6 +16,7 @@ struct Texts {
     date: String,
     error_log: String,
     access_log: String,
+    iso8601: String,
 }
 
 thread_local! {
@@ -43,18 +44,24 @@ pub fn update() {
     SECOND.set(second_now());
 }
 
-fn with<T>(read: impl FnOnce(&Texts) -> T) -> T {
-    let second = match SECOND.get() {
+/// Seconds since 1970, as the texts have them.
+pub fn second() -> u64 {
+    match SECOND.get() {
         0 => second_now(),
         second => second,
-    };
+    }
+}
+
+fn with<T>(read: impl FnOnce(&Texts) -> T) -> T {
+    let second = second();
     TEXTS.with_borrow_mut(|texts| {
         if texts.second != second || texts.date.is_empty() {
             texts.second = second;
-            texts.date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+            texts.date = http_date(second);
             let local = Timestamp::from_second(second as i64).unwrap_or_default().to_zoned(TimeZone::system());
             texts.error_log = local.strftime("%Y/%m/%d %H:%M:%S").to_string();
             texts.access_log = local.strftime("%d/%b/%Y:%H:%M:%S %z").to_string();
+            texts.iso8601 = local.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
         }
         read(texts)
     })
@@ -73,6 +80,22 @@ pub fn write_error_log_time(out: &mut String) {
 /// $time_local, as in the access log.
 pub fn write_access_log_time(out: &mut Vec<u8>) {
     with(|texts| out.extend_from_slice(texts.access_log.as_bytes()));
+}
+
+/// $time_iso8601, as access logs may have it.
+pub fn write_iso8601(out: &mut Vec<u8>) {
+    with(|texts| out.extend_from_slice(texts.iso8601.as_bytes()));
+}
+
+/// Milliseconds since 1970.
+pub fn realtime_ms() -> u64 {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
+/// A second since 1970 as a date of HTTP (RFC 9110, 5.6.7).
+pub fn http_date(second: u64) -> String {
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second))
 }
 
 #[cfg(test)]

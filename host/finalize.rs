@@ -166,7 +166,7 @@ fn end(r: &Rc<Request>) {
         for handler in place.handlers(Phase::Log) {
             r.guarded(|| link::call_handler(r, handler, Phase::Log));
         }
-        r.write_access_log(place);
+        place.access_logs.iter().for_each(|log| log.write(r));
     }
     r.release();
 }

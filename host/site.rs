@@ -11,6 +11,8 @@ mod files;
 
 pub mod facts;
 
+mod logs;
+
 use std::{fmt, sync::Arc};
 
 use topnext_module_api::{Phase, handler::HandlerLink};
@@ -21,7 +23,7 @@ use crate::{
     event::thread_pool::ThreadPool,
     listen::Address,
     location::Locations,
-    log::Sink,
+    log::{access::AccessLog, error::ErrorLog},
     open_file,
     plugins::{
         LoadedModule,
@@ -46,6 +48,8 @@ pub struct Site {
     pub servers: Vec<Arc<Server>>,
     /// The addresses to listen on, with their servers.
     pub addresses: Vec<Arc<Address>>,
+    /// Where errors are logged that are about no request.
+    pub error_log: Arc<ErrorLog>,
     /// Compiled strings with variables.
     pub templates: Templates,
     /// Upstreams: those that are named, then those that an address implies.
@@ -118,8 +122,10 @@ pub struct Place {
     pub error_pages: Arc<[error_page::Page]>,
     /// How files are looked for.
     pub files: open_file::find::Rules,
-    /// The access log.
-    pub access_log: Option<Arc<Sink>>,
+    /// The access logs.
+    pub access_logs: Arc<[AccessLog]>,
+    /// Where errors of its requests are logged.
+    pub error_log: Arc<ErrorLog>,
     /// The filters.
     pub chains: Chains,
     /// The handlers of each phase, in declared order.

@@ -1,29 +1,32 @@
-//! Variables: the host's (nginx's core set, as far as it goes) and those of modules.
+//! Variables: the host's (nginx's core set, in [`table`]) and those of modules.
+//!
+//! A value is either a text that the request has anyway, or is written where it is wanted: into the line of a log, the
+//! text of a template, or memory for the module that asks.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    rc::Rc,
-    time::SystemTime,
-};
+pub mod table;
+
+mod request_id;
+
+use std::rc::Rc;
 
 use crate::{
-    config::Listen,
-    phases,
+    http1::{Facts, Seen, Span},
     plugins::{link, running},
-    proxy_protocol::Addresses,
-    request::{Request, Text},
-    site, stats,
+    request::{Request, Text, captures, with_buffer},
 };
+use table::{Core, VARIABLES, Value};
 
 /// A variable, found by name when the configuration is read.
 #[derive(Clone, Debug)]
 pub enum Variable {
     /// One of the host's.
-    Core(fn(&Rc<Request>) -> Option<Text>),
-    /// `$http_NAME`: a request header field.
-    Http(String),
-    /// `$sent_http_NAME`: a response header field.
-    SentHttp(String),
+    Core(&'static Core),
+    /// `$http_NAME`: a request header field, and where the parser has noted it.
+    Http(String, Option<fn(&Facts) -> Seen>),
+    /// `$sent_http_NAME`: a response header field, and its value if the host writes it.
+    SentHttp(String, Option<Write>),
+    /// `$sent_trailer_NAME`: a trailer of the response. The host sends none yet.
+    SentTrailer,
     /// `$arg_NAME`: an argument of the query.
     Arg(String),
     /// `$cookie_NAME`
@@ -37,13 +40,16 @@ pub enum Variable {
 }
 
 /// The variables that a configuration adds to the host's.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Added {
     /// Those of modules.
     pub modules: Vec<ModuleVariable>,
     /// The names of all named groups of regular expressions.
     pub captures: Vec<String>,
 }
+
+/// Writes a value behind what is in the buffer. False, and nothing is written, if there is none.
+pub type Write = fn(&Rc<Request>, &mut Vec<u8>) -> bool;
 
 /// A variable of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,109 +60,15 @@ pub struct ModuleVariable {
     pub module: u32,
     /// Its number among those of the module.
     pub index: u32,
+    /// Whether it is evaluated once for each request.
+    pub cacheable: bool,
 }
 
-type Core = (&'static str, fn(&Rc<Request>) -> Option<Text>);
-
-/// The host's variables. nginx's names, where nginx has them.
-const CORE: &[Core] = &[
-    ("args", |r| some(r, r.args.get())),
-    ("query_string", |r| some(r, r.args.get())),
-    ("is_args", |r| Some(r.store(&[if some(r, r.args.get()).is_some() { b"?" } else { b"" }]))),
-    ("uri", |r| Some(r.uri.get())),
-    ("document_uri", |r| Some(r.uri.get())),
-    ("request_uri", |r| Some(Text::Head(r.parts.borrow().head.target()))),
-    ("request_method", |r| Some(r.method_text())),
-    ("request", |r| {
-        let line = r.request_line();
-        Some(r.store(&[&line]))
-    }),
-    ("request_filename", |r| some(r, phases::filename(r))),
-    ("document_root", |r| r.place().root.as_ref().map(|root| r.store(&[root]))),
-    ("host", |r| Some(r.host.get())),
-    ("server_name", |r| Some(r.store(&[r.server.name().as_bytes()]))),
-    ("server_addr", |r| {
-        let text = match r.conn.local_addr() {
-            Listen::Tcp(address) => address.ip().to_string(),
-            path => path.to_string(),
-        };
-        Some(r.store(&[text.as_bytes()]))
-    }),
-    ("server_port", |r| Some(port(r, Some(r.conn.server_port())))),
-    ("server_protocol", |r| {
-        let minor = r.parts.borrow().head.minor();
-        Some(r.store(&[if minor == 0 { b"HTTP/1.0" } else { b"HTTP/1.1" }]))
-    }),
-    ("scheme", |r| Some(r.store(&[b"http"]))),
-    ("remote_addr", |r| Some(r.store(&[r.conn.remote_addr()]))),
-    ("remote_port", |r| Some(port(r, r.conn.remote_port()))),
-    ("binary_remote_addr", |r| {
-        Some(match r.conn.remote_ip() {
-            Some(IpAddr::V4(v4)) => r.store(&[&v4.octets()]),
-            Some(IpAddr::V6(v6)) => r.store(&[&v6.octets()]),
-            None => r.store(&[r.conn.remote_addr()]),
-        })
-    }),
-    ("proxy_protocol_addr", |r| announced(r).map(|of| address(r, of.source))),
-    ("proxy_protocol_port", |r| announced(r).map(|of| port(r, Some(of.source.port())))),
-    ("proxy_protocol_server_addr", |r| announced(r).map(|of| address(r, of.destination))),
-    ("proxy_protocol_server_port", |r| announced(r).map(|of| port(r, Some(of.destination.port())))),
-    ("content_length", |r| r.header_in(b"content-length", 0).map(Text::Head)),
-    ("content_type", |r| r.header_in(b"content-type", 0).map(Text::Head)),
-    ("status", |r| Some(number(r, u64::from(r.status.get())))),
-    ("body_bytes_sent", |r| Some(number(r, r.body_sent.get()))),
-    ("request_time", |r| {
-        let ms = r.conn.lp.now_ms().saturating_sub(r.started_ms);
-        Some(r.store(&[format!("{}.{:03}", ms / 1000, ms % 1000).as_bytes()]))
-    }),
-    ("msec", |r| {
-        let ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis());
-        Some(r.store(&[format!("{}.{:03}", ms / 1000, ms % 1000).as_bytes()]))
-    }),
-    ("time_local", |r| {
-        let mut text = Vec::new();
-        crate::clock::write_access_log_time(&mut text);
-        Some(r.store(&[&text]))
-    }),
-    ("connection", |r| Some(number(r, r.conn.number))),
-    ("connection_requests", |r| Some(number(r, u64::from(r.conn.requests())))),
-    ("connections_active", |r| Some(number(r, stats::get(stats::Counter::Connections)))),
-    ("requests", |r| Some(number(r, stats::get(stats::Counter::Requests)))),
-    ("pid", |r| Some(number(r, u64::from(std::process::id())))),
-    ("hostname", |r| {
-        let name = rustix::system::uname();
-        Some(r.store(&[name.nodename().to_bytes()]))
-    }),
-    ("uptime", |r| Some(number(r, stats::uptime().as_secs()))),
-    ("worker_threads", |r| Some(number(r, r.site.threads as u64))),
-    ("module_panics", |r| Some(number(r, running::panics_of_all()))),
-    // Bufs of responses under way. What stays when there are none is lost.
-    ("live_bufs", |r| Some(number(r, stats::get(stats::Counter::Bufs)))),
-    ("topnext_version", |r| Some(r.store(&[site::VERSION.as_bytes()]))),
-];
-
-fn number(r: &Request, number: u64) -> Text {
-    r.store(&[itoa::Buffer::new().format(number).as_bytes()])
-}
-
-/// What the header of the PROXY protocol said, if there was one that did.
-fn announced(r: &Request) -> Option<Addresses> {
-    r.conn.announced().copied()
-}
-
-/// The address, without its port.
-fn address(r: &Request, address: SocketAddr) -> Text {
-    r.store(&[address.ip().to_string().as_bytes()])
-}
-
-/// A port; empty where there is none, which is on a unix socket.
-fn port(r: &Request, port: Option<u16>) -> Text {
-    port.filter(|port| *port != 0).map_or_else(Text::default, |port| number(r, u64::from(port)))
-}
-
-/// The text, unless it is empty.
-fn some(r: &Request, text: Text) -> Option<Text> {
-    (!r.parts.borrow().text(text).is_empty()).then_some(text)
+impl Variable {
+    /// Whether its values hold neither quotes nor anything beside printable ASCII, so that a log need not look.
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Variable::Core(core) if core.is_plain)
+    }
 }
 
 /// Finds a variable.
@@ -164,8 +76,8 @@ pub fn find(name: &str, added: &Added) -> Option<Variable> {
     if let [digit @ b'1'..=b'9'] = name.as_bytes() {
         return Some(Variable::Numbered(usize::from(digit - b'0')));
     }
-    if let Some((_, value)) = CORE.iter().find(|(known, _)| *known == name) {
-        return Some(Variable::Core(*value));
+    if let Some(core) = VARIABLES.iter().find(|core| core.name == name) {
+        return Some(Variable::Core(core));
     }
     if let Some(variable) = added.modules.iter().find(|variable| variable.name == name) {
         return Some(Variable::Module(variable.clone()));
@@ -174,12 +86,26 @@ pub fn find(name: &str, added: &Added) -> Option<Variable> {
     if let Some(number) = added.captures.iter().position(|known| known == name) {
         return Some(Variable::Named(number));
     }
-    let field = |name: &str| name.replace('_', "-");
+    let field = |name: &str| name.replace('_', "-").to_ascii_lowercase();
     if let Some(name) = name.strip_prefix("http_") {
-        return Some(Variable::Http(field(name)));
+        let name = field(name);
+        let noted: Option<fn(&Facts) -> Seen> = match name.as_str() {
+            "host" => Some(|facts| facts.host),
+            "referer" => Some(|facts| facts.referer),
+            "user-agent" => Some(|facts| facts.user_agent),
+            "cookie" => Some(|facts| facts.cookie),
+            "x-forwarded-for" => Some(|facts| facts.x_forwarded_for),
+            _ => None,
+        };
+        return Some(Variable::Http(name, noted));
     }
     if let Some(name) = name.strip_prefix("sent_http_") {
-        return Some(Variable::SentHttp(field(name)));
+        let name = field(name);
+        let own = table::SENT_BY_HOST.iter().find(|(own, _)| *own == name).map(|(_, write)| *write);
+        return Some(Variable::SentHttp(name, own));
+    }
+    if name.starts_with("sent_trailer_") {
+        return Some(Variable::SentTrailer);
     }
     if let Some(name) = name.strip_prefix("arg_") {
         return Some(Variable::Arg(name.to_string()));
@@ -189,7 +115,7 @@ pub fn find(name: &str, added: &Added) -> Option<Variable> {
 
 /// Whose variable a group of a regular expression would hide, if any (nginx: "the duplicate ... variable").
 pub fn owner(name: &str, modules: &[ModuleVariable]) -> Option<String> {
-    if CORE.iter().any(|(known, _)| *known == name) {
+    if VARIABLES.iter().any(|core| core.name == name) {
         return Some("the server".to_string());
     }
     let variable = modules.iter().find(|variable| variable.name == name)?;
@@ -197,8 +123,11 @@ pub fn owner(name: &str, modules: &[ModuleVariable]) -> Option<String> {
 }
 
 /// What is said of a variable that nobody has.
-pub fn unknown(name: &str) -> String {
-    let near = CORE.iter().map(|(known, _)| (strsim::damerau_levenshtein(known, name), *known)).min();
+pub fn unknown(name: &str, added: &Added) -> String {
+    let of_modules = added.modules.iter().map(|variable| variable.name.as_str());
+    let of_captures = added.captures.iter().map(String::as_str);
+    let known = VARIABLES.iter().map(|core| core.name).chain(of_modules).chain(of_captures);
+    let near = known.map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
     // In braces a name may have any character, and an error is one line.
     let name = name.escape_debug();
     match near {
@@ -209,38 +138,126 @@ pub fn unknown(name: &str) -> String {
     }
 }
 
-/// The value of a variable for a request; `None` if it has none.
-pub fn value(r: &Rc<Request>, variable: &Variable) -> Option<Text> {
+/// A value: a text that the request has, or what has been written.
+enum Found {
+    Text(Text),
+    Written,
+}
+
+/// The value of a variable for a request; what the request does not have is written behind what is in `out`.
+fn get(r: &Rc<Request>, variable: &Variable, out: &mut Vec<u8>) -> Option<Found> {
+    let written = |is_found: bool| is_found.then_some(Found::Written);
     match variable {
-        Variable::Core(value) => value(r),
-        Variable::Http(name) => r.header_in(name.as_bytes(), 0).map(Text::Head),
-        Variable::SentHttp(name) => {
-            let value = {
-                let parts = r.parts.borrow();
-                parts.headers_out.get(&parts.pool, name.as_bytes(), 0).map(<[u8]>::to_vec)
-            };
-            value.map(|value| r.store(&[&value]))
+        Variable::Core(Core { value: Value::Text(text), .. }) => text(r).map(Found::Text),
+        Variable::Core(Core { value: Value::Written(write), .. }) => written(write(r, out)),
+        Variable::Http(name, noted) => http(r, name.as_bytes(), *noted, out),
+        Variable::SentHttp(name, own) => {
+            let is_set = sent_http(r, name.as_bytes(), out);
+            written(is_set || own.is_some_and(|own| r.header_sent.get() && own(r, out)))
         }
+        Variable::SentTrailer => None,
         Variable::Arg(name) => {
-            let args = r.text_owned(r.args.get());
-            argument(&args, name.as_bytes()).map(|value| r.store(&[value]))
+            let parts = r.parts.borrow();
+            written(push(argument(parts.text(r.args.get()), name.as_bytes()), out))
         }
         Variable::Cookie(name) => {
-            let cookies = r.text_owned(Text::Head(r.header_in(b"cookie", 0)?));
-            cookie(&cookies, name.as_bytes()).map(|value| r.store(&[value]))
+            let parts = r.parts.borrow();
+            let fields = parts.head.fields().iter();
+            let mut fields = fields.filter(|field| field.name.of(&parts.bytes).eq_ignore_ascii_case(b"cookie"));
+            written(push(fields.find_map(|field| cookie(field.value.of(&parts.bytes), name.as_bytes())), out))
         }
-        Variable::Numbered(number) => r.extra.get()?.captures.borrow().numbered(*number),
-        Variable::Named(name) => r.extra.get()?.captures.borrow().named(*name),
-        Variable::Module(variable) => {
-            let value = r.guarded(|| link::call_variable(r, variable.module, variable.index))?;
-            Some(r.store(&[&value]))
-        }
+        Variable::Module(variable) => of_module(r, variable, out),
+        Variable::Numbered(number) => captures::numbered(r, *number).map(Found::Text),
+        Variable::Named(name) => captures::named(r, *name).map(Found::Text),
     }
 }
 
-/// The value of a variable by its name, as modules ask for it.
-pub fn by_name(r: &Rc<Request>, name: &str) -> Option<Text> {
-    value(r, &find(name, r.site.templates.added())?)
+fn push(value: Option<&[u8]>, out: &mut Vec<u8>) -> bool {
+    value.map(|value| out.extend_from_slice(value)).is_some()
+}
+
+/// Several fields of a name are one value (RFC 9110, section 5.3; RFC 6265, section 5.4 for Cookie).
+fn http(r: &Request, name: &[u8], noted: Option<fn(&Facts) -> Seen>, out: &mut Vec<u8>) -> Option<Found> {
+    let parts = r.parts.borrow();
+    match noted.map(|noted| noted(parts.head.facts())) {
+        Some(Seen::None) => return None,
+        Some(Seen::One(index)) => {
+            return parts.head.fields().get(usize::from(index)).map(|field| Found::Text(Text::Head(field.value)));
+        }
+        _ => (),
+    }
+    let fields = parts.head.fields().iter();
+    let mut values = fields.filter(|field| field.name.of(&parts.bytes).eq_ignore_ascii_case(name)).map(|f| f.value);
+    let first: Span = values.next()?;
+    let Some(second) = values.next() else { return Some(Found::Text(Text::Head(first))) };
+    let separator: &[u8] = if name == b"cookie" { b"; " } else { b", " };
+    out.extend_from_slice(first.of(&parts.bytes));
+    for value in std::iter::once(second).chain(values) {
+        out.extend_from_slice(separator);
+        out.extend_from_slice(value.of(&parts.bytes));
+    }
+    Some(Found::Written)
+}
+
+fn sent_http(r: &Request, name: &[u8], out: &mut Vec<u8>) -> bool {
+    let parts = r.parts.borrow();
+    let mut count = 0;
+    while let Some(value) = parts.headers_out.get(&parts.pool, name, count) {
+        if count > 0 {
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(value);
+        count += 1;
+    }
+    count > 0
+}
+
+fn of_module(r: &Rc<Request>, variable: &ModuleVariable, out: &mut Vec<u8>) -> Option<Found> {
+    let key = (variable.module, variable.index);
+    if variable.cacheable
+        && let Some(value) = r.extra.get().and_then(|extra| extra.value(key))
+    {
+        return value.map(Found::Text);
+    }
+    let value = r.guarded(|| link::call_variable(r, variable.module, variable.index));
+    if !variable.cacheable {
+        return push(value.as_ref().map(|value| value.as_slice()), out).then_some(Found::Written);
+    }
+    let value = value.map(|value| r.store(&[value.as_slice()]));
+    r.extra().keep_value(key, value);
+    value.map(Found::Text)
+}
+
+/// Writes the value of a variable behind what is in `out`; false if it has none.
+#[inline]
+pub fn write(r: &Rc<Request>, variable: &Variable, out: &mut Vec<u8>) -> bool {
+    match get(r, variable, out) {
+        Some(Found::Text(text)) => out.extend_from_slice(r.parts.borrow().text(text)),
+        Some(Found::Written) => (),
+        None => return false,
+    }
+    true
+}
+
+/// The value of a variable by its name, as modules ask for it. It stays until the outermost hook has returned.
+pub fn lend<T>(r: &Rc<Request>, name: &str, lend: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    let variable = find(name, r.site.templates.added())?;
+    with_buffer(|buffer| match get(r, &variable, buffer)? {
+        Found::Text(text) => Some(lend(r.parts.borrow().text(text))),
+        Found::Written => Some(r.lend(buffer, lend)),
+    })
+}
+
+/// The table of all variables, for the manual.
+pub fn reference() -> String {
+    let mut text = String::from("# Variables\n\n| Variable | Value |\n|---|---|\n");
+    let prefixes = table::PREFIXES.iter().map(|(name, doc)| (*name, *doc));
+    let mut rows: Vec<(&str, &str)> = VARIABLES.iter().map(|core| (core.name, core.doc)).chain(prefixes).collect();
+    rows.sort_unstable();
+    for (name, doc) in rows {
+        text.push_str(&format!("| `${name}` | {doc} |\n"));
+    }
+    text
 }
 
 /// The first argument of this name (any case, as nginx).
@@ -273,8 +290,9 @@ mod tests {
 
     #[test]
     fn every_name_is_known_once() {
-        for (at, (name, _)) in CORE.iter().enumerate() {
-            assert!(CORE[..at].iter().all(|(other, _)| other != name), "{name}");
+        for (at, core) in VARIABLES.iter().enumerate() {
+            assert!(VARIABLES[..at].iter().all(|other| other.name != core.name), "{}", core.name);
+            assert!(core.doc.ends_with('.') && !core.doc.contains('|'), "{}", core.name);
         }
     }
 }

@@ -47,6 +47,8 @@ enum Item {
 pub struct WriteQueue {
     items: VecDeque<Item>,
     bytes: u64,
+    /// Bytes that have left since the count began.
+    written: u64,
     /// Bytes of the file in front that are known to be in memory.
     trusted: u64,
     /// Because the pool has read them.
@@ -86,6 +88,16 @@ impl WriteQueue {
     /// Bytes that wait.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes that have left since [`begin_count`](WriteQueue::begin_count).
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Counts what leaves from here on.
+    pub fn begin_count(&mut self) {
+        self.written = 0;
     }
 
     /// Whether nothing waits.
@@ -219,6 +231,7 @@ impl WriteQueue {
 
     fn advance(&mut self, mut sent: u64) {
         self.bytes = self.bytes.saturating_sub(sent);
+        self.written += sent;
         while let Some(item) = self.items.front_mut() {
             let left = match item {
                 Item::Bytes { bytes, start } => (bytes.len() - *start) as u64,

@@ -4,8 +4,8 @@ mod support;
 
 use std::fs;
 
-use rustix::process::Signal;
-use support::{Server, eventually};
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use support::{Folder, Server, eventually};
 
 /// Whether the text has the form of a pattern: `9` stands for a digit, anything else for itself.
 fn is_like(text: &str, pattern: &str) -> bool {
@@ -78,6 +78,9 @@ root = "html"
     assert!(lines[2].starts_with("\"GET /none HTTP/1.1\" 404 1"), "{log}");
     assert!(lines[3].starts_with("\"GET / HTTP/1.1\" 400 1"), "{log}");
     assert!(lines[4].starts_with("\"GET /large HTTP/1.1\" "), "{log}");
+    // What was sent, and not what was to be.
+    let sent: u64 = lines[4].split(' ').nth(4).unwrap().parse().unwrap();
+    assert!((700..20 << 20).contains(&sent), "{log}");
     drop(server.stop(Signal::TERM));
 }
 
@@ -205,7 +208,7 @@ return = { code = 200, text = "" }
 fn a_log_that_cannot_be_opened() {
     let text =
         Server::fails("[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\naccess_log = { path = \"none/access.log\" }\n");
-    assert!(text.starts_with("plugins.toml:3:14: access_log: found \"DIR/none/access.log\", which cannot be opened for writing (No such file or directory"), "{text}");
+    assert!(text.starts_with("plugins.toml:3:23: access_log: found \"DIR/none/access.log\", which cannot be opened for writing (No such file or directory"), "{text}");
 }
 
 #[test]
@@ -224,7 +227,9 @@ return = { code = 200, text = "hello" }
         server.stderr(|log| log.contains("cannot write log /dev/full: No space left on device"));
     }
     let answer = server.stop(Signal::TERM);
-    assert_eq!(answer.stderr.matches("/dev/full").count(), 1, "{answer:#?}");
+    assert_eq!(answer.stderr.matches("cannot write log /dev/full").count(), 1, "{answer:#?}");
+    // The first line may have been counted with the error already.
+    assert_eq!(answer.stderr.matches("lines of log /dev/full were lost: ").count(), 1, "{answer:#?}");
 }
 
 #[test]
@@ -252,4 +257,130 @@ return = { code = 200, text = "" }
     for (number, line) in log.lines().enumerate() {
         assert!(line.contains(&format!("] \"GET /{number} HTTP/1.1\" 200 0 ")), "line {number}: {line}");
     }
+}
+
+/// A configuration with this access log.
+fn logging_to(access_log: &str) -> String {
+    format!(
+        "module = [{{ name = \"return\" }}]\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\naccess_log = {access_log}\n\
+         [[http.server.location]]\npath = \"/\"\nreturn = {{ code = 200, text = \"hello\" }}\n[[http.server.location]]\npath = \"/plain\"\naccess_log = \"plain.log\"\n\
+         return = {{ code = 200, text = \"hello\" }}\n"
+    )
+}
+
+#[test]
+fn a_log_that_is_named_twice_is_one() {
+    let folder = Folder::with(&[("logs/x", b"")]);
+    let log = r#"["logs/a.log", { path = "./logs/../logs/a.log" }, "b.log"]"#;
+    let server = Server::start_in(folder, &logging_to(log));
+    let files = server.open_files();
+    server.get("/x").expect(200);
+    let text = log_file(&server, "b.log", |log| log.ends_with('\n'));
+    eventually("both lines", || server.folder.read("logs/a.log").len() == 2 * text.len());
+    assert_eq!(server.folder.read("logs/a.log"), format!("{text}{text}"));
+    let named = |name: &str| {
+        let links = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+        let links = links.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+        links.filter(|path| path.to_str().is_some_and(|path| path.ends_with(name))).count()
+    };
+    assert_eq!((named("/a.log"), named("/b.log")), (1, 1), "{files}");
+}
+
+#[test]
+fn a_buffer_is_written_when_it_is_full_or_when_logs_are_reopened() {
+    let server = Server::start(&logging_to(r#"{ path = "a.log", buffer = "1k" }"#));
+    let see_plain_line = |count: usize| {
+        server.get("/plain").expect(200);
+        log_file(&server, "plain.log", |log| log.lines().count() == count);
+    };
+    server.get("/1").expect(200);
+    see_plain_line(1);
+    // The thread has been through all logs by the time that a second line is there.
+    see_plain_line(2);
+    assert_eq!(server.folder.read("a.log"), "");
+    (2..30).for_each(|i| drop(server.get(&format!("/{i}")).expect(200)));
+    let log = log_file(&server, "a.log", |log| log.len() >= 1024);
+    let lines = log.lines().count();
+    assert!(log.ends_with('\n') && lines >= 10, "{log}");
+    server.signal(Signal::USR1);
+    log_file(&server, "a.log", |log| log.lines().count() == 29);
+}
+
+#[test]
+fn a_buffer_is_flushed_in_time_and_at_the_end() {
+    let server = Server::start(&logging_to(r#"{ path = "a.log", buffer = "64k", flush = "20ms" }"#));
+    for i in 1..=3 {
+        server.get("/x").expect(200);
+        log_file(&server, "a.log", |log| log.lines().count() == i);
+    }
+    drop(server.stop(Signal::TERM));
+    let folder = Folder::new();
+    let kept = folder.path("");
+    let server = Server::start_in(folder, &logging_to(r#"{ path = "a.log", buffer = "64k", flush = "1h" }"#));
+    server.get("/x").expect(200);
+    server.signal(Signal::TERM);
+    eventually("the line", || fs::read_to_string(kept.join("a.log")).is_ok_and(|log| log.lines().count() == 1));
+    drop(server.stop(Signal::TERM));
+}
+
+#[test]
+fn sigusr1_reopens_all_logs() {
+    let folder = Folder::with(&[("logs/x", b"")]);
+    let config = logging_to("\"logs/a.log\"");
+    let server = Server::start_in(folder, &format!("error_log = {{ path = \"e.log\", level = \"notice\" }}\n{config}"));
+    server.get("/before").expect(200);
+    log_file(&server, "logs/a.log", |log| log.ends_with('\n'));
+    let (logs, files) = (server.folder.path("logs"), server.open_files());
+    for i in 0..10 {
+        fs::rename(logs.join("a.log"), logs.join(format!("a.{i}"))).unwrap();
+        server.signal(Signal::USR1);
+        eventually("a new file", || logs.join("a.log").exists());
+        server.get(&format!("/{i}")).expect(200);
+        let log = log_file(&server, "logs/a.log", |log| log.ends_with('\n'));
+        assert!(log.lines().count() == 1 && log.contains(&format!("GET /{i} ")), "{log}");
+    }
+    assert!(server.open_files() <= files, "{} files, {files} before", server.open_files());
+    let old = server.folder.read("logs/a.0");
+    assert!(old.lines().count() == 1 && old.contains("GET /before "), "{old}");
+    assert_eq!(server.folder.read("e.log").matches("[notice] ").count(), 10);
+    // A log that cannot be reopened goes on as it was.
+    fs::rename(&logs, server.folder.path("moved")).unwrap();
+    server.signal(Signal::USR1);
+    let errors = log_file(&server, "e.log", |log| log.contains("[emerg]"));
+    let line = server.folder.hide(errors.lines().find(|line| line.contains("[emerg]")).unwrap());
+    assert!(
+        line.contains(
+            "open() \"DIR/logs/a.log\" failed while reopening logs; the file that was open stays in use (No such file"
+        ),
+        "{line}"
+    );
+    server.get("/after").expect(200);
+    log_file(&server, "moved/a.log", |log| log.contains("GET /after "));
+}
+
+/// The limit that a full disk can be played with: files of the server may have this many bytes.
+fn limit_files(server: &Server, bytes: Option<u64>) {
+    let pid = Pid::from_raw(server.pid() as i32).unwrap();
+    prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+}
+
+#[test]
+fn a_file_that_may_not_grow_is_survived_and_no_line_is_torn() {
+    let server = Server::start(&logging_to("\"a.log\""));
+    limit_files(&server, Some(1000));
+    (0..30).for_each(|i| drop(server.get(&format!("/full/{i}")).expect(200)));
+    server.stderr(|log| log.contains("cannot write log ") && log.contains("a.log: File too large"));
+    eventually("a file that is full", || server.folder.read("a.log").len() == 1000);
+    limit_files(&server, None);
+    server.get("/after").expect(200);
+    let log = log_file(&server, "a.log", |log| log.contains("GET /after "));
+    assert!(log.lines().count() > 10, "{log}");
+    assert!(
+        log.lines().all(|line| line.starts_with("127.0.0.1 - - [") && line.ends_with(" 200 5 \"-\" \"-\"")),
+        "{log}"
+    );
+    let errors = server.stderr(|log| log.contains("a.log can be written again; lines lost: "));
+    assert_eq!(errors.matches("cannot write log").count(), 1, "{errors}");
+    let lost: usize = errors.trim_end().rsplit(' ').next().unwrap().parse().unwrap();
+    assert_eq!(lost + log.lines().count(), 31, "{errors}\n{log}");
 }

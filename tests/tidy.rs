@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use topnext::config::reference::{module_reference, reference};
 use topnext::config::{Contexts, ModuleSchema};
 use topnext::plugins::{Description, RefusalKind};
+use topnext::variables;
 
 /// Longer files hold more than one subject.
 const MAX_LINES: usize = 1200;
@@ -260,11 +261,11 @@ fn the_reference_in_docs_is_up_to_date() {
     }
 }
 
-/// The directives of the server, and the keys of each bundled module.
+/// The directives and variables of the server, and the keys of each bundled module.
 fn generated() -> String {
     // Under the document's own title.
     let below = |text: String| format!("\n{text}").replace("\n#", "\n##");
-    let mut text = below(reference());
+    let mut text = below(reference()) + &below(variables::reference());
     text.push_str(
         "\n## Keys of the bundled modules\n\nBy kind. `topnext inspect FILE.so` shows the same of any module.\n",
     );

@@ -12,9 +12,9 @@ use std::{
 use lexopt::prelude::*;
 
 use crate::{
-    config::{ErrorLogTarget, Listen, LogLevel},
+    config::Listen,
     log::{
-        self, Sink,
+        self,
         error::{self, Level},
     },
     log_line, plugins,
@@ -148,7 +148,7 @@ fn with_configuration(arguments: &Arguments) -> Result<(), String> {
         }
         Command::Dump => dump(&loaded),
         Command::Modules => print(&modules::show(&loaded)),
-        _ => run(loaded, &prefix),
+        _ => run(loaded),
     }
 }
 
@@ -178,35 +178,16 @@ fn dump(loaded: &Loaded) -> Result<(), String> {
     print(&text)
 }
 
-fn run(loaded: Loaded, prefix: &Path) -> Result<(), String> {
-    let main = &loaded.site.main;
-    let sink = match &main.error_log.target {
-        ErrorLogTarget::Stderr => Ok(Sink::stderr()),
-        ErrorLogTarget::File(path) => Sink::file(&prefix.join(path)),
-    };
-    let sink = sink.map_err(|error| format!("topnext: error_log cannot be opened: {error}"))?;
-    error::open(sink, level(main.error_log.level));
-    log::start();
+fn run(loaded: Loaded) -> Result<(), String> {
     let Loaded { site, places, warnings, .. } = loaded;
+    error::open(site.error_log.clone(), places.iter().map(|place| &place.error_log));
+    log::start();
     drop(places);
-    if site.main.error_log.target != ErrorLogTarget::Stderr {
+    if site.main.error_log.iter().any(|log| log.path != "stderr") {
         // Standard error has them already, and may not be kept.
         warnings.to_string().lines().for_each(|warning| log_line!(Level::Warn, "{warning}"));
     }
     worker::run(site, greet).map_err(|error| format!("topnext: {}", error.replace('\n', "\ntopnext: ")))
-}
-
-fn level(level: LogLevel) -> Level {
-    match level {
-        LogLevel::Debug => Level::Debug,
-        LogLevel::Info => Level::Info,
-        LogLevel::Notice => Level::Notice,
-        LogLevel::Warn => Level::Warn,
-        LogLevel::Error => Level::Error,
-        LogLevel::Crit => Level::Crit,
-        LogLevel::Alert => Level::Alert,
-        LogLevel::Emerg => Level::Emerg,
-    }
 }
 
 /// Says where to look, and what was loaded.

@@ -14,7 +14,7 @@ use super::directive::Contexts;
 use super::listen::ListenConf;
 use super::location_path::{LocationKind, LocationPath};
 use super::merge;
-use super::model::{self, Config, Http, HttpCore, Location, Main, Scope, Server, Upstream};
+use super::model::{self, Config, Http, HttpCore, Location, LogFormat, Main, Scope, Server, Upstream};
 use super::schema::ModuleSchema;
 use super::server_name::ServerName;
 use super::source::Origin;
@@ -58,7 +58,7 @@ impl<'a> Builder<'a> {
             }
             return None;
         };
-        let http = self.http(node, table);
+        let http = self.http(node, table, &main);
         if http.servers.is_empty() {
             // An array of tables that is not one has been reported already.
             if table.get("server").is_none_or(|node| node.as_list().is_some_and(<[Node]>::is_empty)) {
@@ -73,12 +73,13 @@ impl<'a> Builder<'a> {
         self.checker.errors.push(origin, "http.server", "no server is configured; add [[http.server]]");
     }
 
-    fn http(&mut self, node: &'a Node, table: &'a Table) -> Http {
+    fn http(&mut self, node: &'a Node, table: &'a Table, main: &Main) -> Http {
         let level = self.checker.level(table, node.origin, Contexts::HTTP, "http");
         let mut core = HttpCore::default();
         for (name, node) in model::defaults(Contexts::HTTP) {
             core.set(name, &node);
         }
+        core.error_log.clone_from(&main.error_log);
         let defaults = Scope { core, modules: Vec::new(), origin: node.origin, origins: Vec::new() };
         let outer = self.scope(&defaults, &[&level]);
         let upstreams = level.core("upstream").and_then(Node::as_table).into_iter().flat_map(Table::iter);
@@ -86,7 +87,8 @@ impl<'a> Builder<'a> {
         let servers: Vec<Server> =
             level.tables("server").map(|(node, table)| self.server(node, table, &level, &outer)).collect();
         self.check_default_servers(&servers);
-        Http { upstreams, servers }
+        let log_format = level.core("log_format").map(LogFormat::list).unwrap_or_default();
+        Http { log_format, upstreams, servers }
     }
 
     /// Merges the innermost of `levels` into what holds around it.

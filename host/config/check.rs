@@ -206,6 +206,13 @@ pub fn check(ty: &Type, node: &Node, key: &str, errors: &mut Diagnostics) -> boo
             good
         }
         (Type::Table(fields), Value::Table(table)) => check_table(fields, table, node.origin, key, errors),
+        (Type::Map(element), Value::Table(table)) => {
+            let mut good = true;
+            for entry in table.iter() {
+                good &= check(element, &entry.node, &join_key(key, &entry.key), errors);
+            }
+            good
+        }
         (Type::OneOf(types), _) => check_one_of(types, node, key, errors),
         (Type::Block(Block::Table), Value::Table(_)) => true,
         (Type::Block(Block::Named), Value::Table(table)) => {
@@ -265,12 +272,12 @@ fn unknown_key(meant: Option<String>, valid: &[&str]) -> String {
 /// If only one of the types can be written in the form of the value, its own errors are the clearest.
 fn check_one_of(types: &[Type], node: &Node, key: &str, errors: &mut Diagnostics) -> bool {
     let mut same_form = types.iter().filter(|ty| match ty {
-        Type::Table(_) => matches!(node.value, Value::Table(_)),
+        Type::Table(_) | Type::Map(_) => matches!(node.value, Value::Table(_)),
         Type::List(_) => matches!(node.value, Value::List(_)),
         _ => !matches!(node.value, Value::Table(_) | Value::List(_)),
     });
     match (same_form.next(), same_form.next()) {
-        (Some(ty @ (Type::Table(_) | Type::List(_))), None) => check(ty, node, key, errors),
+        (Some(ty @ (Type::Table(_) | Type::Map(_) | Type::List(_))), None) => check(ty, node, key, errors),
         _ => {
             let mut unused = Diagnostics::default();
             types.iter().any(|ty| check(ty, node, key, &mut unused))
@@ -392,6 +399,22 @@ mod tests {
         );
         let log = &core_directives::find("access_log", Contexts::HTTP).unwrap().ty;
         assert_eq!(errors(log, "{ path = 1 }"), "k.path: found 1, expected a string; write \"1\"");
-        assert_eq!(errors(log, "[]"), "k: found a list, expected \"off\" or a table with the keys path");
+        assert_eq!(
+            errors(log, "[{ path = \"a\" }, { paht = \"b\" }]").split(';').next(),
+            Some("k[1].paht: unknown key")
+        );
+        assert_eq!(errors(log, "[1]"), format!("k[0]: found 1, expected {ONE_LOG}; write \"1\""));
+    }
+
+    const ONE_LOG: &str = "a string or a table with the keys path, format, buffer, flush, if";
+
+    #[test]
+    fn maps() {
+        let formats = &core_directives::find("log_format", Contexts::HTTP).unwrap().ty;
+        assert_eq!(errors(formats, "{ main = \"$uri\", long = [\"a\", \"b\"] }"), "");
+        assert_eq!(
+            errors(formats, "{ main = { format = \"x\", escape = \"jsn\" } }"),
+            "k.main.escape: found \"jsn\", expected \"default\", \"json\" or \"none\"; did you mean \"json\"?"
+        );
     }
 }

@@ -63,12 +63,9 @@ fn table() -> Vec<Directive> {
             "Number of event loops in a worker process; auto is one for each processor."),
         directive("worker_connections", MAIN, integer(16, 1_048_576), "1024",
             "Greatest number of connections of one thread, those to upstreams included."),
-        directive("error_log", MAIN, Type::OneOf(vec![Type::String, Type::Table(vec![
-                defaulted("path", Type::String, "\"stderr\"", "A file, or stderr."),
-                defaulted("level", choice(&["debug", "info", "notice", "warn", "error", "crit", "alert", "emerg"]),
-                    "\"error\"", "Least severe level that is logged."),
-            ])]), "{ path = \"stderr\", level = \"error\" }",
-            "Where errors are logged, and from which level on. A string is the path."),
+        directive("error_log", MAIN.or(ALL_HTTP), logs(error_log_fields()), "{ path = \"stderr\", level = \"error\" }",
+            "Where errors are logged, and from which level on. A string is the path. Of several logs each takes the lines of its own \
+             level. Errors of a request go to the logs of its location, all others to those of the top level."),
         directive("module_path", MAIN, list(Type::String), "[]",
             "Folders in which modules are looked for before the default ones."),
         directive("thread_pool", MAIN, Type::Table(vec![
@@ -96,9 +93,19 @@ fn table() -> Vec<Directive> {
             that of an outer one."),
         directive("recursive_error_pages", ALL_HTTP, Type::Bool, "false",
             "Whether an error that occurs while an error page is made has an error page in its turn."),
-        directive("access_log", ALL_HTTP, Type::OneOf(vec![choice(&["off"]), Type::Table(vec![
-                defaulted("path", Type::String, "\"stdout\"", "A file, or stdout."),
-            ])]), "{ path = \"stdout\" }", "Where requests are logged."),
+        directive("log_format", HTTP, Type::Map(Box::new(Type::OneOf(vec![
+                Type::Template,
+                list(Type::Template),
+                Type::Table(vec![
+                    required("format", Type::OneOf(vec![Type::Template, list(Type::Template)]), "The text."),
+                    defaulted("escape", choice(&["default", "json", "none"]), "\"default\"",
+                        "How values are written: default writes \"\\xXX\" for quotes, backslashes, control characters and all above \
+                         ASCII, and \"-\" for a variable without value; json as in a string of JSON; none as they are."),
+                ]),
+            ]))), "", "Formats of access logs: a text with variables for each name. Several strings are joined. The format combined \
+             is always there."),
+        directive("access_log", ALL_HTTP, logs(access_log_fields()), "{ path = \"stdout\" }",
+            "Where requests are logged. A string is the path, and \"off\" means nowhere."),
         directive("client_header_timeout", HTTP_SERVER, Type::Duration, "\"60s\"",
             "Time in which a client must send the header of a request; then it gets 408."),
         directive("client_body_timeout", ALL_HTTP, Type::Duration, "\"60s\"",
@@ -192,6 +199,30 @@ fn table() -> Vec<Directive> {
             "Time for which an idle connection to a server of the group stays open."),
         directive("keepalive_requests", UPSTREAM, integer(1, MAX_COUNT), "1000",
             "Number of requests after which a connection to a server of the group is closed."),
+    ]
+}
+
+/// One log or several: each a path, or a table.
+fn logs(fields: Vec<Field>) -> Type {
+    let one = || vec![Type::String, Type::Table(fields.clone())];
+    Type::OneOf(one().into_iter().chain([list(Type::OneOf(one()))]).collect())
+}
+
+fn error_log_fields() -> Vec<Field> {
+    let levels = choice(&["debug", "info", "notice", "warn", "error", "crit", "alert", "emerg"]);
+    vec![
+        defaulted("path", Type::String, "\"stderr\"", "A file, or stderr."),
+        defaulted("level", levels, "\"error\"", "Least severe level that is logged."),
+    ]
+}
+
+fn access_log_fields() -> Vec<Field> {
+    vec![
+        defaulted("path", Type::String, "\"stdout\"", "A file, or stdout."),
+        defaulted("format", Type::String, "\"combined\"", "Name of a log_format."),
+        optional("buffer", Type::Size, "Lines wait in memory until this many bytes are there."),
+        optional("flush", Type::Duration, "Or until the first of them has waited for this long. Needs buffer."),
+        optional("if", Type::Template, "A request has a line only if this text is neither empty nor \"0\"."),
     ]
 }
 

@@ -136,6 +136,8 @@ pub enum Type {
     List(Box<Type>),
     /// A table with these keys and no others.
     Table(Vec<Field>),
+    /// A table with any keys, each with such a value.
+    Map(Box<Type>),
     /// One of these types.
     OneOf(Vec<Type>),
     /// A block with directives of its own: `[http]`, `[[http.server]]`. The walk over the tree checks it.
@@ -183,6 +185,7 @@ impl Type {
                 let keys: Vec<&str> = fields.iter().map(|field| field.key.as_str()).collect();
                 format!("a table with the keys {}", keys.join(", "))
             }
+            Type::Map(element) => format!("a table, each key with {}", element.expected()),
             Type::OneOf(types) => any_of(types.iter().map(Type::expected).collect()),
             Type::Block(Block::Table | Block::Named) => "a table".to_owned(),
             Type::Block(Block::Tables) => "an array of tables".to_owned(),
@@ -209,6 +212,7 @@ impl Type {
                     fields.iter().map(|field| format!("{} = {}", field.key, field.ty.short())).collect();
                 format!("table {{ {} }}", keys.join(", "))
             }
+            Type::Map(element) => format!("table {{ NAME = {} }}", element.short()),
             Type::OneOf(types) => any_of(types.iter().map(Type::short).collect()),
             Type::Block(Block::Table) => "block".to_owned(),
             Type::Block(Block::Tables) => "array of blocks".to_owned(),

@@ -234,8 +234,16 @@ fn fill_defaults(ty: &Type, node: &mut Node) {
                 }
             }
         }
+        (Type::Map(element), Value::Table(table)) => {
+            table.iter_mut().for_each(|entry| fill_defaults(element, &mut entry.node));
+        }
         (Type::OneOf(types), Value::Table(_)) => {
-            if let Some(ty) = types.iter().find(|ty| matches!(ty, Type::Table(_))) {
+            if let Some(ty) = types.iter().find(|ty| matches!(ty, Type::Table(_) | Type::Map(_))) {
+                fill_defaults(ty, node);
+            }
+        }
+        (Type::OneOf(types), Value::List(_)) => {
+            if let Some(ty) = types.iter().find(|ty| matches!(ty, Type::List(_))) {
                 fill_defaults(ty, node);
             }
         }

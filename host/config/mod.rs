@@ -66,7 +66,7 @@ pub use listen::{ListenConf, ListenOption, ListenOptions, SoKeepalive};
 pub use location_path::{LocationKind, LocationPath};
 pub use merge::ModuleTable;
 pub use model::{
-    AccessLog, Buffers, Config, ErrorLog, ErrorLogTarget, ErrorPage, ErrorResponse, Http, HttpCore, Location, LogLevel,
+    AccessLog, Buffers, Config, ErrorLog, ErrorPage, ErrorResponse, Http, HttpCore, Location, LogFormat, LogLevel,
     Main, OpenFileCache, PeerConf, Scope, Server, SymlinkMode, ThreadPool, Upstream,
 };
 pub use schema::ModuleSchema;

@@ -16,8 +16,9 @@ use super::location_path::LocationPath;
 use super::merge::ModuleTable;
 use super::server_name::ServerName;
 use super::source::Origin;
-use super::tree::{self, Node, Table, Value};
+use super::tree::{self, Entry, Node, Table, Value};
 use super::units;
+use crate::log::format::Escape;
 
 /// The whole configuration, checked and merged.
 #[derive(Clone, Debug)]
@@ -35,29 +36,21 @@ pub struct Main {
     pub worker_threads: Option<u32>,
     /// Connections of one thread.
     pub worker_connections: u32,
-    /// The log of errors.
-    pub error_log: ErrorLog,
+    /// The logs of errors.
+    pub error_log: Vec<ErrorLog>,
     /// The thread pool.
     pub thread_pool: ThreadPool,
 }
 
 /// Where errors are logged.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ErrorLog {
-    /// The target.
-    pub target: ErrorLogTarget,
+    /// `stderr`, or a file, relative to the prefix.
+    pub path: String,
     /// The least severe level that is logged.
     pub level: LogLevel,
-}
-
-/// The target of the log of errors.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ErrorLogTarget {
-    /// Standard error.
-    #[default]
-    Stderr,
-    /// A file, relative to the prefix.
-    File(PathBuf),
+    /// Where the path was written.
+    pub origin: Origin,
 }
 
 /// nginx's levels; a greater one is more severe.
@@ -94,10 +87,25 @@ pub struct ThreadPool {
 /// `[http]`
 #[derive(Clone, Debug)]
 pub struct Http {
+    /// The formats of access logs, in the order written.
+    pub log_format: Vec<LogFormat>,
     /// `[http.upstream.NAME]`, in the order written.
     pub upstreams: Vec<Upstream>,
     /// `[[http.server]]`, in the order written; at least one.
     pub servers: Vec<Server>,
+}
+
+/// A format of access logs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogFormat {
+    /// Its name.
+    pub name: String,
+    /// The text, with variables.
+    pub text: String,
+    /// How values are written.
+    pub escape: Escape,
+    /// Where it was written.
+    pub origin: Origin,
 }
 
 /// `[[http.server]]`
@@ -159,8 +167,10 @@ pub struct HttpCore {
     pub recursive_error_pages: bool,
     /// Whether only internal redirects lead here.
     pub internal: bool,
-    /// Where requests are logged.
-    pub access_log: AccessLog,
+    /// Where requests are logged; empty: nowhere.
+    pub access_log: Vec<AccessLog>,
+    /// Where errors of requests are logged.
+    pub error_log: Vec<ErrorLog>,
     /// Time for the header of a request.
     pub client_header_timeout: Duration,
     /// Time between two reads of a request's body.
@@ -230,15 +240,22 @@ pub enum ErrorResponse {
 }
 
 /// Where requests are logged.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum AccessLog {
-    /// Nowhere.
-    Off,
-    /// Standard output.
-    #[default]
-    Stdout,
-    /// A file, relative to the prefix.
-    File(PathBuf),
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLog {
+    /// `stdout`, or a file, relative to the prefix.
+    pub path: String,
+    /// Name of the format.
+    pub format: String,
+    /// Bytes that wait before they are written.
+    pub buffer: Option<u64>,
+    /// How long they wait at most.
+    pub flush: Option<Duration>,
+    /// Text that says whether a request is logged.
+    pub condition: Option<String>,
+    /// Where the log was written.
+    pub origin: Origin,
+    /// Where its keys were written.
+    keys: Vec<(String, Origin)>,
 }
 
 /// A number of buffers of a size.
@@ -338,7 +355,7 @@ impl Main {
         match name {
             "worker_threads" => self.worker_threads = node.as_integer().map(|_| count(node)),
             "worker_connections" => self.worker_connections = count(node),
-            "error_log" => self.error_log = ErrorLog::of(node),
+            "error_log" => self.error_log = ErrorLog::list(node),
             "thread_pool" => {
                 self.thread_pool =
                     ThreadPool { threads: count_in(node, "threads"), max_queue: count_in(node, "max_queue") }
@@ -349,15 +366,38 @@ impl Main {
     }
 }
 
+/// One log or several.
+fn logs(node: &Node) -> impl Iterator<Item = &Node> {
+    node.as_list().unwrap_or(std::slice::from_ref(node)).iter()
+}
+
 impl ErrorLog {
-    fn of(node: &Node) -> ErrorLog {
-        let path = get(node, "path").unwrap_or(node);
-        let target = match text(path).as_str() {
-            "stderr" => ErrorLogTarget::Stderr,
-            path => ErrorLogTarget::File(path.into()),
+    fn list(node: &Node) -> Vec<ErrorLog> {
+        let log = |node| {
+            let path = get(node, "path").unwrap_or(node);
+            let level = get(node, "level").and_then(|level| LogLevel::parse(&text(level))).unwrap_or_default();
+            ErrorLog { path: text(path), level, origin: path.origin }
         };
-        let level = get(node, "level").and_then(|level| LogLevel::parse(&text(level))).unwrap_or_default();
-        ErrorLog { target, level }
+        logs(node).map(log).collect()
+    }
+}
+
+impl LogFormat {
+    /// The table `log_format`.
+    pub(super) fn list(node: &Node) -> Vec<LogFormat> {
+        let entries = node.as_table().into_iter().flat_map(Table::iter);
+        let format = |entry: &Entry| {
+            let format = get(&entry.node, "format").unwrap_or(&entry.node);
+            let escape = match get(&entry.node, "escape").and_then(Node::as_str) {
+                Some("json") => Escape::Json,
+                Some("none") => Escape::None,
+                _ => Escape::Default,
+            };
+            // nginx joins strings without anything between them.
+            let text = logs(format).map(text).collect();
+            LogFormat { name: entry.key.clone(), text, escape, origin: entry.node.origin }
+        };
+        entries.map(format).collect()
     }
 }
 
@@ -386,7 +426,8 @@ impl HttpCore {
             "error_page" => self.error_page = node.as_list().unwrap_or(&[]).iter().map(ErrorPage::of).collect(),
             "recursive_error_pages" => self.recursive_error_pages = flag(node),
             "internal" => self.internal = flag(node),
-            "access_log" => self.access_log = AccessLog::of(node),
+            "access_log" => self.access_log = AccessLog::list(node),
+            "error_log" => self.error_log = ErrorLog::list(node),
             "client_header_timeout" => self.client_header_timeout = duration(node),
             "client_body_timeout" => self.client_body_timeout = duration(node),
             "send_timeout" => self.send_timeout = duration(node),
@@ -455,12 +496,31 @@ impl DisableSymlinks {
 }
 
 impl AccessLog {
-    fn of(node: &Node) -> AccessLog {
-        match get(node, "path").map(text).as_deref() {
-            None => AccessLog::Off,
-            Some("stdout") => AccessLog::Stdout,
-            Some(path) => AccessLog::File(path.into()),
+    /// Nothing for "off"; elsewhere than alone that is found to be no path.
+    fn list(node: &Node) -> Vec<AccessLog> {
+        if node.as_str() == Some("off") {
+            return Vec::new();
         }
+        logs(node).map(AccessLog::of).collect()
+    }
+
+    fn of(node: &Node) -> AccessLog {
+        let path = get(node, "path").unwrap_or(node);
+        let keys = node.as_table().into_iter().flat_map(Table::iter);
+        AccessLog {
+            path: text(path),
+            format: get(node, "format").map_or_else(|| "combined".to_owned(), text),
+            buffer: get(node, "buffer").map(size),
+            flush: get(node, "flush").map(duration),
+            condition: get(node, "if").map(text),
+            origin: path.origin,
+            keys: keys.map(|entry| (entry.key.clone(), entry.node.origin)).collect(),
+        }
+    }
+
+    /// Where a key was written.
+    pub fn origin_of(&self, key: &str) -> Origin {
+        self.keys.iter().find(|(known, _)| known == key).map_or(self.origin, |(_, origin)| *origin)
     }
 }
 
@@ -579,7 +639,7 @@ mod tests {
             modules: Vec::new(),
             origin: Origin::BUILT_IN,
         };
-        let read_elsewhere = ["include", "module_path", "listen", "server_name", "path"];
+        let read_elsewhere = ["include", "module_path", "listen", "server_name", "path", "log_format"];
         for directive in directives() {
             if matches!(directive.ty, Type::Block(_)) || read_elsewhere.contains(&directive.name) {
                 continue;

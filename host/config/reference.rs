@@ -51,7 +51,7 @@ pub fn module_reference(schema: &ModuleSchema) -> String {
 fn keys_of(text: &mut String, ty: &Type, prefix: &str) {
     match ty {
         Type::Table(inner) => fields(text, inner, prefix),
-        Type::List(element) => keys_of(text, element, prefix),
+        Type::List(element) | Type::Map(element) => keys_of(text, element, prefix),
         Type::OneOf(types) => types.iter().for_each(|ty| keys_of(text, ty, prefix)),
         _ => {}
     }

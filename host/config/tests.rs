@@ -61,7 +61,8 @@ fn defaults_are_nginxs() {
     let config = config("[[http.server]]\n");
     assert_eq!(config.main.worker_threads, None);
     assert_eq!(config.main.worker_connections, 1024);
-    assert_eq!(config.main.error_log, ErrorLog { target: ErrorLogTarget::Stderr, level: LogLevel::Error });
+    let stderr = |log: &[ErrorLog]| matches!(log, [log] if log.path == "stderr" && log.level == LogLevel::Error);
+    assert!(stderr(&config.main.error_log), "{:?}", config.main.error_log);
     assert_eq!(config.main.thread_pool, ThreadPool { threads: 32, max_queue: 65536 });
     let server = &config.http.servers[0];
     assert_eq!(server.server_name, [ServerName::none(server.scope.origin)]);
@@ -69,7 +70,8 @@ fn defaults_are_nginxs() {
     let minute = Duration::from_secs(60);
     let expected = HttpCore {
         root: None,
-        access_log: AccessLog::Stdout,
+        access_log: server.scope.core.access_log.clone(),
+        error_log: config.main.error_log.clone(),
         client_header_timeout: minute,
         client_body_timeout: minute,
         send_timeout: minute,
@@ -96,6 +98,8 @@ fn defaults_are_nginxs() {
         default_type: "text/plain".to_owned(),
     };
     assert_eq!(server.scope.core, expected);
+    let [log] = &server.scope.core.access_log[..] else { panic!("{:?}", server.scope.core.access_log) };
+    assert_eq!((log.path.as_str(), log.format.as_str(), log.buffer, log.flush), ("stdout", "combined", None, None));
 }
 
 #[test]
@@ -135,8 +139,9 @@ hash.key = "$uri"
 "#,
     );
     assert_eq!(config.main.worker_threads, Some(4));
-    let log = ErrorLog { target: ErrorLogTarget::File("e.log".into()), level: LogLevel::Info };
-    assert_eq!(config.main.error_log, log);
+    let [log] = &config.main.error_log[..] else { panic!("{:?}", config.main.error_log) };
+    assert_eq!((log.path.as_str(), log.level, log.origin.column), ("e.log", LogLevel::Info, 22));
+    assert_eq!(config.http.servers[0].scope.core.error_log, config.main.error_log);
     assert_eq!(config.main.thread_pool, ThreadPool { threads: 2, max_queue: 65536 });
     let server = &config.http.servers[0];
     let names: Vec<&str> = server.server_name.iter().map(|name| name.text.as_str()).collect();
@@ -151,7 +156,7 @@ hash.key = "$uri"
     assert!(server.listen[1].default_server && !server.listen[0].default_server);
     let [health, api] = &server.locations[..] else { panic!("{:?}", server.locations) };
     assert_eq!((health.path.kind, health.path.text.as_str()), (LocationKind::Exact, "/health"));
-    assert_eq!(health.scope.core.access_log, AccessLog::Off);
+    assert_eq!(health.scope.core.access_log, []);
     assert_eq!(health.scope.core.root, Some(PathBuf::from("html")));
     assert_eq!(health.scope.core.keepalive_timeout, Duration::ZERO);
     assert_eq!(health.scope.core.client_max_body_size, 8 << 20);
@@ -159,7 +164,7 @@ hash.key = "$uri"
     assert_eq!(nested.core.root, Some(PathBuf::from("v2")));
     let line = |scope: &Scope, name: &str| scope.origin_of(name).line;
     assert_eq!((line(nested, "root"), line(&api.scope, "root"), line(nested, "send_timeout")), (26, 7, 24));
-    assert_eq!(nested.core.access_log, AccessLog::File("api.log".into()));
+    assert!(matches!(&nested.core.access_log[..], [log] if log.path == "api.log"), "{:?}", nested.core.access_log);
     assert_eq!(nested.modules[PROXY].table.get("pass").unwrap().as_str(), Some("http://backend"));
     let upstream = &config.http.upstreams[0];
     assert_eq!((upstream.name.as_str(), upstream.keepalive), ("backend", 32));

@@ -97,6 +97,11 @@ fn server_line(tokens: bool) -> &'static [u8] {
     }
 }
 
+/// The Server field.
+pub fn server(tokens: bool) -> &'static [u8] {
+    server_line(tokens).strip_prefix(b"Server: ").unwrap_or_default().trim_ascii_end()
+}
+
 fn date_line(out: &mut Vec<u8>, date: &str) {
     out.extend_from_slice(b"Date: ");
     out.extend_from_slice(date.as_bytes());

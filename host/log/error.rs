@@ -7,7 +7,8 @@
 //! Lines come from the host, from modules (with their name), and from other crates through `log`.
 
 use std::{
-    fmt::{Arguments, Write},
+    cell::Cell,
+    fmt::{self, Arguments, Write},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -18,26 +19,79 @@ pub use topnext_module_api::Level;
 
 use super::Sink;
 
+/// The longest line, its end included (nginx: NGX_MAX_ERROR_STR).
+const MAX_LINE: usize = 2048;
+
+/// The most verbose level that any log takes, so that a line nobody wants costs a comparison.
 static LEVEL: AtomicU32 = AtomicU32::new(Level::Error as u32);
-static SINK: OnceLock<Arc<Sink>> = OnceLock::new();
+/// The log of everything that is not about a request.
+static MAIN: OnceLock<Arc<ErrorLog>> = OnceLock::new();
 
 thread_local! {
     /// The number of this thread in log lines, behind the `#`.
-    static THREAD: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    static THREAD: Cell<u32> = const { Cell::new(0) };
+    /// The log of the request that the line being written is about.
+    static ABOUT: Cell<Option<&'static ErrorLog>> = const { Cell::new(None) };
 }
 
-/// Says where the log goes, and from which level on. Once, at the start.
-pub fn open(sink: Arc<Sink>, level: Level) {
+/// The logs of a place: where lines go, and from which level on.
+pub struct ErrorLog {
+    outputs: Vec<(Arc<Sink>, Level)>,
+    level: Level,
+}
+
+impl ErrorLog {
+    /// Lines go to each of these that takes their level.
+    pub fn new(outputs: Vec<(Arc<Sink>, Level)>) -> ErrorLog {
+        let level = outputs.iter().map(|(_, level)| *level).max().unwrap_or(Level::Emerg);
+        ErrorLog { outputs, level }
+    }
+
+    /// Whether lines of this level are logged.
+    pub fn logs(&self, level: Level) -> bool {
+        level <= self.level
+    }
+
+    fn write(&self, level: Level, line: &[u8]) {
+        for (sink, _) in self.outputs.iter().filter(|(_, wanted)| level <= *wanted) {
+            sink.write(line);
+        }
+    }
+}
+
+/// The end of a line about a request. It says which log the line goes to: the one of the request's place.
+pub struct Tail {
+    log: &'static ErrorLog,
+    text: String,
+}
+
+impl Tail {
+    /// The end of a line that goes to `log`.
+    pub fn new(log: &'static ErrorLog, text: String) -> Tail {
+        Tail { log, text }
+    }
+}
+
+impl fmt::Display for Tail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ABOUT.set(Some(self.log));
+        f.write_str(&self.text)
+    }
+}
+
+/// Says where lines go that are about no request, and which logs places have. Once, at the start.
+pub fn open<'a>(main: Arc<ErrorLog>, of_places: impl Iterator<Item = &'a Arc<ErrorLog>>) {
+    let level = of_places.map(|log| log.level).chain([main.level]).max().unwrap_or(main.level);
     LEVEL.store(level as u32, Ordering::Relaxed);
-    let _ = SINK.set(sink);
-    // Another logger can only be set by a test.
-    let _ = log::set_logger(&Bridge);
-    log::set_max_level(match level {
+    log::set_max_level(match main.level {
         Level::Debug => log::LevelFilter::Debug,
         Level::Info | Level::Notice => log::LevelFilter::Info,
         Level::Warn => log::LevelFilter::Warn,
         _ => log::LevelFilter::Error,
     });
+    let _ = MAIN.set(main);
+    // Another logger can only be set by a test.
+    let _ = log::set_logger(&Bridge);
 }
 
 /// Numbers this thread in log lines.
@@ -45,13 +99,13 @@ pub fn number_thread(number: u32) {
     THREAD.set(number);
 }
 
-/// Whether lines of this level are logged.
+/// Whether some log takes lines of this level.
 #[inline]
 pub fn logs(level: Level) -> bool {
     level as u32 <= LEVEL.load(Ordering::Relaxed)
 }
 
-/// Logs a line, if its level is logged.
+/// Logs a line, if its level is logged: about the request whose [`Tail`] is in it, if there is one.
 #[cold]
 pub fn write(level: Level, text: Arguments<'_>) {
     if !logs(level) {
@@ -61,7 +115,9 @@ pub fn write(level: Level, text: Arguments<'_>) {
     crate::clock::write_error_log_time(&mut line);
     let _ = write!(line, " [{}] {}#{}: ", level.name(), std::process::id(), THREAD.get());
     let start = line.len();
+    ABOUT.set(None);
     let _ = line.write_fmt(text);
+    let about = ABOUT.take();
     // A line stays a line, whatever a client has sent.
     if line[start..].chars().any(char::is_control) {
         let text = line.split_off(start);
@@ -73,9 +129,12 @@ pub fn write(level: Level, text: Arguments<'_>) {
             }
         }
     }
+    if line.len() >= MAX_LINE {
+        line.truncate(line.floor_char_boundary(MAX_LINE - 1));
+    }
     line.push('\n');
-    match SINK.get() {
-        Some(sink) => sink.write(line.as_bytes()),
+    match about.or_else(|| MAIN.get().map(Arc::as_ref)) {
+        Some(log) => log.write(level, line.as_bytes()),
         None => eprint!("{line}"),
     }
 }
@@ -95,7 +154,7 @@ struct Bridge;
 
 impl log::Log for Bridge {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        logs(level_of(metadata.level()))
+        MAIN.get().is_some_and(|main| main.logs(level_of(metadata.level())))
     }
 
     fn log(&self, record: &log::Record<'_>) {

@@ -7,6 +7,7 @@
 
 use std::{ptr, rc::Rc, sync::Arc};
 
+use abi_stable::std_types::RVec;
 use topnext_module_api::{
     BalancerNext, BodyNext, Chain, Code, HeaderNext, Outcome, Phase, Request as Handle,
     balancer::{BalancerHooksRef, BalancerLink, Selection},
@@ -118,22 +119,22 @@ pub fn call_handler(r: &Rc<Request>, handler: &HandlerLink, phase: Phase) -> Cod
     unsafe { handler.call(&mut handle(r), phase) }
 }
 
-/// The names of the variables that a module provides, by number.
-pub fn variable_names(module: &LoadedModule) -> Vec<String> {
-    match module.root.variables().into_option() {
-        // SAFETY: callable at any time after `init`.
-        Some(hooks) => unsafe { hooks.names()() }.iter().map(|name| name.to_string()).collect(),
-        None => Vec::new(),
-    }
+/// The names of the variables that a module provides, by number, and whether each is evaluated once for each request.
+pub fn variables(module: &LoadedModule) -> Vec<(String, bool)> {
+    let Some(hooks) = module.root.variables().into_option() else { return Vec::new() };
+    // SAFETY: callable at any time after `init`; the index is one of a name.
+    let cacheable = |index: usize| unsafe { hooks.cacheable()(index as u32) };
+    // SAFETY: as above.
+    let names = unsafe { hooks.names()() };
+    names.iter().enumerate().map(|(index, name)| (name.to_string(), cacheable(index))).collect()
 }
 
 /// The value of a module's variable.
-pub fn call_variable(r: &Rc<Request>, slot: u32, index: u32) -> Option<Vec<u8>> {
+pub fn call_variable(r: &Rc<Request>, slot: u32, index: u32) -> Option<RVec<u8>> {
     let module = r.site.modules.iter().find(|module| module.slot == slot)?;
     let hooks = module.root.variables().into_option()?;
     // SAFETY: the module is loaded, and the handle is made for this call.
-    let value = unsafe { hooks.get()(slot, &mut handle(r), index) };
-    value.into_option().map(|value| value.to_vec())
+    unsafe { hooks.get()(slot, &mut handle(r), index) }.into_option()
 }
 
 unsafe extern "C" fn header_end(_: &HeaderLink, r: &mut Handle<'_>) -> Code {

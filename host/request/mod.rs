@@ -37,7 +37,7 @@ use crate::{
     error_page,
     event::{Ready, RemoteId, Source, TimerId, remote},
     http1::{Framing, Head, Span, connection::Http1},
-    log::{access, error::Level},
+    log::error::{Level, Tail},
     log_line,
     open_file::{How, OpenFile},
     output::Copy,
@@ -89,6 +89,8 @@ pub struct Parts {
     pub head: Head,
     /// Strings that were made for this request.
     pub pool: Pool,
+    /// Strings that were made for modules, until the outermost hook has returned.
+    lent: Pool,
     /// The response's header fields.
     pub headers_out: HeadersOut,
     /// The modules' contexts, by slot.
@@ -142,6 +144,7 @@ impl Drop for Lent {
         parts.bytes.clear();
         parts.bytes.shrink_to(MAX_HEAD);
         parts.pool.clear();
+        parts.lent.clear();
         parts.headers_out.clear();
         parts.contexts.clear();
         // At the end of a thread the list may be gone; then the parts are simply dropped.
@@ -152,6 +155,22 @@ impl Drop for Lent {
             }
         });
     }
+}
+
+thread_local! {
+    /// The memory of [`with_buffer`].
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends an empty buffer, whose memory goes from call to call; within another call it is a new one.
+pub fn with_buffer<T>(run: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let mut buffer = BUFFER.take();
+    let result = run(&mut buffer);
+    buffer.clear();
+    if buffer.capacity() <= MAX_HEAD {
+        BUFFER.set(buffer);
+    }
+    result
 }
 
 impl Parts {
@@ -315,6 +334,12 @@ pub struct Request {
     pub last_out: Cell<bool>,
     /// Bytes of the body behind the last filter.
     pub body_sent: Cell<u64>,
+    /// Bytes that leave before the body: the header, and 100 Continue if that was sent.
+    pub header_size: Cell<u64>,
+    /// When the header was written, in seconds since 1970.
+    pub header_second: Cell<u64>,
+    /// Strings have been lent to modules.
+    has_lent: Cell<bool>,
     /// Modules that hold data, by slot.
     pub holding: Cell<u128>,
     /// What few requests need, made when it is asked for: see [`Request::extra`].
@@ -352,9 +377,26 @@ pub struct Extra {
     jobs: Cell<u32>,
     /// Wakes that came while a hook was running.
     pub late_wakes: RefCell<VecDeque<u64>>,
+    /// `$request_id`, once it was asked for.
+    pub request_id: Cell<Option<u128>>,
+    /// Values of modules' variables that are evaluated once, by module and index.
+    values: RefCell<Vec<(VariableKey, Option<Text>)>>,
 }
 
+/// A variable of a module: its slot, and the variable's number.
+type VariableKey = (u32, u32);
+
 impl Extra {
+    /// The value of a module's variable, if it has been evaluated: `Some(None)` if it had none.
+    pub fn value(&self, key: VariableKey) -> Option<Option<Text>> {
+        self.values.borrow().iter().find(|(known, _)| *known == key).map(|(_, value)| *value)
+    }
+
+    /// A module's variable has been evaluated.
+    pub fn keep_value(&self, key: VariableKey, value: Option<Text>) {
+        self.values.borrow_mut().push((key, value));
+    }
+
     /// The pool has a job of this request.
     pub fn job_started(&self) {
         self.jobs.set(self.jobs.get() + 1);
@@ -409,6 +451,9 @@ impl Request {
             last_in: Cell::default(),
             last_out: Cell::default(),
             body_sent: Cell::default(),
+            header_size: Cell::default(),
+            header_second: Cell::default(),
+            has_lent: Cell::default(),
             holding: Cell::default(),
             extra: OnceCell::new(),
         }
@@ -472,6 +517,22 @@ impl Request {
         }
     }
 
+    /// Stores a string for a module, until the outermost hook has returned; an empty one if there is no room, which fails
+    /// the request.
+    pub fn lend<T>(&self, bytes: &[u8], lend: impl FnOnce(&[u8]) -> T) -> T {
+        self.has_lent.set(true);
+        {
+            let parts = &mut **self.parts.borrow_mut();
+            if let Some(text) = parts.lent.store(&[bytes]) {
+                return lend(parts.lent.get(text));
+            }
+        }
+        let tail = self.log_tail();
+        log_line!(Level::Error, "*{} a hook was given too many or too long strings{tail}", self.conn.number);
+        self.failed.set(true);
+        lend(b"")
+    }
+
     /// The location that it is in.
     pub fn place(&self) -> &'static Place {
         self.place.get()
@@ -494,51 +555,62 @@ impl Request {
         self.extra.get()?.error.method.get()
     }
 
-    /// The request line as received.
-    pub fn request_line(&self) -> Vec<u8> {
+    /// Writes the request line as received behind what is in `out`.
+    pub fn write_request_line(&self, out: &mut Vec<u8>) {
         let parts = self.parts.borrow();
         if parts.bytes.is_empty() {
-            return self.extra().bad_line.borrow().clone();
+            if let Some(extra) = self.extra.get() {
+                out.extend_from_slice(&extra.bad_line.borrow());
+            }
+            return;
         }
         let start = parts.head.method_span().start as usize;
-        parts.bytes.get(start..start + parts.head.line_len()).unwrap_or_default().trim_ascii_end().to_vec()
+        let line = parts.bytes.get(start..start + parts.head.line_len());
+        out.extend_from_slice(line.unwrap_or_default().trim_ascii_end());
     }
 
-    /// The end of a line of the error log that is about this request.
+    /// Bytes sent to the client for it (nginx: $bytes_sent).
+    pub fn bytes_sent(&self) -> u64 {
+        self.conn.sent()
+    }
+
+    /// Of these, what came behind the header (nginx: $body_bytes_sent). So the framing of a chunked body counts.
+    pub fn body_bytes_sent(&self) -> u64 {
+        self.bytes_sent().saturating_sub(self.header_size.get())
+    }
+
+    /// Bytes received for it: the head, and what has been read of the body (nginx: $request_length).
+    pub fn request_length(&self) -> u64 {
+        let body = self.extra.get().map_or(0, |extra| extra.body.borrow().received);
+        self.parts.borrow().bytes.len() as u64 + body
+    }
+
+    /// Whether the whole response has left (nginx: $request_completion).
+    pub fn is_complete(&self) -> bool {
+        self.header_sent.get() && (self.last_out.get() || self.header_only.get()) && self.conn.unsent() == 0
+    }
+
+    /// The end of a line of the error log that is about this request. The line goes to the log of its place.
     #[cold]
-    pub fn log_tail(&self) -> String {
+    pub fn log_tail(&self) -> Tail {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut line = Vec::new();
+        self.write_request_line(&mut line);
         let mut tail = format!(
             ", client: {}, server: {}, request: \"{}\"",
             text(self.conn.remote_addr()),
             self.server.name(),
-            text(&self.request_line())
+            text(&line)
         );
         if let Some(upstream) = self.exchange() {
             tail.push_str(&format!(", upstream: \"{}\"", upstream.peer_name()));
         }
-        if let Some(host) = self.header_in(b"host", 0) {
-            tail.push_str(&format!(", host: \"{}\"", text(host.of(&self.parts.borrow().bytes))));
+        for (label, name) in [("host", &b"host"[..]), ("referrer", b"referer")] {
+            if let Some(value) = self.header_in(name, 0) {
+                tail.push_str(&format!(", {label}: \"{}\"", text(value.of(&self.parts.borrow().bytes))));
+            }
         }
-        tail
-    }
-
-    /// Writes the request into the access log of its place.
-    pub fn write_access_log(&self, place: &Place) {
-        let Some(log) = &place.access_log else { return };
-        let parts = self.parts.borrow();
-        let facts = parts.head.facts();
-        let mut line = Vec::with_capacity(256);
-        let entry = access::Entry {
-            remote_addr: self.conn.remote_addr(),
-            request: &self.request_line(),
-            status: self.status.get(),
-            body_bytes_sent: self.body_sent.get(),
-            referer: parts.head.value(facts.referer, &parts.bytes),
-            user_agent: parts.head.value(facts.user_agent, &parts.bytes),
-        };
-        access::write(&mut line, &entry);
-        log.write(&line);
+        Tail::new(&self.place().error_log, tail)
     }
 
     /// The value of a request header field that the parser knows.
@@ -575,8 +647,13 @@ impl Request {
         self.depth.set(self.depth.get() + 1);
         let result = call();
         self.depth.set(self.depth.get() - 1);
-        if self.depth.get() == 0 && self.panics_before.get() != crate::plugins::running::panics() {
-            self.failed.set(true);
+        if self.depth.get() == 0 {
+            if self.panics_before.get() != crate::plugins::running::panics() {
+                self.failed.set(true);
+            }
+            if self.has_lent.take() {
+                self.parts.borrow_mut().lent.clear();
+            }
         }
         result
     }

@@ -13,17 +13,16 @@ use topnext_module_api::{
     handler::{HandlerHooksRef, HandlerLink},
 };
 
-use super::{Place, Server, Site, addresses, facts, files::FileRules};
+use super::{Place, Server, Site, addresses, facts, files::FileRules, logs::Logs};
 use crate::{
     config::{
-        AccessLog, Config, Contexts, Diagnostics, Document, ErrorPage, Files, Location, ModuleDecl, ModuleSchema,
-        ModuleTable, NameForm, Origin, PeerAddress, Scope, ServerName,
+        Config, Contexts, Diagnostics, Document, ErrorPage, Files, Location, ModuleDecl, ModuleSchema, ModuleTable,
+        NameForm, Origin, PeerAddress, Scope, ServerName,
         diagnostic::{did_you_mean, join_key},
     },
     error_page,
     event::thread_pool::ThreadPool,
     location::{Entry, Locations},
-    log::Sink,
     open_file,
     plugins::{
         self, Candidate, Declared, Description, LoadedModule, Refusal,
@@ -101,7 +100,7 @@ pub fn load(path: &Path, prefix: &Path) -> Result<Loaded, Report> {
         errors.push(head.modules[running::MAX_MODULES].origin, "module", text);
     }
     let Some(config) = config else { return Err(Report { refusals, errors: Some(errors) }) };
-    let builder = Builder::new(&modules, &schemas, prefix, &mut errors, document.diagnostics());
+    let builder = Builder::new(&modules, &schemas, prefix, &config, &mut errors, document.diagnostics());
     let (site, places, warnings) = builder.build(&config);
     errors.sort();
     if !refusals.is_empty() || !errors.is_empty() {
@@ -176,10 +175,61 @@ fn contexts(description: &Description) -> Contexts {
     if provides("balancer") { http.or(Contexts::UPSTREAM) } else { http }
 }
 
+/// The variables that modules provide.
+fn variables_of(modules: &[Arc<LoadedModule>]) -> Vec<ModuleVariable> {
+    let of = |module: &Arc<LoadedModule>| {
+        let slot = module.slot;
+        link::variables(module).into_iter().enumerate().map(move |(index, (name, cacheable))| ModuleVariable {
+            name,
+            module: slot,
+            index: index as u32,
+            cacheable,
+        })
+    };
+    modules.iter().flat_map(of).collect()
+}
+
+/// The names of all named groups of regular expressions: variables, which must not hide others.
+fn captures(config: &Config, modules: &[ModuleVariable], errors: &mut Diagnostics) -> Vec<String> {
+    const PATH: &str = "http.server.location.path";
+    fn collect<'p>(locations: &'p [Location], into: &mut Vec<(&'p Pattern, Origin, &'static str)>) {
+        for location in locations {
+            into.extend(location.path.regex.as_ref().map(|pattern| (pattern, location.origin, PATH)));
+            collect(&location.locations, into);
+        }
+    }
+    let mut patterns = Vec::new();
+    for server in &config.http.servers {
+        for name in &server.server_name {
+            patterns.extend(name.regex().map(|pattern| (pattern, name.origin, "http.server.server_name")));
+        }
+        collect(&server.locations, &mut patterns);
+    }
+    let (mut names, mut seen) = (Vec::new(), HashSet::new());
+    for (pattern, origin, key) in patterns {
+        for name in pattern.names() {
+            if let Some(owner) = variables::owner(name, modules) {
+                let text = format!(
+                    "the group {name:?} of the regular expression {:?} has the name of a variable of {owner}; give it \
+                     another",
+                    pattern.text()
+                );
+                errors.push(origin, key, text);
+            } else if seen.insert(name) {
+                names.push(name.to_string());
+            }
+        }
+    }
+    names
+}
+
 struct Builder<'a> {
     modules: &'a [Arc<LoadedModule>],
     preparer: Preparer<'a>,
     prefix: &'a Path,
+    /// The variables that the configuration adds, until templates have them.
+    added: Added,
+    logs: Logs<'a>,
     errors: &'a mut Diagnostics,
     places: Vec<Arc<Place>>,
     error_pages: Vec<CompiledPages>,
@@ -196,31 +246,36 @@ impl<'a> Builder<'a> {
         modules: &'a [Arc<LoadedModule>],
         schemas: &'a [ModuleSchema],
         prefix: &'a Path,
+        config: &'a Config,
         errors: &'a mut Diagnostics,
         warnings: Diagnostics,
     ) -> Builder<'a> {
+        let of_modules = variables_of(modules);
+        let captures = captures(config, &of_modules, errors);
+        let added = Added { modules: of_modules, captures: captures.clone() };
+        let logs = Logs::new(prefix, added.clone(), &config.http.log_format, errors);
         Builder {
             modules,
             preparer: Preparer::new(modules, schemas),
             prefix,
+            added,
+            logs,
             errors,
             places: Vec::new(),
             error_pages: Vec::new(),
-            regexes: RegexLists::default(),
+            regexes: RegexLists::new(captures),
             warnings,
             files: FileRules::default(),
         }
     }
 
-    fn build(mut self, config: &Config) -> (Site, Vec<Arc<Place>>, Diagnostics) {
+    fn build(mut self, config: &'a Config) -> (Site, Vec<Arc<Place>>, Diagnostics) {
         let named = config.http.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-        let modules = self.variables();
-        let captures = self.captures(config, &modules);
-        self.regexes = RegexLists::new(captures.clone());
         main::begin_configuring(Configuring {
-            templates: Templates::new(Added { modules, captures }),
+            templates: Templates::new(std::mem::take(&mut self.added)),
             upstreams: Registry::new(named),
         });
+        let error_log = self.logs.error(&config.main.error_log, self.errors);
         let servers: Vec<Arc<Server>> = config.http.servers.iter().map(|server| self.server(server)).collect();
         let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
         for upstream in &config.http.upstreams {
@@ -247,6 +302,7 @@ impl<'a> Builder<'a> {
             main: config.main.clone(),
             servers,
             addresses,
+            error_log,
             templates,
             upstreams,
             targets: registry.targets,
@@ -258,57 +314,9 @@ impl<'a> Builder<'a> {
         (site, self.places, self.warnings)
     }
 
-    /// The variables that modules provide.
-    fn variables(&self) -> Vec<ModuleVariable> {
-        let of = |module: &Arc<LoadedModule>| {
-            let slot = module.slot;
-            let names = link::variable_names(module);
-            names.into_iter().enumerate().map(move |(index, name)| ModuleVariable {
-                name,
-                module: slot,
-                index: index as u32,
-            })
-        };
-        self.modules.iter().flat_map(of).collect()
-    }
-
-    /// The names of all named groups of regular expressions: variables, which must not hide others.
-    fn captures(&mut self, config: &Config, modules: &[ModuleVariable]) -> Vec<String> {
-        const PATH: &str = "http.server.location.path";
-        fn collect<'p>(locations: &'p [Location], into: &mut Vec<(&'p Pattern, Origin, &'static str)>) {
-            for location in locations {
-                into.extend(location.path.regex.as_ref().map(|pattern| (pattern, location.origin, PATH)));
-                collect(&location.locations, into);
-            }
-        }
-        let mut patterns = Vec::new();
-        for server in &config.http.servers {
-            for name in &server.server_name {
-                patterns.extend(name.regex().map(|pattern| (pattern, name.origin, "http.server.server_name")));
-            }
-            collect(&server.locations, &mut patterns);
-        }
-        let (mut names, mut seen) = (Vec::new(), HashSet::new());
-        for (pattern, origin, key) in patterns {
-            for name in pattern.names() {
-                if let Some(owner) = variables::owner(name, modules) {
-                    let text = format!(
-                        "the group {name:?} of the regular expression {:?} has the name of a variable of {owner}; give it \
-                         another",
-                        pattern.text()
-                    );
-                    self.errors.push(origin, key, text);
-                } else if seen.insert(name) {
-                    names.push(name.to_string());
-                }
-            }
-        }
-        names
-    }
-
     // ---- servers and places
 
-    fn server(&mut self, server: &crate::config::Server) -> Arc<Server> {
+    fn server(&mut self, server: &'a crate::config::Server) -> Arc<Server> {
         let name = match server.server_name.first() {
             Some(ServerName { form: NameForm::ExactOrLeading(name), .. }) => name.clone(),
             Some(name) => name.text.clone(),
@@ -320,7 +328,7 @@ impl<'a> Builder<'a> {
         Arc::new(Server { name, place, locations })
     }
 
-    fn locations(&mut self, list: &[Location], server: &str) -> Locations {
+    fn locations(&mut self, list: &'a [Location], server: &str) -> Locations {
         let mut entries = Vec::new();
         for location in list {
             let path = &location.path;
@@ -339,7 +347,7 @@ impl<'a> Builder<'a> {
         Locations::new(entries, regexes)
     }
 
-    fn place(&mut self, path: String, title: String, scope: &Scope) -> Arc<Place> {
+    fn place(&mut self, path: String, title: String, scope: &'a Scope) -> Arc<Place> {
         let mut prepared: Vec<Arc<Prepared>> = Vec::new();
         let mut filters = Vec::new();
         let mut handlers: [Vec<HandlerLink>; 8] = Default::default();
@@ -392,7 +400,8 @@ impl<'a> Builder<'a> {
             root: self.root(scope),
             error_pages: self.error_pages(scope),
             files: self.files.rules(scope, self.errors),
-            access_log: self.access_log(scope),
+            access_logs: self.logs.access(&scope.core.access_log, self.errors),
+            error_log: self.logs.error(&scope.core.error_log, self.errors),
             core: scope.core.clone(),
             chains: Chains::new(&filters),
             next_phase: next_phases(&handlers),
@@ -434,24 +443,6 @@ impl<'a> Builder<'a> {
         let pages: Arc<[error_page::Page]> = pages.into();
         self.error_pages.push((list.clone(), pages.clone()));
         pages
-    }
-
-    fn access_log(&mut self, scope: &Scope) -> Option<Arc<Sink>> {
-        match &scope.core.access_log {
-            AccessLog::Off => None,
-            AccessLog::Stdout => Some(Sink::stdout()),
-            AccessLog::File(path) => {
-                let path = self.prefix.join(path);
-                match Sink::file(&path) {
-                    Ok(sink) => Some(sink),
-                    Err(error) => {
-                        let text = format!("found {:?}, which cannot be opened for writing ({error})", path.display());
-                        self.errors.push(scope.origin_of("access_log"), "access_log", text);
-                        None
-                    }
-                }
-            }
-        }
     }
 
     // ---- upstreams

@@ -13,7 +13,8 @@ use super::{Client, Folder, Response, eventually};
 /// A running nginx; ended when it is dropped.
 pub struct Nginx {
     child: Child,
-    folder: Folder,
+    /// Its prefix.
+    pub folder: Folder,
     /// Where it listens.
     pub port: u16,
 }
@@ -25,6 +26,13 @@ impl Nginx {
         let folder = Folder::with(files);
         let server = server(&folder.path("html"), "");
         Nginx::start_in(folder, &server)
+    }
+
+    /// Starts one with these directives in its block http, and those in its server. Otherwise like [`Nginx::start`].
+    pub fn configured(http: &str, directives: &str) -> Option<Nginx> {
+        let folder = Folder::new();
+        let server = server(&folder.path("html"), directives);
+        Nginx::start_in(folder, &format!("{http}\n{server}"))
     }
 
     /// Starts one that serves this folder, with more directives in its server. Otherwise like [`Nginx::start`].
@@ -81,6 +89,11 @@ impl Nginx {
         Some(nginx)
     }
 
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
     /// Its access log so far: connection, request and status of each request.
     pub fn log(&self) -> String {
         self.folder.read("access.log")
@@ -88,7 +101,7 @@ impl Nginx {
 
     /// A new connection.
     pub fn connect(&self) -> Client {
-        Client::connect(SocketAddr::from(([127, 0, 0, 1], self.port)))
+        Client::connect(self.address())
     }
 
     /// The response to a request without a body, on a connection of its own.

@@ -32,6 +32,7 @@ impl Http1 {
 
     fn next_request(self: &Rc<Self>) {
         self.state.set(State::Idle);
+        self.pipelined.set(!self.input.borrow().is_empty());
         if self.input.borrow().is_empty() && self.input.borrow().capacity() > 0 {
             // An idle connection costs no buffer.
             self.input.replace(BytesMut::new());

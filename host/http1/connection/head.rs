@@ -142,6 +142,7 @@ impl Http1 {
         let server: &'static Server = chosen.server;
         let core = &server.place.core;
         self.requests.set(self.requests.get() + 1);
+        self.queue.borrow_mut().begin_count();
         stats::add(stats::Counter::Requests, 1);
         let keep = facts.is_ok()
             && persistent(&parts.head)
@@ -203,6 +204,7 @@ impl Http1 {
         let server = self.address.names.default_server();
         self.keep.set(false);
         self.requests.set(self.requests.get() + 1);
+        self.queue.borrow_mut().begin_count();
         stats::add(stats::Counter::Requests, 1);
         self.state.set(State::Busy);
         self.reader.replace(BodyReader::Nothing);

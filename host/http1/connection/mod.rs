@@ -102,6 +102,8 @@ pub struct Http1 {
     token: Cell<Option<Token>>,
     /// Its number in logs.
     pub number: u64,
+    /// When it was accepted, on the loop's clock.
+    pub started_ms: u64,
     remote: String,
     ends: Ends,
 
@@ -118,6 +120,8 @@ pub struct Http1 {
     pub keep: Cell<bool>,
     request: RefCell<Option<Rc<Request>>>,
     requests: Cell<u32>,
+    /// The running request came before the response to the one before it had left.
+    pipelined: Cell<bool>,
     read_timer: Cell<Option<TimerId>>,
     send_timer: Cell<Option<TimerId>>,
     linger_until_ms: Cell<u64>,
@@ -159,6 +163,7 @@ pub fn accept(
         socket: RefCell::new(socket),
         token: Cell::new(None),
         number: stats::next_connection(),
+        started_ms: lp.now_ms(),
         remote: ends.remote_text(),
         ends,
         state: Cell::new(if address.options.proxy_protocol { State::Announced } else { State::Idle }),
@@ -173,6 +178,7 @@ pub fn accept(
         keep: Cell::new(true),
         request: RefCell::new(None),
         requests: Cell::new(0),
+        pipelined: Cell::new(false),
         read_timer: Cell::new(None),
         send_timer: Cell::new(None),
         linger_until_ms: Cell::new(0),
@@ -245,6 +251,16 @@ impl Http1 {
     /// Requests so far, the running one included.
     pub fn requests(&self) -> u32 {
         self.requests.get()
+    }
+
+    /// Whether the running request came before the response to the one before it had left.
+    pub fn is_pipelined(&self) -> bool {
+        self.pipelined.get()
+    }
+
+    /// Bytes that have left for the running request.
+    pub fn sent(&self) -> u64 {
+        self.queue.borrow().written()
     }
 
     fn start_read_timer(&self, time: Duration) {

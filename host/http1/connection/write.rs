@@ -6,6 +6,7 @@ use topnext_module_api::{Chain, Code};
 
 use super::{DISK_DONE, Http1};
 use crate::{
+    clock,
     event::{Source, remote},
     finalize,
     http1::{encode_chunk_head, response},
@@ -38,7 +39,8 @@ impl Http1 {
             self.keep.set(false);
         }
         let head_chunked = known.is_none() && !bodyless && http11;
-        self.queue.borrow_mut().add_bytes(|out| {
+        let queue = &mut *self.queue.borrow_mut();
+        queue.add_bytes(|out| {
             let parts = r.parts.borrow();
             let head = response::HeadOut {
                 status: r.status.get(),
@@ -50,6 +52,8 @@ impl Http1 {
             };
             response::write_head(out, &head, &parts.headers_out, &parts.pool);
         });
+        r.header_size.set(queue.written() + queue.bytes());
+        r.header_second.set(clock::second());
         r.header_sent.set(true);
     }
 

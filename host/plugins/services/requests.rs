@@ -23,7 +23,7 @@ use topnext_module_api::{
 use super::{bufs, drop_context, guarded, lasting, quick};
 use crate::{
     event::{Remote, RemoteId},
-    log::error::{self, Level},
+    log::error::Level,
     log_line, mime,
     open_file::find,
     output, phases,
@@ -32,7 +32,7 @@ use crate::{
         running,
     },
     redirect,
-    request::{JOB_DONE, Request, Text, headers_out::Refused, wake_code},
+    request::{JOB_DONE, Request, Text, headers_out::Refused, wake_code, with_buffer},
 };
 
 static API: WithMetadata<RequestApi> = WithMetadata::new(RequestApi {
@@ -313,8 +313,8 @@ unsafe extern "C" fn variable(data: HostData, name: RStr<'_>) -> OptionalBytes {
     // SAFETY: the contract of the table.
     unsafe {
         with_bound(data, ROption::RNone, |r| {
-            let text = crate::variables::by_name(&r, name.as_str());
-            text.map(|text| text_of(&r, text)).into()
+            // SAFETY: it lies in the head or a pool until the hook has returned.
+            crate::variables::lend(&r, name.as_str(), |value| lasting(value)).into()
         })
     }
 }
@@ -327,7 +327,11 @@ unsafe extern "C" fn template(data: HostData, template: u32) -> RSlice<'static, 
             match site.templates.constant(template) {
                 // SAFETY: the request holds the configuration that has the template.
                 Some(text) => lasting(text),
-                None => text_of(&r, site.templates.eval(template, &r)),
+                None => with_buffer(|text| {
+                    site.templates.write(template, &r, text);
+                    // SAFETY: it lies in a pool until the hook has returned.
+                    r.lend(text, |text| lasting(text))
+                }),
             }
         })
     }
@@ -529,8 +533,9 @@ unsafe extern "C" fn internal_redirect(data: HostData, uri: RSlice<'_, u8>, args
     unsafe { with(data, Code::ERROR, |r| redirect::post(&r, uri.as_slice(), args.as_slice())) }
 }
 
-unsafe extern "C" fn logs(_: HostData, level: u32) -> bool {
-    error::logs(Level::from_number(level))
+unsafe extern "C" fn logs(data: HostData, level: u32) -> bool {
+    // SAFETY: the contract of the table.
+    unsafe { with_ref(data, false, |r| r.place().error_log.logs(Level::from_number(level))) }
 }
 
 unsafe extern "C" fn log(data: HostData, level: u32, message: RStr<'_>) {

@@ -135,6 +135,7 @@ impl<B: Balancer> Balancer for Injected<B> {
 
 impl<V: Variables> Variables for Injected<V> {
     const NAMES: &'static [&'static str] = V::NAMES;
+    const NOCACHEABLE: &'static [&'static str] = V::NOCACHEABLE;
 
     fn variable(r: &mut Request<'_>, index: usize) -> Option<Vec<u8>> {
         between(|| V::variable(r, index))

@@ -283,6 +283,9 @@ impl Default for Common {
 
 impl Common {
     fn add_variables<V: crate::Variables>(&mut self) {
+        for name in V::NOCACHEABLE {
+            assert!(V::NAMES.contains(name), "NOCACHEABLE has {name:?}, which is not one of NAMES");
+        }
         let hooks = crate::variables::VariableHooks::of::<inject::Injected<V>>();
         for (index, name) in V::NAMES.iter().enumerate() {
             self.variables.push((name.to_string(), hooks.get, index as u32));

@@ -259,7 +259,7 @@ fn hops(driver: &Driver, samples: usize) -> Result<bool, String> {
 fn services(driver: &Driver, samples: usize) -> Result<(), String> {
     println!("\n## A module's call to the host\n\n| service | ns | allocations in the server |\n|---|---|---|");
     let probe = driver.probe()?;
-    let names = link::variable_names(probe);
+    let names: Vec<String> = link::variables(probe).into_iter().map(|(name, _)| name).collect();
     let mut results = vec![(Samples::with_room(samples), 0); names.len()];
     for _ in 0..samples {
         for (index, (times, allocations)) in results.iter_mut().enumerate() {
@@ -269,7 +269,7 @@ fn services(driver: &Driver, samples: usize) -> Result<(), String> {
             let text = link::call_variable(&r, probe.slot, index as u32);
             let change = region.change();
             *allocations = change.allocations + change.reallocations;
-            let time = text.and_then(|text| String::from_utf8(text).ok()?.parse::<f64>().ok());
+            let time = text.and_then(|text| String::from_utf8(text.into()).ok()?.parse::<f64>().ok());
             times.add(time.ok_or_else(|| format!("the probe gives no {}", names[index]))? / PROBE_CALLS);
             r.release();
         }

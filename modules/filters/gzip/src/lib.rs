@@ -170,6 +170,7 @@ impl Filter for Gzip {
 
 impl Variables for Gzip {
     const NAMES: &'static [&'static str] = &["gzip_ratio"];
+    const NOCACHEABLE: &'static [&'static str] = &["gzip_ratio"];
 
     fn variable(r: &mut Request<'_>, _: usize) -> Option<Vec<u8>> {
         let context = r.context::<Context>()?;

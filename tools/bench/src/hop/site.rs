@@ -108,7 +108,7 @@ impl Driver {
     pub fn allocations_of_modules(&self, r: &Rc<Request>) -> u64 {
         let noops = self.site.modules.iter().filter(|module| module.name != "probe");
         let of = |module: &std::sync::Arc<LoadedModule>| link::call_variable(r, module.slot, 0);
-        noops.filter_map(of).filter_map(|text| String::from_utf8(text).ok()?.parse::<u64>().ok()).sum()
+        noops.filter_map(of).filter_map(|text| String::from_utf8(text.into()).ok()?.parse::<u64>().ok()).sum()
     }
 }
 

@@ -1,0 +1,320 @@
+//! One log: what waits to be written to it, its file, and what has gone wrong with it.
+//!
+//! A file is opened for appending, and each write holds whole lines. Of a line that a full disk has cut, the rest is
+//! written first when there is room again.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::OpenOptionsExt,
+    },
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+    time::Timespec,
+};
+
+use super::{lock, writer::writer};
+
+/// The most bytes that wait to be written to one log, beside its own buffer.
+const MAX_WAITING: usize = 1024 * 1024;
+/// Troubles of one log are told no more often than this (as in nginx).
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// How long a terminal or pipe that takes nothing, and says so, is waited for.
+const STUCK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// One log, shared by all threads. There is one for each target, however many places name it.
+pub struct Sink {
+    target: Target,
+    buffering: OnceLock<Buffering>,
+    waiting: Mutex<Waiting>,
+    out: Mutex<Out>,
+}
+
+/// When lines are written out, if not as soon as they come (nginx: the parameters buffer and flush of access_log).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffering {
+    /// When this many bytes wait.
+    pub size: usize,
+    /// Or when the first of them has waited for this long.
+    pub flush: Option<Duration>,
+}
+
+/// Another place has asked for the same log to be buffered in another way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conflict;
+
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    Stdout,
+    Stderr,
+    /// By its folder's real path, so that a file has one sink however its path is spelled.
+    File(PathBuf),
+}
+
+/// What has not been taken by the writer.
+#[derive(Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    /// Lines for which there was no room.
+    dropped: u64,
+    /// When a buffer is to be written out though it is not full.
+    due: Option<Instant>,
+}
+
+/// The writer's half.
+#[derive(Default)]
+struct Out {
+    /// None for stdout and stderr.
+    file: Option<File>,
+    /// The rest of a line whose start is in the file.
+    torn: Vec<u8>,
+    trouble: Trouble,
+}
+
+/// What is to be said on stderr of a log that cannot be written.
+#[derive(Default)]
+struct Trouble {
+    /// The last write failed.
+    failing: bool,
+    /// And that has been said.
+    said: bool,
+    /// Lines that were lost and not spoken of.
+    lost: u64,
+    /// When something was last said.
+    last: Option<Instant>,
+}
+
+impl Sink {
+    /// Standard output.
+    pub fn stdout() -> Arc<Sink> {
+        writer()
+            .sink(|sink| sink.target == Target::Stdout, || Ok(Sink::new(Target::Stdout, None)))
+            .expect("opens nothing")
+    }
+
+    /// Standard error.
+    pub fn stderr() -> Arc<Sink> {
+        writer()
+            .sink(|sink| sink.target == Target::Stderr, || Ok(Sink::new(Target::Stderr, None)))
+            .expect("opens nothing")
+    }
+
+    /// A file, which is appended to, and created if need be.
+    pub fn file(path: &Path) -> io::Result<Arc<Sink>> {
+        let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let path = folder.canonicalize()?.join(name);
+        let is_it = |sink: &Sink| matches!(&sink.target, Target::File(known) if *known == path);
+        writer().sink(is_it, || {
+            let file = open(&path)?;
+            Ok(Sink::new(Target::File(path.clone()), Some(file)))
+        })
+    }
+
+    fn new(target: Target, file: Option<File>) -> Sink {
+        let out = Mutex::new(Out { file, ..Out::default() });
+        Sink { target, buffering: OnceLock::new(), waiting: Mutex::default(), out }
+    }
+
+    /// Has lines wait in a buffer. All places that ask for one must ask for the same.
+    pub fn set_buffering(&self, buffering: Buffering) -> Result<(), Conflict> {
+        if *self.buffering.get_or_init(|| buffering) == buffering { Ok(()) } else { Err(Conflict) }
+    }
+
+    /// Adds whole lines. Never waits for the target.
+    pub fn write(&self, lines: &[u8]) {
+        let buffering = self.buffering.get();
+        let wakes = {
+            let mut waiting = lock(&self.waiting);
+            let before = waiting.lines.len();
+            if before + lines.len() > MAX_WAITING + buffering.map_or(0, |buffering| buffering.size) {
+                waiting.dropped += lines_in(lines);
+                return;
+            }
+            waiting.lines.extend_from_slice(lines);
+            match buffering {
+                None => true,
+                Some(Buffering { size, flush }) => {
+                    let is_first = before == 0 && flush.is_some();
+                    if is_first {
+                        waiting.due = flush.and_then(|time| Instant::now().checked_add(time));
+                    }
+                    // The writer is told of the first line too, since it keeps the time.
+                    is_first || before + lines.len() >= *size
+                }
+            }
+        };
+        if wakes {
+            writer().wake();
+        }
+    }
+
+    /// Writes out what waits, if it is time to. When it will be, if it is not.
+    pub(super) fn drain(&self, everything: bool) -> Option<Instant> {
+        let mut out = lock(&self.out);
+        let (lines, dropped) = {
+            let mut waiting = lock(&self.waiting);
+            let size = self.buffering.get().map_or(0, |buffering| buffering.size);
+            let is_due = waiting.due.is_some_and(|due| due <= Instant::now());
+            if !everything && waiting.lines.len() < size && !is_due {
+                return waiting.due;
+            }
+            waiting.due = None;
+            (std::mem::take(&mut waiting.lines), std::mem::take(&mut waiting.dropped))
+        };
+        if !lines.is_empty() {
+            out.write(&self.target, &lines);
+        }
+        out.trouble.lost += dropped;
+        if dropped > 0 && !out.trouble.failing {
+            out.trouble.say_lost(&self.target);
+        }
+        drop(out);
+        // The capacity goes back, so that a busy log does not allocate.
+        let mut waiting = lock(&self.waiting);
+        if waiting.lines.is_empty() && lines.capacity() <= 2 * MAX_WAITING {
+            waiting.lines = lines;
+            waiting.lines.clear();
+        }
+        None
+    }
+
+    /// Says how many lines were lost, if that has not been said: before the process ends.
+    pub(super) fn settle(&self) {
+        let trouble = &mut lock(&self.out).trouble;
+        if trouble.lost > 0 {
+            trouble.last = None;
+            trouble.say_lost(&self.target);
+        }
+    }
+
+    /// Opens the file again, by its path: after a rotation that is another one. The old one stays if that fails.
+    pub(super) fn reopen(&self) -> Result<(), (PathBuf, io::Error)> {
+        let Target::File(path) = &self.target else { return Ok(()) };
+        let file = open(path).map_err(|error| (path.clone(), error))?;
+        let mut out = lock(&self.out);
+        out.file = Some(file);
+        // Its start is in the old file.
+        out.torn.clear();
+        Ok(())
+    }
+}
+
+/// As nginx: for appending, and readable for all if it is made here.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o644).open(path)
+}
+
+fn lines_in(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}
+
+impl Out {
+    fn write(&mut self, target: &Target, lines: &[u8]) {
+        let mut joined = std::mem::take(&mut self.torn);
+        let was_torn = !joined.is_empty();
+        let bytes = if was_torn {
+            joined.extend_from_slice(lines);
+            &joined
+        } else {
+            lines
+        };
+        let (stdout, stderr) = (io::stdout(), io::stderr());
+        let fd = match (target, &self.file) {
+            (Target::Stdout, _) => stdout.as_fd(),
+            (_, Some(file)) => file.as_fd(),
+            _ => stderr.as_fd(),
+        };
+        let (written, error) = write_all(fd, bytes);
+        let Some(error) = error else {
+            return self.trouble.recovered(target);
+        };
+        let rest = &bytes[written..];
+        let is_within_a_line = if written == 0 { was_torn } else { bytes[written - 1] != b'\n' };
+        let end = if is_within_a_line { memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1) } else { 0 };
+        self.torn = rest[..end].to_vec();
+        self.trouble.failed(target, &error, lines_in(&rest[end..]));
+    }
+}
+
+/// How many bytes were written, and why not all.
+fn write_all(fd: BorrowedFd<'_>, bytes: &[u8]) -> (usize, Option<io::Error>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match rustix::io::write(fd, &bytes[written..]) {
+            Ok(0) => return (written, Some(io::ErrorKind::WriteZero.into())),
+            Ok(n) => written += n,
+            Err(Errno::INTR) => (),
+            // Whoever shares it has made it non-blocking.
+            Err(Errno::AGAIN) => match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&STUCK)) {
+                Ok(0) => return (written, Some(io::ErrorKind::TimedOut.into())),
+                Ok(_) | Err(Errno::INTR) => (),
+                Err(error) => return (written, Some(error.into())),
+            },
+            Err(error) => return (written, Some(error.into())),
+        }
+    }
+    (written, None)
+}
+
+impl Trouble {
+    fn may_speak(&mut self) -> bool {
+        let now = Instant::now();
+        if self.last.is_some_and(|last| now.duration_since(last) < SAY_AGAIN) {
+            return false;
+        }
+        self.last = Some(now);
+        true
+    }
+
+    fn failed(&mut self, target: &Target, error: &io::Error, lost: u64) {
+        self.lost += lost;
+        self.failing = true;
+        if self.may_speak() {
+            self.said = true;
+            let so_far = match self.lost {
+                0 => String::new(),
+                lost => format!("; lines lost so far: {lost}"),
+            };
+            say(format_args!("cannot write log {}: {error}{so_far}", target.name()));
+        }
+    }
+
+    fn recovered(&mut self, target: &Target) {
+        if std::mem::take(&mut self.failing) && std::mem::take(&mut self.said) {
+            let lost = std::mem::take(&mut self.lost);
+            say(format_args!("log {} can be written again; lines lost: {lost}", target.name()));
+        }
+    }
+
+    fn say_lost(&mut self, target: &Target) {
+        if self.may_speak() {
+            let lost = std::mem::take(&mut self.lost);
+            let why = if self.failing { "" } else { ", since they came faster than it could be written" };
+            say(format_args!("lines of log {} were lost{why}: {lost}", target.name()));
+        }
+    }
+}
+
+impl Target {
+    fn name(&self) -> String {
+        match self {
+            Target::Stdout => "stdout".to_string(),
+            Target::Stderr => "stderr".to_string(),
+            Target::File(path) => path.display().to_string(),
+        }
+    }
+}
+
+/// On stderr, since a log that is in trouble may be the one to tell it. Nothing can be done if that fails.
+fn say(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{text}");
+}

@@ -1,0 +1,145 @@
+//! The thread that writes logs out. It is there while there is something to write, and knows when buffers are due.
+
+use std::{
+    io,
+    sync::{
+        Arc, Condvar, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Sink,
+    error::{self, Level},
+    lock,
+};
+
+/// After each round of writes the thread rests this long: lines of the meantime share a write.
+const REST: Duration = Duration::from_millis(5);
+/// When no line has come for this long the thread ends; the next line starts another.
+const IDLE: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub(super) struct Writer {
+    sinks: Mutex<Vec<Arc<Sink>>>,
+    state: Mutex<State>,
+    more: Condvar,
+    /// Held by whoever takes lines out and writes them: when `flush` returns, all that came before are written.
+    writing: Mutex<()>,
+    /// The thread knows of the last lines, or will be told.
+    pending: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    /// Lines are to be written as they come.
+    started: bool,
+    /// There is a thread.
+    running: bool,
+    /// There are lines for it.
+    work: bool,
+    /// Files are to be opened again.
+    reopen: bool,
+}
+
+pub(super) fn writer() -> &'static Writer {
+    static WRITER: OnceLock<Writer> = OnceLock::new();
+    WRITER.get_or_init(Writer::default)
+}
+
+impl Writer {
+    /// The sink that `is_it` knows, or the one that `make` makes.
+    pub(super) fn sink(
+        &self,
+        is_it: impl Fn(&Sink) -> bool,
+        make: impl FnOnce() -> io::Result<Sink>,
+    ) -> io::Result<Arc<Sink>> {
+        let mut sinks = lock(&self.sinks);
+        if let Some(sink) = sinks.iter().find(|sink| is_it(sink)) {
+            return Ok(sink.clone());
+        }
+        let sink = Arc::new(make()?);
+        sinks.push(sink.clone());
+        Ok(sink)
+    }
+
+    /// There are lines to write, or a buffer whose time runs.
+    pub(super) fn wake(&'static self) {
+        if !self.pending.swap(true, Ordering::AcqRel) {
+            self.tell(|state| state.work = true);
+        }
+    }
+
+    fn tell(&'static self, what: impl FnOnce(&mut State)) {
+        let mut state = lock(&self.state);
+        what(&mut state);
+        if state.started && !state.running {
+            state.running = thread::Builder::new().name("topnext-log".to_string()).spawn(|| self.run()).is_ok();
+            if !state.running {
+                // The next line tries again.
+                self.pending.store(false, Ordering::Release);
+            }
+        }
+        drop(state);
+        self.more.notify_one();
+    }
+
+    fn run(&self) {
+        let mut next: Option<Instant> = None;
+        loop {
+            let time = next.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()));
+            let state = lock(&self.state);
+            let waited = self.more.wait_timeout_while(state, time, |state| !state.work && !state.reopen);
+            let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let (work, reopen) = (std::mem::take(&mut state.work), std::mem::take(&mut state.reopen));
+            if !work && !reopen && next.is_none() {
+                state.running = false;
+                return;
+            }
+            drop(state);
+            self.pending.store(false, Ordering::Release);
+            if reopen {
+                self.reopen();
+            }
+            next = self.drain(false);
+            if work {
+                thread::sleep(REST);
+            }
+        }
+    }
+
+    /// Writes out what is due, or everything. When the next buffer is due.
+    fn drain(&self, everything: bool) -> Option<Instant> {
+        let _writing = lock(&self.writing);
+        let sinks = lock(&self.sinks).clone();
+        sinks.iter().filter_map(|sink| sink.drain(everything)).min()
+    }
+
+    /// What has been logged so far goes to the old files.
+    fn reopen(&self) {
+        self.drain(true);
+        let sinks = lock(&self.sinks).clone();
+        for (path, error) in sinks.iter().filter_map(|sink| sink.reopen().err()) {
+            let text = "failed while reopening logs; the file that was open stays in use";
+            error::write(Level::Emerg, format_args!("open() \"{}\" {text} ({error})", path.display()));
+        }
+    }
+}
+
+/// From here on lines are written as they come; those that have come so far are written now.
+pub fn start() {
+    writer().tell(|state| (state.started, state.work) = (true, true));
+}
+
+/// Has all log files opened again by their paths, by the thread that writes them.
+pub fn reopen() {
+    writer().tell(|state| state.reopen = true);
+}
+
+/// Writes everything out now: before the process ends.
+pub fn flush() {
+    writer().drain(true);
+    lock(&writer().sinks).iter().for_each(|sink| sink.settle());
+}

@@ -1,0 +1,128 @@
+//! Variables, as templates and modules see them. Lines of logs with most of them are compared in log_format.rs.
+
+#[path = "support/build.rs"]
+mod build;
+mod support;
+
+use std::collections::HashSet;
+
+use support::Server;
+
+/// A server that answers with the text of this template.
+fn answering(template: &str) -> Server {
+    Server::start(&format!(
+        "module = [{{ name = \"return\" }}, {{ name = \"headers\" }}]\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n\
+         server_name = [\"a.example\"]\naccess_log = \"off\"\nroot = \".\"\nreturn = {{ code = 200, text = '{template}' }}\n\
+         headers.add_header = [{{ name = \"X-Id\", value = \"$request_id\" }}, {{ name = \"X-Id2\", value = \"$request_id\" }}]\n"
+    ))
+}
+
+#[test]
+fn of_a_request() {
+    let server = answering(
+        "$request_method $uri $document_uri $request_uri $args $query_string $is_args $arg_b $arg_none $scheme \
+         $server_protocol $host $server_name $server_port $remote_addr $document_root $request_filename $https.",
+    );
+    let response = server.get("/a%20b?a=1&B=2").expect(200);
+    let port = server.port.to_string();
+    let expected = "GET /a b /a b /a%20b?a=1&B=2 a=1&B=2 a=1&B=2 ? 2  http HTTP/1.1 localhost a.example PORT 127.0.0.1 DIR/. DIR/./a b .";
+    assert_eq!(server.folder.hide(response.text()), expected.replace("PORT", &port));
+}
+
+#[test]
+fn several_fields_of_a_name_are_joined() {
+    let server = answering("$http_x_a; $http_cookie; $cookie_b; $cookie_A; $http_none;");
+    let fields = "X-A: 1\r\nCookie: a=1; c=3\r\nx-a: 2\r\nCookie: b=2\r\nX-A:\r\n";
+    assert_eq!(server.get_with("/", fields).expect(200).text(), "1, 2, ; a=1; c=3; b=2; 2; 1; ;");
+}
+
+#[test]
+fn a_request_has_one_id_and_each_another() {
+    let server = answering("$request_id");
+    let mut seen = HashSet::new();
+    for _ in 0..50 {
+        let response = server.get("/").expect(200);
+        let id = response.text().to_string();
+        assert!(id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{id}");
+        assert_eq!(response.field("x-id"), Some(id.as_str()));
+        assert_eq!(response.field("x-id2"), Some(id.as_str()));
+        assert!(seen.insert(id));
+    }
+}
+
+#[test]
+fn of_the_connection_and_the_process() {
+    let server = answering("$connection $connection_requests $pid $hostname $topnext_version $nginx_version $pipe");
+    let mut client = server.connect();
+    let mut ask = || {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.response().expect(200).text().split(' ').map(str::to_string).collect::<Vec<_>>()
+    };
+    let (first, second) = (ask(), ask());
+    assert_eq!((first[1].as_str(), second[1].as_str()), ("1", "2"));
+    assert_eq!(first[0], second[0]);
+    assert_eq!(first[2], server.pid().to_string());
+    assert_eq!(first[3], rustix::system::uname().nodename().to_str().unwrap());
+    assert_eq!((first[4].as_str(), first[5].as_str()), (env!("CARGO_PKG_VERSION"), env!("CARGO_PKG_VERSION")));
+    assert_eq!(first[6], ".");
+}
+
+#[test]
+fn times() {
+    let server = answering("$msec $time_iso8601 $request_time $connection_time");
+    let text = server.get("/").expect(200).text().to_string();
+    let [msec, iso, request, connection] = text.split(' ').collect::<Vec<_>>()[..] else { panic!("{text}") };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((now - msec.parse::<f64>().unwrap()).abs() < 60.0, "{text}");
+    assert!(iso.len() == 25 && iso.as_bytes()[10] == b'T' && iso.as_bytes()[22] == b':', "{text}");
+    for time in [request, connection] {
+        assert!(time.parse::<f64>().unwrap() < 60.0 && time.split_once('.').unwrap().1.len() == 3, "{text}");
+    }
+}
+
+#[test]
+fn what_a_client_sends_in_a_body() {
+    let server = Server::start(
+        r#"
+module = [{ name = "return" }]
+[http.log_format]
+body = "$request_method $request_length $request_body|$sent_http_date|$sent_http_server|$sent_http_transfer_encoding"
+[[http.server]]
+listen = ["127.0.0.1:PORT"]
+access_log = { format = "body" }
+return = { code = 200, text = "hello" }
+"#,
+    );
+    let response = server.get("/").expect(200);
+    let log = server.stdout(|log| log.ends_with('\n'));
+    let server_field = concat!("topnext/", env!("CARGO_PKG_VERSION"));
+    let date = response.field("date").unwrap();
+    assert_eq!(log, format!("GET 54 -|{date}|{server_field}|-\n"));
+}
+
+#[test]
+fn those_of_modules_are_evaluated_once_or_each_time() {
+    let server = Server::start(&format!(
+        r#"
+[[module]]
+name = "return"
+[[module]]
+name = "variables"
+path = {:?}
+[[http.server]]
+listen = ["127.0.0.1:PORT"]
+access_log = "off"
+[[http.server.location]]
+path = "/count"
+return = {{ code = 200, text = "$once $once $always $always $nothing$nothing$nothings" }}
+[[http.server.location]]
+path = "/large"
+variables.template = "$large$large"
+"#,
+        build::module("variables")
+    ));
+    assert_eq!(server.get("/count").expect(200).text(), "1 1 1 2 1");
+    assert_eq!(server.get("/count").expect(200).text(), "2 2 3 4 2");
+    // 19 MB in all: strings live until the hook returns, and not as long as the request.
+    assert_eq!(server.get("/large").expect(200).text(), format!("{} bytes\n", 100 * 3 * 64 * 1024));
+}
