@@ -42,7 +42,7 @@ impl Socket {
     pub fn connect(to: &Endpoint, exchange: &Rc<Exchange>) -> io::Result<Socket> {
         let stream = socket::Socket::connect(to)?;
         if matches!(to, Endpoint::Ip(_)) {
-            stream.set_nodelay();
+            stream.set_nodelay(true);
         }
         Socket::register(stream, 0, exchange)
     }
