@@ -3,7 +3,9 @@
 
 use std::{
     collections::HashSet,
+    ffi::OsStr,
     fmt,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -23,6 +25,7 @@ use crate::{
     error_page,
     event::thread_pool::ThreadPool,
     location::{Entry, Locations},
+    map_uri::Root,
     open_file,
     plugins::{
         self, Candidate, Declared, Description, LoadedModule, Refusal,
@@ -171,7 +174,13 @@ fn load_modules(candidates: Vec<Candidate>) -> Modules {
 fn contexts(description: &Description) -> Contexts {
     let provides = |kind| description.provides(kind);
     let http = ["filter", "phases", "content", "upstream", "variables"].into_iter().any(provides);
-    let http = if http { Contexts::HTTP.or(Contexts::SERVER).or(Contexts::LOCATION) } else { Contexts::NONE };
+    let inside = Contexts::SERVER.or(Contexts::LOCATION);
+    let http = match http {
+        // At the top it would hold nowhere.
+        true if !description.inherit => inside,
+        true => Contexts::HTTP.or(inside),
+        false => Contexts::NONE,
+    };
     if provides("balancer") { http.or(Contexts::UPSTREAM) } else { http }
 }
 
@@ -421,17 +430,25 @@ impl<'a> Builder<'a> {
         core
     }
 
-    fn root(&mut self, scope: &Scope) -> Option<Vec<u8>> {
-        let root = self.prefix.join(scope.core.root.as_ref()?);
-        if !open_file::is_directory(&root) {
-            let text = format!("found {:?}, which is not a folder", root.display());
-            self.errors.push(scope.origin_of("root"), "root", text);
+    fn root(&mut self, scope: &Scope) -> Option<Root> {
+        let conf = scope.core.root.as_ref()?;
+        let key = if conf.alias.is_some() { "alias" } else { "root" };
+        let root = match Root::new(conf, self.prefix) {
+            Ok(root) => root,
+            Err(text) => {
+                self.errors.push(scope.origin_of(key), key, text);
+                return None;
+            }
+        };
+        if let Some(folder) = root.constant_folder().map(|folder| Path::new(OsStr::from_bytes(folder)))
+            // The root of the file system has lost its slash.
+            && !folder.as_os_str().is_empty()
+            && !open_file::is_directory(folder)
+        {
+            let text = format!("found {:?}, which is not a folder", folder.display());
+            self.errors.push(scope.origin_of(key), key, text);
         }
-        let mut bytes = root.into_os_string().into_encoded_bytes();
-        while bytes.last() == Some(&b'/') {
-            bytes.pop();
-        }
-        Some(bytes)
+        Some(root)
     }
 
     /// The error pages of a scope, compiled once for all that share them.
