@@ -47,6 +47,8 @@ pub mod socket;
 
 pub mod status;
 
+mod tcp_info;
+
 pub mod template;
 
 pub mod variables;

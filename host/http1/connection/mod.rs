@@ -64,7 +64,7 @@ use crate::{
     request::Request,
     site::Site,
     socket::{Ends, Socket},
-    stats,
+    stats, tcp_info,
     write::WriteQueue,
 };
 
@@ -261,6 +261,11 @@ impl Http1 {
     /// Bytes that have left for the running request.
     pub fn sent(&self) -> u64 {
         self.queue.borrow().written()
+    }
+
+    /// What the kernel knows of it, if it is of TCP.
+    pub fn tcp_info(&self) -> Option<libc::tcp_info> {
+        tcp_info::of(&*self.socket.borrow())
     }
 
     fn start_read_timer(&self, time: Duration) {
