@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use flate2::read::GzDecoder;
+use support::nginx::Nginx;
 use support::{Client, Ending, Folder, PATIENCE, Response, Server, files};
 
 const ACCEPT: &str = "Accept-Encoding: gzip\r\n";
@@ -99,6 +100,162 @@ fn is_plain_or_gzip(response: &Response, text: &[u8]) -> bool {
     let plain = response.field("Content-Encoding").is_none();
     assert!(if plain { response.body == text } else { decoded(response) == text }, "{response:?}");
     plain
+}
+
+#[test]
+fn as_nginx_answers() {
+    let text = files::text(5000);
+    let folder = Folder::new();
+    for name in ["a.html", "a.css", "a.txt", "a.png", "a.json", "via/a.html", "all/a.png", "old/a.html", "off/a.html"] {
+        folder.write(&format!("html/{name}"), &text);
+    }
+    folder.write("html/19.html", &text[..19]);
+    folder.write("html/20.html", &text[..20]);
+    folder.write("html/empty.html", b"");
+    let directives = r#"
+        gzip on; gzip_vary on; gzip_types text/css application/json; gzip_disable msie6 "^curl/" bot;
+        location /via/ { gzip_proxied no_etag auth; }
+        location /all/ { gzip_types *; gzip_min_length 0; gzip_comp_level 9; }
+        location /old/ { gzip_http_version 1.0; gzip_vary off; }
+        location /off/ { gzip off; }
+        location /busy { return 503; }
+    "#;
+    let Some(nginx) = Nginx::serving(&folder.path("html"), directives) else { return };
+    let config =
+        site("vary = true, types = [\"text/css\", \"application/json\"], disable = [\"msie6\", \"^curl/\", \"bot\"]")
+            .replace("{ name = \"gzip\" }]", "{ name = \"gzip\" }, { name = \"range\" }]")
+            + r#"
+        [[http.server.location]]
+        path = "/via/"
+        gzip.proxied = ["no_etag", "auth"]
+        [[http.server.location]]
+        path = "/all/"
+        gzip = { types = ["*"], min_length = 0, comp_level = 9 }
+        [[http.server.location]]
+        path = "/old/"
+        gzip = { http_version = "1.0", vary = false }
+        [[http.server.location]]
+        path = "/off/"
+        gzip.enabled = false
+        [[http.server.location]]
+        path = "/busy"
+        return.code = 503
+        "#;
+    let server = Server::start_in(folder, &config);
+    let essence = |response: &Response| {
+        let names = ["Content-Encoding", "Vary", "Accept-Ranges", "Content-Range"];
+        let fields: Vec<_> = names.iter().map(|name| (*name, response.field(name).map(str::to_owned))).collect();
+        let weak = response.field("ETag").map(|tag| tag.starts_with("W/"));
+        let is_gzip = response.field("Content-Encoding").is_some();
+        // Error pages have the server's name in them, and so another length.
+        let length = response.field("Content-Length").filter(|_| response.status < 400).map(str::to_owned);
+        let body = match response.body.is_empty() || response.status >= 400 {
+            true => Vec::new(),
+            false if is_gzip => decoded(response),
+            false => response.body.clone(),
+        };
+        (response.status, fields, weak, length, body)
+    };
+    let same = |method: &str, path: &str, fields: &str| {
+        let (ours, theirs) = (server.request(method, path, fields), nginx.request(method, path, fields));
+        assert!(essence(&ours) == essence(&theirs), "{method} {path} {fields}\nours {ours:?}\nnginx {theirs:?}");
+    };
+    let paths = [
+        "/a.html",
+        "/a.css",
+        "/a.txt",
+        "/a.png",
+        "/a.json",
+        "/19.html",
+        "/20.html",
+        "/empty.html",
+        "/none",
+        "/via/a.html",
+        "/all/a.png",
+        "/old/a.html",
+        "/off/a.html",
+        "/busy",
+        "/via/",
+    ];
+    for path in paths {
+        for fields in ["", ACCEPT, "Accept-Encoding: br\r\n", "Accept-Encoding: gzip\r\nVia: 1.1 p\r\n"] {
+            same("GET", path, fields);
+            same("HEAD", path, fields);
+        }
+        same("GET", path, "Accept-Encoding: gzip\r\nVia: 1.1 p\r\nAuthorization: x\r\n");
+        same("GET", path, "Accept-Encoding: gzip\r\nRange: bytes=1-2\r\n");
+        same("GET", path, "Range: bytes=1-2\r\n");
+    }
+    let accepts = [
+        "gzip",
+        "GZIP",
+        "gzip,deflate",
+        "deflate, gzip",
+        "deflate,gzip;q=1.0",
+        "gzip;q=0",
+        "gzip;q=0.0",
+        "gzip;q=0.001",
+        "gzip;q=1.000",
+        "gzip;q=0.000",
+        "gzip; q=0.5",
+        "gzipx",
+        "xgzip",
+        "deflate",
+        "identity",
+        "",
+        "gzip;q=0, br",
+        "br;q=0, gzip",
+    ];
+    for accept in accepts {
+        same("GET", "/a.html", &format!("Accept-Encoding: {accept}\r\n"));
+    }
+    let agents = [
+        "curl/7.88",
+        "libcurl/7",
+        "Googlebot/2.1",
+        "Mozilla/4.0 (compatible; MSIE 6.0; Windows NT 5.1)",
+        "MSIE 6.0; SV1)",
+        "MSIE 5.01; x",
+        "MSIE 7.0; x",
+        "Mozilla/5.0",
+        "MSIE 6",
+        "",
+    ];
+    for agent in agents {
+        same("GET", "/a.html", &format!("{ACCEPT}User-Agent: {agent}\r\n"));
+    }
+}
+
+#[test]
+fn level_1_makes_no_more_of_a_page_than_nginx() {
+    let page = page(30_000);
+    let folder = Folder::with(&[("html/a.html", &page)]);
+    let Some(nginx) = Nginx::serving(&folder.path("html"), "gzip on; gzip_comp_level 1;") else { return };
+    let server = Server::start_in(folder, &site("comp_level = 1"));
+    let (ours, theirs) = (server.get_with("/a.html", ACCEPT), nginx.request("GET", "/a.html", ACCEPT));
+    assert!(decoded(&ours) == page && decoded(&theirs) == page);
+    let (ours, theirs) = (ours.body.len(), theirs.body.len());
+    assert!(ours * 10 <= theirs * 11, "{ours} bytes, nginx {theirs}");
+}
+
+/// Bytes of HTML, whose words are no more alike than those of a page are.
+fn page(len: usize) -> Vec<u8> {
+    let mut noise = files::noise(len).into_iter();
+    let mut word = move || {
+        let length = 2 + usize::from(noise.next().unwrap() % 9);
+        let letters = (0..length).map(|_| b"etaoinshrdlucmfw"[usize::from(noise.next().unwrap() % 16)]);
+        String::from_utf8(letters.collect()).unwrap()
+    };
+    let words: Vec<String> = (0..300).map(|_| word()).collect();
+    let mut choice = files::noise(2 * len).into_iter();
+    let mut next = move || words[usize::from(choice.next().unwrap()) * 300 / 256].as_str().to_owned();
+    let mut out = String::from("<!DOCTYPE html>\n<html><head><title>A page</title></head>\n<body>\n");
+    while out.len() < len {
+        let (class, link, text) = (next(), next(), (0..30).map(|_| next()).collect::<Vec<_>>().join(" "));
+        out.push_str(&format!("<p class=\"{class}\"><a href=\"/{link}/{}.html\">{link}</a> {text}.</p>\n", next()));
+    }
+    out.truncate(len);
+    out.into_bytes()
 }
 
 #[test]

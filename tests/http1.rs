@@ -842,32 +842,6 @@ fn five_hundred_idle_connections() {
 }
 
 #[test]
-fn worker_connections_are_the_limit() {
-    let server = Server::start(
-        r#"
-module = [{ name = "return" }]
-worker_threads = 1
-worker_connections = 16
-[[http.server]]
-listen = ["127.0.0.1:PORT"]
-return = { code = 200, text = "here" }
-"#,
-    );
-    let mut clients: Vec<Client> = (0..16).map(|_| server.connect()).collect();
-    for client in &mut clients {
-        client.send(get("/"));
-        client.response().expect(200);
-    }
-    let mut one_more = server.connect();
-    one_more.end();
-    server.stderr(|log| log.contains("[alert] ") && log.contains("16 worker_connections are not enough"));
-    clients[0].send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    clients[0].response().expect(200);
-    assert_eq!(clients[0].end(), Ending::Closed);
-    server.get("/").expect(200);
-}
-
-#[test]
 fn random_bytes_do_not_hurt() {
     let server = counting();
     let request = b"POST /count?a=b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\nGET /large HTTP/1.1\r\nHost: b\r\n\r\n";

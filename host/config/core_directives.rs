@@ -62,7 +62,7 @@ fn table() -> Vec<Directive> {
         directive("worker_threads", MAIN, Type::OneOf(vec![choice(&["auto"]), integer(1, 1024)]), "\"auto\"",
             "Number of event loops in a worker process; auto is one for each processor."),
         directive("worker_connections", MAIN, integer(16, 1_048_576), "1024",
-            "Greatest number of connections of one thread, those to upstreams included."),
+            "Greatest number of sockets of one thread: listening ones, clients, and upstream connections in use."),
         directive("error_log", MAIN.or(ALL_HTTP), logs(error_log_fields()), "{ path = \"stderr\", level = \"error\" }",
             "Where errors are logged, and from which level on. A string is the path. Of several logs each takes the lines of its own \
              level. Errors of a request go to the logs of its location, all others to those of the top level."),

@@ -31,7 +31,7 @@ use bytes::{Bytes, BytesMut};
 use topnext_module_api::{Buf, Chain, Code, Outcome};
 
 use crate::{
-    event::{Ready, Source, TimerId},
+    event::{Ready, Room, Source, TimerId},
     finalize,
     http1::Method,
     log::error::Level,
@@ -250,6 +250,13 @@ impl Exchange {
     // ---- connect
 
     fn connect(self: &Rc<Self>) {
+        let lp = &self.r.conn.lp;
+        if lp.room() == Room::Full {
+            let (max, number) = (lp.max_connections(), self.r.conn.number);
+            let text = "worker_connections are not enough while connecting to upstream";
+            log_line!(Level::Alert, "*{number} {max} {text}{}", self.r.log_tail());
+            return self.give_up(500);
+        }
         let now = stats::now_ms();
         self.choice.now_ms.set(now);
         let peer = loop {

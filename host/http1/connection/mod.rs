@@ -73,6 +73,9 @@ const BODY_READ_SIZE: usize = 32 * 1024;
 /// Reads of one connection after which others get their turn.
 const MAX_READS: usize = 16;
 
+/// How long a new connection is not taken for an idle one, in milliseconds: its first bytes may be on their way.
+const FIRST_BYTES: u64 = 1000;
+
 /// The kinds of the connection's timers.
 const READ_TIMER: u32 = 0;
 const SEND_TIMER: u32 = 1;
@@ -393,6 +396,27 @@ impl Source for Http1 {
             }
             _ => self.close(),
         }
+    }
+
+    /// Between two requests, before the first, and while nothing is left but to see the client leave (as in nginx).
+    fn idle_since(&self) -> Option<u64> {
+        let core = &self.address.names.default_server().place.core;
+        let time = match self.state.get() {
+            State::Idle if self.requests.get() > 0 => self.idle_timeout.get().unwrap_or(core.keepalive_timeout),
+            State::Announced | State::Idle => core.client_header_timeout,
+            // These come last: a response may still be on its way to the client.
+            State::Linger => Duration::ZERO,
+            State::Head | State::Busy | State::Discard | State::Closed => return None,
+        };
+        // Kept nowhere: the timer says it.
+        let until = self.lp.timer_deadline(self.read_timer.get()?)?;
+        let since = until.saturating_sub(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let is_new = self.requests.get() == 0 && self.lp.now_ms() < since.saturating_add(FIRST_BYTES);
+        (!is_new).then_some(since)
+    }
+
+    fn give_way(self: Rc<Self>) {
+        self.close();
     }
 
     fn posted(self: Rc<Self>, code: u64) {

@@ -30,9 +30,12 @@ impl State for Compressors {
 
 impl Compressors {
     /// One that has compressed nothing yet.
+    ///
+    /// Level 1 is level 2 of zlib-rs: of a page of HTML it makes a little less than level 1 of zlib, in about 0.6 of the
+    /// time. Level 1 of zlib-rs knows the fixed codes only, and makes a quarter more.
     fn take(&self, level: u32) -> Compress {
         let idle = self.idle(level).and_then(|mut idle| idle.pop());
-        idle.unwrap_or_else(|| Compress::new_gzip(Compression::new(level), WINDOW_BITS))
+        idle.unwrap_or_else(|| Compress::new_gzip(Compression::new(level.max(2)), WINDOW_BITS))
     }
 
     /// Takes one back that has come to the end of its stream.

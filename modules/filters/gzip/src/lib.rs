@@ -7,6 +7,9 @@
 //! comp_level = 1
 //! ```
 //!
+//! Responses with status 200, 403 and 404 are compressed, if type, length, HTTP version and client allow it. What is
+//! compressed has no length, a weak ETag and no ranges.
+//!
 //! It compresses as the response flows: one compressor and one buffer per response, and never more output at once than
 //! `buffers` allow. What the client does not take yet stays uncompressed. `$gzip_ratio` is the ratio that was achieved.
 
@@ -14,6 +17,7 @@
 
 mod accept;
 mod deflate;
+mod disable;
 mod proxied;
 
 use std::sync::Arc;
@@ -22,6 +26,7 @@ use topnext_module_api::prelude::*;
 
 pub use deflate::Compressors;
 use deflate::Deflate;
+use disable::Disable;
 use proxied::{Proxied, Response};
 
 /// The table `gzip`.
@@ -49,6 +54,10 @@ pub struct Table {
     /// expired, no-cache, no-store, private, no_last_modified, no_etag, auth.
     #[config(default = ["off"])]
     proxied: Vec<String>,
+    /// Regular expressions, without regard to case: a request whose User-Agent matches one gets its response uncompressed.
+    /// "msie6" stands for Internet Explorer 4 to 6, but not 6.0 with SV1.
+    #[config(default = [])]
+    disable: Vec<String>,
     /// Bound of the output that is made at once. Default: 32 buffers of 4k.
     buffers: Option<Buffers>,
 }
@@ -73,6 +82,7 @@ pub struct Gzip {
     vary: bool,
     http_version: u32,
     proxied: Proxied,
+    disable: Disable,
     /// The size of an output buffer.
     size: usize,
     /// Greatest amount of output that is made before the client takes some.
@@ -123,6 +133,9 @@ impl Filter for Gzip {
             return next.call(r);
         }
         if r.header_in("Via").is_some() && !self.proxied.allows(&Response::of(r)) {
+            return next.call(r);
+        }
+        if !self.disable.is_empty() && r.header_in("User-Agent").is_some_and(|agent| self.disable.has(agent)) {
             return next.call(r);
         }
 
@@ -251,11 +264,14 @@ impl Module for Gzip {
             }
         }
         let proxied = Proxied::read(&table.proxied, &mut errors);
+        let disable = Disable::read(&table.disable, &mut errors);
         let Buffers { number, size: Size(size) } = table.buffers.unwrap_or(Buffers { number: 32, size: Size(4096) });
         if !(256..=1 << 20).contains(&size) {
             let _: Option<()> = errors.add("buffers.size", format!("found {size}, expected a size from 256 to 1m"));
         }
-        let (Some(http_version), Some(proxied), true) = (http_version, proxied, errors.is_empty()) else {
+        let (Some(http_version), Some(proxied), Some(disable), true) =
+            (http_version, proxied, disable, errors.is_empty())
+        else {
             return Err(errors);
         };
         Ok(Gzip {
@@ -266,6 +282,7 @@ impl Module for Gzip {
             vary: table.vary,
             http_version,
             proxied,
+            disable,
             // At most 1m, as checked above.
             size: size as usize,
             limit: size * u64::from(number),

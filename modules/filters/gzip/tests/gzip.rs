@@ -97,6 +97,16 @@ fn vary_is_told_to_those_who_get_it_uncompressed() {
 }
 
 #[test]
+fn clients_that_are_named_get_nothing_compressed() {
+    let gzip = gzip("disable = [\"msie6\", \"^curl/\"]\nvary = true");
+    for (agent, coding) in [("curl/7", None), ("MSIE 6.0; x", None), ("Mozilla/5.0", Some("gzip"))] {
+        let request = REQUEST.replace("\r\n\r\n", &format!("\r\nUser-Agent: {agent}\r\n\r\n"));
+        let out = testing::filter(&gzip).request(&request).response(200, HTML, text(500)).run();
+        assert_eq!((out.header("content-encoding"), out.header("vary")), (coding, Some("Accept-Encoding")), "{agent}");
+    }
+}
+
+#[test]
 fn a_flush_brings_out_all_that_came_before_it() {
     let gzip = gzip("");
     let body = text(3000);
@@ -117,7 +127,7 @@ fn a_flush_brings_out_all_that_came_before_it() {
 
 #[test]
 fn bufs_of_any_size_and_of_files_come_out_whole() {
-    let body = text(20_000);
+    let body = text(9_000);
     for table in
         ["", "comp_level = 9", "buffers = { number = 1, size = 256 }", "buffers = { number = 2, size = \"1k\" }"]
     {
@@ -138,9 +148,9 @@ fn nothing_and_little_come_out_whole() {
 #[test]
 fn a_wrong_table_is_refused_with_all_errors() {
     let state = Arc::new(Compressors::create().expect("no reason to fail"));
-    let table = "enabled = true\nhttp_version = \"2\"\ntypes = [\"css\"]\nproxied = [\"x\"]\nbuffers = { size = 1 }";
+    let table = "enabled = true\nhttp_version = \"2\"\ntypes = [\"css\"]\nproxied = [\"x\"]\ndisable = [\"(\"]\nbuffers = { size = 1 }";
     let errors = testing::with_state::<Gzip, _>(table, &state).err().expect("wrong");
-    for key in ["http_version", "types[0]", "proxied[0]", "buffers.size"] {
+    for key in ["http_version", "types[0]", "proxied[0]", "disable[0]", "buffers.size"] {
         assert!(errors.lines().any(|line| line.starts_with(&format!("{key}: found"))), "{key} in:\n{errors}");
     }
 }
