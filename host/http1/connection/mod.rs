@@ -58,7 +58,7 @@ use crate::{
     event::{Loop, Ready, RemoteId, Source, TimerId},
     finalize,
     listen::Address,
-    log::error::Level,
+    log::error::{Level, Tail},
     log_line, phases,
     proxy_protocol::Addresses,
     request::Request,
@@ -266,6 +266,13 @@ impl Http1 {
         self.queue.borrow().written()
     }
 
+    /// The end of a line of the error log about it, before there is a request. The line goes to the log of the default server.
+    #[cold]
+    fn log_tail(&self) -> Tail {
+        let text = format!(", client: {}, server: {}", self.remote, self.address.address);
+        Tail::new(&self.address.names.default_server().place.error_log, text)
+    }
+
     /// What the kernel knows of it, if it is of TCP.
     pub fn tcp_info(&self) -> Option<libc::tcp_info> {
         tcp_info::of(&*self.socket.borrow())
@@ -379,9 +386,9 @@ impl Source for Http1 {
             (READ_TIMER, State::Head, _) => {
                 log_line!(
                     Level::Info,
-                    "*{} client timed out while sending a request head, client: {}",
+                    "*{} client timed out while sending a request head{}",
                     self.number,
-                    self.remote
+                    self.log_tail()
                 );
                 self.refuse(BadRequest { status: 408, reason: "no complete request head in time" });
             }
