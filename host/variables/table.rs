@@ -67,7 +67,7 @@ pub const VARIABLES: &[Core] = &[
     plain("connection", "Number of the connection, unique in the process; error logs show it behind `*`.", |r, out| number(out, r.conn.number)),
     plain("connection_requests", "Requests so far on the connection, this one included.", |r, out| number(out, u64::from(r.conn.requests()))),
     plain("connection_time", "Age of the connection, in seconds with milliseconds.", |r, out| {
-        seconds(out, r.conn.lp.now_ms().saturating_sub(r.conn.started_ms))
+        seconds(out, r.conn.lp.now_ms().saturating_sub(r.conn.accepted_ms))
     }),
     plain("connections_active", "Connections of clients that are open (nginx: stub_status).", |_, out| number(out, stats::get(stats::Counter::Connections))),
     text("content_length", "The Content-Length field of the request.", |r| r.header_in(b"content-length", 0).map(Text::Head)),

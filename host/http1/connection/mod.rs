@@ -109,8 +109,6 @@ pub struct Http1 {
     token: Cell<Option<Token>>,
     /// Its number in logs.
     pub number: u64,
-    /// When it was accepted, on the loop's clock.
-    pub started_ms: u64,
     remote: String,
     ends: Ends,
 
@@ -147,7 +145,7 @@ pub struct Http1 {
     /// Where the last request was; before the first, the default server.
     place: Cell<&'static Place>,
     /// When it was accepted, on the loop's clock.
-    accepted_ms: u64,
+    pub accepted_ms: u64,
     /// TCP_NODELAY is set.
     nodelay: Cell<bool>,
     remote_id: Cell<Option<RemoteId>>,
@@ -186,7 +184,6 @@ pub fn accept(
         socket: RefCell::new(socket),
         token: Cell::new(None),
         number: stats::next_connection(),
-        started_ms: lp.now_ms(),
         remote: ends.remote_text(),
         ends,
         state: Cell::new(if address.options.proxy_protocol { State::Announced } else { State::Idle }),
