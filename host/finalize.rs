@@ -28,7 +28,7 @@ pub fn finalize(r: &Rc<Request>, code: Code) {
         return;
     }
     upstream::detach(r);
-    r.conn.stop_reading_body();
+    r.conn.stop_reading_body(r);
     if r.failed.get() && !r.bare.get() {
         return fail(r);
     }
@@ -146,10 +146,31 @@ pub fn client_closed(r: &Rc<Request>) {
         return fail(r);
     }
     if !r.last_out.get() {
-        r.status.set(CLIENT_CLOSED);
+        // As nginx logs them: 400 if its body is not whole.
+        r.status.set(if r.is_body_cut_short() { 400 } else { CLIENT_CLOSED });
     }
     log_line!(Level::Info, "*{} client prematurely closed connection{}", r.conn.number, r.log_tail());
-    abort(r);
+    if r.header_sent.get() {
+        return abort(r);
+    }
+    upstream::detach(r);
+    end(r);
+    r.conn.close();
+}
+
+/// Ends a request whose client did not keep its time, or has gone in the middle of its head: nothing more is sent. The
+/// status is only logged, and only if no other has been sent.
+#[cold]
+pub fn close_unanswered(r: &Rc<Request>, status: Option<u16>) {
+    if r.wait.get() == Wait::Ended {
+        return;
+    }
+    upstream::detach(r);
+    if let Some(status) = status.filter(|_| !r.header_sent.get()) {
+        r.status.set(status);
+    }
+    end(r);
+    r.conn.close_timed_out(r);
 }
 
 /// Everything has left.

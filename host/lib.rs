@@ -41,6 +41,8 @@ pub mod mime;
 
 pub mod open_file;
 
+pub mod temp_file;
+
 pub mod regex;
 
 pub mod socket;

@@ -16,20 +16,21 @@ use std::{
 
 use crate::{
     config::{Listen, ListenOptions},
-    event::{Loop, Ready, Source, TimerId},
+    event::{Loop, Ready, Room, Source, TimerId},
     http1::connection,
     log::error::Level,
     log_line,
     server_name::Names,
     site::Site,
     socket::Socket,
-    stats,
 };
 
 /// Connections that are accepted before other events get their turn.
 const BATCH: usize = 64;
 /// When accepting is tried again after it failed for want of descriptors or memory (nginx: accept_mutex_delay).
 const RETRY: Duration = Duration::from_millis(500);
+/// How often it is logged that accepting fails, in milliseconds.
+const LOG_EVERY: u64 = 100;
 
 /// An address that servers listen on.
 #[derive(Debug)]
@@ -48,17 +49,23 @@ pub struct Listener {
     site: &'static Site,
     address: &'static Address,
     socket: RefCell<Socket>,
-    max_connections: u64,
     retry: Cell<Option<TimerId>>,
+    /// When the last failure was logged.
+    logged_ms: Cell<u64>,
 }
 
 impl Listener {
     /// Has the loop accept connections.
     pub fn start(lp: &Rc<Loop>, site: &'static Site, address: &'static Address, socket: Socket) -> io::Result<()> {
-        let max_connections = u64::from(site.main.worker_connections) * site.threads as u64;
         let socket = RefCell::new(socket);
-        let listener =
-            Rc::new(Listener { lp: lp.clone(), site, address, socket, max_connections, retry: Cell::new(None) });
+        let listener = Rc::new(Listener {
+            lp: lp.clone(),
+            site,
+            address,
+            socket,
+            retry: Cell::new(None),
+            logged_ms: Cell::new(0),
+        });
         listener.retry.set(Some(lp.add_timer(listener.clone(), 0)));
         lp.register_listener(&mut *listener.socket.borrow_mut(), listener.clone())?;
         Ok(())
@@ -69,27 +76,49 @@ impl Listener {
             let accepted = self.socket.borrow().accept();
             match accepted {
                 Ok((socket, peer)) => {
-                    if stats::get(stats::Counter::Connections) >= self.max_connections {
-                        log_line!(Level::Alert, "{} worker_connections are not enough", self.max_connections);
-                        drop(socket);
-                        continue;
+                    if self.has_room() {
+                        connection::accept(&self.lp, self.site, self.address, socket, peer);
                     }
-                    connection::accept(&self.lp, self.site, self.address, socket, peer);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if is_of_the_connection(&error) => (),
-                Err(error) => {
-                    // Out of descriptors or memory: the connections wait in the kernel's queue.
-                    log_line!(Level::Crit, "accept() on {} failed ({error})", self.address.address);
-                    if let Some(timer) = self.retry.get() {
-                        self.lp.start_timer(timer, RETRY);
-                    }
-                    return;
-                }
+                Err(error) => return self.failed(&error),
             }
         }
         // Edge-triggered: there may be more.
         self.lp.post_later(self.clone());
+    }
+
+    /// Whether the loop may have another connection. One that it may not is closed at once, as in nginx: in the queue it
+    /// would wait for an answer that nobody knows the time of.
+    fn has_room(&self) -> bool {
+        let max = self.lp.max_connections();
+        match self.lp.room() {
+            Room::Enough | Room::Short { warn: false } => true,
+            Room::Short { warn: true } => {
+                log_line!(Level::Warn, "{max} worker_connections are not enough, reusing connections");
+                true
+            }
+            Room::Full => {
+                log_line!(Level::Alert, "{max} worker_connections are not enough");
+                false
+            }
+        }
+    }
+
+    /// Out of descriptors or memory: the connections wait in the kernel's queue.
+    fn failed(self: &Rc<Self>, error: &io::Error) {
+        let now = self.lp.now_ms();
+        if now >= self.logged_ms.get().saturating_add(LOG_EVERY) {
+            self.logged_ms.set(now);
+            log_line!(Level::Crit, "accept() on {} failed ({error})", self.address.address);
+        }
+        if self.lp.close_idle() > 0 {
+            // Their descriptors are free in the next turn.
+            self.lp.post_later(self.clone());
+        } else if let Some(timer) = self.retry.get() {
+            self.lp.start_timer(timer, RETRY);
+        }
     }
 }
 

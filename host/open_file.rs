@@ -137,6 +137,11 @@ fn as_path(path: &[u8]) -> &Path {
 }
 
 impl OpenFile {
+    /// A file that is open already.
+    pub fn opened(fd: OwnedFd) -> io::Result<OpenFile> {
+        OpenFile::of(fd, How::default())
+    }
+
     fn of(fd: OwnedFd, how: How) -> io::Result<OpenFile> {
         let stat: Stat = rustix::fs::fstat(&fd)?;
         let kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -190,6 +195,17 @@ impl OpenFile {
                 Err(Errno::INTR) => continue,
                 result => return result.map_err(io::Error::from),
             }
+        }
+    }
+
+    /// Reads a part into the page cache, and waits for the disk. An error shows again when that part is read.
+    pub fn load(&self, mut pos: u64, len: u64) {
+        let end = pos + len;
+        let mut buffer = vec![0; 64 * 1024];
+        while pos < end
+            && let Ok(n @ 1..) = self.read_blocking(pos, &mut buffer)
+        {
+            pos += n as u64;
         }
     }
 

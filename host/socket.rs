@@ -31,9 +31,9 @@ impl Socket {
         Ok((Socket(socket), peer.and_then(ip_address)))
     }
 
-    /// Sets TCP_NODELAY. Only a delay is lost if it cannot be set, so nobody is told.
-    pub fn set_nodelay(&self) {
-        let _ = rustix::net::sockopt::set_tcp_nodelay(&self.0, true);
+    /// Sets TCP_NODELAY, or not. Only a delay is lost if it cannot be set, so nobody is told.
+    pub fn set_nodelay(&self, on: bool) {
+        let _ = rustix::net::sockopt::set_tcp_nodelay(&self.0, on);
     }
 
     /// Ends one direction or both, at once and for all who hold the descriptor.

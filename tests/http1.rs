@@ -199,9 +199,9 @@ return = { code = 200, text = "two" }
 
 #[test]
 fn options_asterisk() {
+    // As nginx.
     let server = Server::start(ECHO);
-    let response = server.request("OPTIONS", "*", "").expect(200);
-    assert_eq!(response.text(), "OPTIONS *");
+    server.request("OPTIONS", "*", "").expect(400);
 }
 
 #[test]
@@ -649,8 +649,7 @@ fn client_header_timeout() {
     let mut silent = server.connect();
     let mut slow = server.connect();
     slow.send("GET / HTTP/1.1\r\nHo");
-    let response = slow.response().expect(408);
-    assert_eq!(response.field("Connection"), Some("close"), "{response:?}");
+    // As nginx: 408 is logged, not sent.
     ends_after(&mut slow, start, Duration::from_secs(1));
     ends_after(&mut silent, start, Duration::from_secs(1));
     // A byte now and then does not buy more time.
@@ -658,6 +657,7 @@ fn client_header_timeout() {
     let mut dripping = server.connect();
     while start.elapsed() < PATIENCE && dripping.try_send("G") && !has_answer(&mut dripping) {}
     assert!(start.elapsed() < PATIENCE, "still open");
+    server.stdout(|log| log.matches("\" 408 0 ").count() == 2 && log.contains("\"GET / HTTP/1.1\" 408 0 "));
 }
 
 /// Whether something can be read within 20 ms.
@@ -739,25 +739,36 @@ fn client_body_timeout() {
     let start = Instant::now();
     let mut client = server.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel");
-    client.response_to("POST").expect(408);
-    assert!(start.elapsed() >= Duration::from_millis(300));
-    client.finish();
     assert_eq!(client.end(), Ending::Closed);
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    server.stdout(|log| log.contains("\"POST / HTTP/1.1\" 408 0 "));
 }
 
 #[test]
 fn send_timeout() {
+    assert_eq!(ending_after_send_timeout(""), Ending::Closed);
+}
+
+#[test]
+fn reset_timedout_connection() {
+    assert_eq!(ending_after_send_timeout("reset_timedout_connection = true"), Ending::Reset);
+}
+
+/// How the connection of a client ends that has not read its response in time.
+fn ending_after_send_timeout(directives: &str) -> Ending {
     let file = files::noise(24 << 20);
     let server = Server::with(
         &[("html/large", &file)],
-        r#"
+        &r#"
 module = [{ name = "static" }]
 error_log = { level = "info" }
 [[http.server]]
 listen = ["127.0.0.1:PORT"]
 root = "html"
 send_timeout = "300ms"
-"#,
+DIRECTIVES
+"#
+        .replace("DIRECTIVES", directives),
     );
     let mut client = Client::slow(server.address());
     client.send(get("/large"));
@@ -765,7 +776,8 @@ send_timeout = "300ms"
     let head = client.head().unwrap();
     assert_eq!(head.field("Content-Length"), Some("25165824"));
     let (rest, ending) = client.rest_and_end();
-    assert_eq!(ending, Ending::Reset, "after {} bytes", rest.len());
+    assert!(rest.len() < 24 << 20, "{} bytes", rest.len());
+    ending
 }
 
 // ---- clients that misbehave
@@ -839,32 +851,6 @@ fn five_hundred_idle_connections() {
     }
     drop(clients);
     wait_for_connections(&server, 1);
-}
-
-#[test]
-fn worker_connections_are_the_limit() {
-    let server = Server::start(
-        r#"
-module = [{ name = "return" }]
-worker_threads = 1
-worker_connections = 16
-[[http.server]]
-listen = ["127.0.0.1:PORT"]
-return = { code = 200, text = "here" }
-"#,
-    );
-    let mut clients: Vec<Client> = (0..16).map(|_| server.connect()).collect();
-    for client in &mut clients {
-        client.send(get("/"));
-        client.response().expect(200);
-    }
-    let mut one_more = server.connect();
-    one_more.end();
-    server.stderr(|log| log.contains("[alert] ") && log.contains("16 worker_connections are not enough"));
-    clients[0].send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    clients[0].response().expect(200);
-    assert_eq!(clients[0].end(), Ending::Closed);
-    server.get("/").expect(200);
 }
 
 #[test]

@@ -502,7 +502,7 @@ fn client_closes_in_its_own_body() {
     let mut client = server.connect();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
     drop(client);
-    server.stdout(|text| text.contains("\"POST / HTTP/1.1\" 499 0 "));
+    server.stdout(|text| text.contains("\"POST / HTTP/1.1\" 400 0 "));
     peer.expect_no_connection();
 }
 

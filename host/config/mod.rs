@@ -41,6 +41,8 @@ pub mod check;
 
 pub mod merge;
 
+pub mod client;
+
 pub mod listen;
 
 pub mod model;
@@ -59,6 +61,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use address::{Listen, PeerAddress};
+pub use client::{Browsers, InFileOnly, Lingering, TempPath};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use directive::{Contexts, Directive, Field, Presence, Type};
 pub use head::{Head, ModuleDecl};

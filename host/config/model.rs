@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::PeerAddress;
+use super::client::{Browsers, InFileOnly, Lingering, TempPath};
 use super::core_directives::directives;
 use super::directive::Contexts;
 use super::listen::ListenConf;
@@ -177,16 +178,44 @@ pub struct HttpCore {
     pub client_body_timeout: Duration,
     /// Time between two writes.
     pub send_timeout: Duration,
+    /// Whether what timed out is closed with a reset.
+    pub reset_timedout_connection: bool,
     /// Time for which an idle connection stays open; zero: it is closed after each response.
     pub keepalive_timeout: Duration,
+    /// What the client is told of it, in the field Keep-Alive.
+    pub keepalive_header: Option<Duration>,
     /// Requests on one connection.
     pub keepalive_requests: u32,
+    /// Age from which on a connection serves no further request.
+    pub keepalive_time: Duration,
+    /// Browsers that get no kept connections.
+    pub keepalive_disable: Browsers,
+    /// Whether a connection is read on before it is closed.
+    pub lingering_close: Lingering,
+    /// Time of that in all.
+    pub lingering_time: Duration,
+    /// Time between two reads of that.
+    pub lingering_timeout: Duration,
     /// In bytes; 0: no limit.
     pub client_max_body_size: u64,
+    /// Bytes of a body that are kept in memory.
+    pub client_body_buffer_size: u64,
+    /// Whether bodies go to files with names.
+    pub client_body_in_file_only: InFileOnly,
+    /// The folder of these files, and of those without.
+    pub client_body_temp_path: TempPath,
     /// In bytes.
     pub client_header_buffer_size: u64,
     /// The buffers for larger headers.
     pub large_client_header_buffers: Buffers,
+    /// Whether fields with an underscore in their names are taken.
+    pub underscores_in_headers: bool,
+    /// Whether several slashes in a row count as one.
+    pub merge_slashes: bool,
+    /// Whether responses of unknown length are sent in chunks.
+    pub chunked_transfer_encoding: bool,
+    /// Bytes of a response that wait for more.
+    pub postpone_output: u64,
     /// Whether TCP_NODELAY is set.
     pub tcp_nodelay: bool,
     /// Whether files are sent with sendfile().
@@ -431,14 +460,30 @@ impl HttpCore {
             "client_header_timeout" => self.client_header_timeout = duration(node),
             "client_body_timeout" => self.client_body_timeout = duration(node),
             "send_timeout" => self.send_timeout = duration(node),
-            "keepalive_timeout" => self.keepalive_timeout = duration(node),
+            "reset_timedout_connection" => self.reset_timedout_connection = flag(node),
+            "keepalive_timeout" => {
+                self.keepalive_timeout = duration(get(node, "timeout").unwrap_or(node));
+                self.keepalive_header = get(node, "header").map(duration);
+            }
             "keepalive_requests" => self.keepalive_requests = count(node),
+            "keepalive_time" => self.keepalive_time = duration(node),
+            "keepalive_disable" => self.keepalive_disable = Browsers::of(node),
+            "lingering_close" => self.lingering_close = Lingering::of(node),
+            "lingering_time" => self.lingering_time = duration(node),
+            "lingering_timeout" => self.lingering_timeout = duration(node),
             "client_max_body_size" => self.client_max_body_size = size(node),
+            "client_body_buffer_size" => self.client_body_buffer_size = size(node),
+            "client_body_in_file_only" => self.client_body_in_file_only = InFileOnly::of(node),
+            "client_body_temp_path" => self.client_body_temp_path = TempPath::of(node),
             "client_header_buffer_size" => self.client_header_buffer_size = size(node),
             "large_client_header_buffers" => {
                 let size = get(node, "size").map_or(0, size);
                 self.large_client_header_buffers = Buffers { number: count_in(node, "number"), size };
             }
+            "underscores_in_headers" => self.underscores_in_headers = flag(node),
+            "merge_slashes" => self.merge_slashes = flag(node),
+            "chunked_transfer_encoding" => self.chunked_transfer_encoding = flag(node),
+            "postpone_output" => self.postpone_output = size(node),
             "tcp_nodelay" => self.tcp_nodelay = flag(node),
             "sendfile" => self.sendfile = flag(node),
             "sendfile_max_chunk" => self.sendfile_max_chunk = size(node),

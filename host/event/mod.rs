@@ -10,6 +10,8 @@
 
 pub mod remote;
 
+pub mod room;
+
 pub mod thread_pool;
 
 pub mod timers;
@@ -29,6 +31,7 @@ use slab::Slab;
 use crate::clock;
 
 pub use remote::{Remote, RemoteId};
+pub use room::Room;
 pub use timers::TimerId;
 use timers::Timers;
 
@@ -46,6 +49,14 @@ pub trait Source {
     fn posted(self: Rc<Self>, code: u64) {
         let _ = code;
     }
+
+    /// Since when it has been idle, on the loop's clock, if it may be closed for that.
+    fn idle_since(&self) -> Option<u64> {
+        None
+    }
+
+    /// Another connection needs the room of this one, which is idle: it closes.
+    fn give_way(self: Rc<Self>) {}
 }
 
 /// In which ways a socket is ready.
@@ -78,6 +89,10 @@ pub struct Loop {
     later: RefCell<Vec<Rc<dyn Source>>>,
     remote: Arc<Remote>,
     now_ms: Cell<u64>,
+    max_connections: Cell<usize>,
+    /// Where the next look for idle connections begins, and when it was last said that some were closed.
+    hand: Cell<usize>,
+    warned_ms: Cell<u64>,
 }
 
 impl Loop {
@@ -96,6 +111,9 @@ impl Loop {
             later: RefCell::new(Vec::new()),
             remote,
             now_ms: Cell::new(clock::monotonic_ms()),
+            max_connections: Cell::new(usize::MAX),
+            hand: Cell::new(0),
+            warned_ms: Cell::new(0),
         }))
     }
 
@@ -229,6 +247,11 @@ impl Loop {
     /// Whether a timer runs.
     pub fn timer_runs(&self, timer: TimerId) -> bool {
         self.timers.runs(timer)
+    }
+
+    /// When a timer that runs will expire.
+    pub fn timer_deadline(&self, timer: TimerId) -> Option<u64> {
+        self.timers.deadline(timer)
     }
 
     /// Removes a timer.

@@ -68,7 +68,12 @@ impl Timers {
 
     /// Whether a timer runs.
     pub fn runs(&self, timer: TimerId) -> bool {
-        self.0.borrow().slots.get(timer.0).is_some_and(|slot| slot.deadline != NEVER)
+        self.deadline(timer).is_some()
+    }
+
+    /// When a timer that runs will expire.
+    pub fn deadline(&self, timer: TimerId) -> Option<u64> {
+        self.0.borrow().slots.get(timer.0).map(|slot| slot.deadline).filter(|deadline| *deadline != NEVER)
     }
 
     /// Removes a timer.

@@ -184,7 +184,8 @@ mod tests {
     /// Parses a head and gives it to `f`.
     fn with_head<T>(line: &str, fields: &str, f: impl Fn(&Head, &[u8]) -> T) -> T {
         let input = format!("{line}\r\n{fields}\r\n").into_bytes();
-        let mut parser: HeadParser = HeadParser::new(Limits { request_line: 8192, header_line: 8192, total: 8192 });
+        let mut parser: HeadParser =
+            HeadParser::new(Limits { request_line: 8192, header_line: 8192, total: 8192, underscores: true });
         let mut head = Head::default();
         parser.parse(&input, &mut head).unwrap_or_else(|error| panic!("{error} in {}", input.escape_ascii()));
         assert_eq!(head.head_len(), input.len());

@@ -1,7 +1,7 @@
 //! The head of a request: request line and header lines, up to the empty line (RFC 9112, 2 to 5).
 //!
 //! ```text
-//! let mut parser: HeadParser = HeadParser::new(Limits { request_line: 8192, header_line: 8192, total: 32768 });
+//! let mut parser: HeadParser = HeadParser::new(Limits { request_line: 8192, header_line: 8192, total: 32768, underscores: false });
 //! let mut head = Head::default();
 //! while parser.parse(&buf, &mut head)? == Progress::Incomplete { /* read more into buf */ }
 //! let bytes = buf.split_to(head.head_len()).freeze();
@@ -36,6 +36,8 @@ pub struct Limits {
     pub header_line: usize,
     /// A longer head, with all its line ends and the empty lines before it, gives 431. At most `u32::MAX`.
     pub total: usize,
+    /// Whether fields with an underscore in their names are taken; else they are dropped.
+    pub underscores: bool,
 }
 
 /// What [`HeadParser::parse`] made of the bytes so far.
@@ -146,6 +148,8 @@ pub struct Facts {
     pub expect_continue: bool,
     /// An HTTP/1.1 request expects something else; 417 is the answer for that.
     pub expect_unknown: bool,
+    /// Fields that were dropped for an underscore in their names.
+    pub dropped: u16,
 }
 
 /// A parsed head: offsets into the bytes it was parsed from.
@@ -408,9 +412,11 @@ impl<const FIELDS: usize> HeadParser<FIELDS> {
             return Err(Reason::FieldValue.into());
         }
         let head = &mut self.head;
-        for (index, header) in parsed.iter().enumerate() {
+        for header in parsed {
             let name = header.name.as_bytes();
-            head.facts.note(index as u16, name, header.value, head.minor);
+            if !head.facts.note(head.fields.len() as u16, name, header.value, head.minor, self.limits.underscores) {
+                continue;
+            }
             head.fields.push(Field { name: Span::within(buf, name), value: Span::within(buf, header.value) });
         }
         Ok(())
@@ -424,8 +430,9 @@ impl Facts {
         conditions.iter().any(|seen| *seen != Seen::None)
     }
 
-    /// Length and first letter rule out nearly all other names, so at most two are compared.
-    pub(super) fn note(&mut self, index: u16, name: &[u8], value: &[u8], minor: u8) {
+    /// Notes a field, unless it is to be dropped: then it answers false. Length and first letter rule out nearly all other
+    /// names, so at most two are compared.
+    pub(super) fn note(&mut self, index: u16, name: &[u8], value: &[u8], minor: u8, underscores: bool) -> bool {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         let first = name.first().map_or(0, u8::to_ascii_lowercase);
         let seen = match (name.len(), first) {
@@ -461,9 +468,14 @@ impl Facts {
             (17, b'i') if is("if-modified-since") => &mut self.if_modified_since,
             (17, b't') if is("transfer-encoding") => &mut self.transfer_encoding,
             (19, b'i') if is("if-unmodified-since") => &mut self.if_unmodified_since,
-            _ => return,
+            _ if !underscores && name.contains(&b'_') => {
+                self.dropped += 1;
+                return false;
+            }
+            _ => return true,
         };
         seen.add(index);
+        true
     }
 
     /// RFC 9110, 7.6.1: a list of options, case-insensitive.
@@ -486,7 +498,7 @@ fn split_at_space(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { request_line: 64, header_line: 128, total: 4096 };
+    const LIMITS: Limits = Limits { request_line: 64, header_line: 128, total: 4096, underscores: true };
 
     /// Parses `input` in one piece, and checks that every split and single bytes give the same.
     fn parse_with<const FIELDS: usize>(limits: Limits, input: &[u8]) -> Result<Head, u16> {

@@ -205,7 +205,7 @@ mod tests {
 
     /// Reads pipelined requests as a connection would, fed in the given pieces, and writes down what it saw.
     fn transcript(pieces: &[&[u8]]) -> Result<Vec<String>, BadRequest> {
-        let limits = Limits { request_line: 100, header_line: 100, total: 500 };
+        let limits = Limits { request_line: 100, header_line: 100, total: 500, underscores: true };
         let (mut parser, mut head): (HeadParser, _) = (HeadParser::new(limits), Head::default());
         let (mut buf, mut seen) = (BytesMut::new(), Vec::new());
         // The body that is being read: how, what came of it, and the line to write once it is whole.

@@ -1,6 +1,6 @@
 //! The head of a response, as bytes.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, time::Duration};
 
 use crate::{
     clock,
@@ -20,6 +20,8 @@ pub struct HeadOut {
     pub chunked: bool,
     /// Another request may follow.
     pub keep: bool,
+    /// For how long the client is told that it may (keepalive_timeout's header).
+    pub keep_for: Option<Duration>,
     /// The client speaks HTTP/1.1.
     pub http11: bool,
 }
@@ -50,6 +52,12 @@ pub fn write_head(out: &mut Vec<u8>, head: &HeadOut, fields: &HeadersOut, pool: 
     }
     if head.length.is_some() || head.chunked {
         out.extend_from_slice(b"\r\n");
+    }
+    if let Some(time) = head.keep_for.filter(|_| head.keep) {
+        out.extend_from_slice(b"Keep-Alive: timeout=");
+        out.extend_from_slice(itoa::Buffer::new().format(time.as_secs()).as_bytes());
+        // The field is an option of the connection, so that it is listed even where keep-alive is the rule.
+        return out.extend_from_slice(b"\r\nConnection: keep-alive\r\n\r\n");
     }
     match (head.keep, head.http11) {
         (false, _) => out.extend_from_slice(b"Connection: close\r\n\r\n"),
@@ -121,8 +129,15 @@ mod tests {
         String::from_utf8(out).expect("ASCII")
     }
 
-    const HEAD: HeadOut =
-        HeadOut { status: 404, tokens: false, length: Some(12), chunked: false, keep: true, http11: true };
+    const HEAD: HeadOut = HeadOut {
+        status: 404,
+        tokens: false,
+        length: Some(12),
+        chunked: false,
+        keep: true,
+        keep_for: None,
+        http11: true,
+    };
 
     #[test]
     fn the_hosts_fields_and_the_modules() {
@@ -141,6 +156,8 @@ mod tests {
         assert_eq!(end(HeadOut { length: None, chunked: true, ..HEAD }), "Transfer-Encoding: chunked\r\n\r\n");
         assert_eq!(end(HeadOut { keep: false, ..HEAD }), "Content-Length: 12\r\nConnection: close\r\n\r\n");
         assert_eq!(end(HeadOut { keep: false, length: None, ..HEAD }), "Connection: close\r\n\r\n");
+        let told = "Content-Length: 12\r\nKeep-Alive: timeout=60\r\nConnection: keep-alive\r\n\r\n";
+        assert_eq!(end(HeadOut { keep_for: Some(Duration::from_secs(60)), ..HEAD }), told);
         assert_eq!(end(HeadOut { http11: false, ..HEAD }), "Content-Length: 12\r\nConnection: keep-alive\r\n\r\n");
     }
 }

@@ -222,7 +222,8 @@ mod tests {
     /// The target of a request, printed, or the status that refuses it.
     fn target(method: &str, raw: &str) -> Result<String, u16> {
         let input = format!("{method} {raw} HTTP/1.1\r\nHost: h\r\n\r\n").into_bytes();
-        let mut parser: HeadParser = HeadParser::new(Limits { request_line: 8192, header_line: 8192, total: 8192 });
+        let mut parser: HeadParser =
+            HeadParser::new(Limits { request_line: 8192, header_line: 8192, total: 8192, underscores: true });
         let mut head = Head::default();
         parser.parse(&input, &mut head).map_err(|error| error.status)?;
         let target = Target::parse(&head, &input).map_err(|error| error.status)?;

@@ -70,7 +70,7 @@ pub(super) fn parse(buf: &[u8], limits: &Limits, max_fields: usize, head: &mut H
     }
     head.minor = 1;
     let mut at = line_len + 2;
-    for (index, header) in fields.iter().enumerate() {
+    for header in fields.iter() {
         let (name, value) = (header.name.as_bytes(), header.value);
         if value.is_empty() {
             // Where an empty value lies is httparse's secret.
@@ -82,8 +82,9 @@ pub(super) fn parse(buf: &[u8], limits: &Limits, max_fields: usize, head: &mut H
             return None;
         }
         at = line_end(buf, field.value.end as usize)?;
-        head.facts.note(index as u16, name, value, 1);
-        head.fields.push(field);
+        if head.facts.note(head.fields.len() as u16, name, value, 1, limits.underscores) {
+            head.fields.push(field);
+        }
     }
     if buf.get(at..head_len)? != b"\r\n" {
         return None;

@@ -87,6 +87,11 @@ fn take_one_each(bound: &mut Bound) -> Vec<(&'static Address, Socket)> {
 /// A loop of this thread, which accepts connections from its next turn on.
 fn start_loop(site: &'static Site, sockets: Vec<(&'static Address, Socket)>) -> Result<Rc<Loop>, String> {
     let lp = Loop::new().map_err(|error| error.to_string())?;
+    let max = site.main.worker_connections as usize;
+    if sockets.len() >= max {
+        return Err(format!("{max} worker_connections are not enough for {} listening sockets", sockets.len()));
+    }
+    lp.set_max_connections(max);
     for (address, socket) in sockets {
         let listening = Listener::start(&lp, site, address, socket);
         listening.map_err(|error| format!("{}: {error}", address.address))?;

@@ -15,6 +15,8 @@
 //! finalize.rs          the one way out
 //! ```
 
+pub mod body;
+
 pub mod captures;
 
 pub mod headers_out;
@@ -30,8 +32,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
-use topnext_module_api::{Buf, Chain, context::RawContext, running::Hook};
+use topnext_module_api::{context::RawContext, running::Hook};
 
 use crate::{
     error_page,
@@ -45,6 +46,7 @@ use crate::{
     site::{Place, Server, Site},
     upstream,
 };
+use body::Body;
 use captures::Captures;
 use headers_out::HeadersOut;
 use pool::{Pool, PoolStr};
@@ -200,53 +202,8 @@ pub enum Wait {
     Ended,
 }
 
-/// The body of the request.
-#[derive(Default)]
-pub struct Body {
-    /// What has been read, in pieces of a good size.
-    pub chain: Chain,
-    /// The piece that is being filled.
-    piece: BytesMut,
-    /// Bytes in both.
-    pub received: u64,
-    /// A handler waits for all of it.
-    pub wanted: bool,
-}
-
 /// Calls of modules into the host and back that may be nested.
 const MAX_DEPTH: u32 = 32;
-/// The size of the pieces in which a body is kept.
-const BODY_PIECE: usize = 16 * 1024;
-
-impl Body {
-    /// Adds bytes, copied: a body that comes in tiny pieces must not cost a buffer for each.
-    pub fn add(&mut self, mut bytes: &[u8]) {
-        self.received += bytes.len() as u64;
-        while !bytes.is_empty() {
-            if self.piece.capacity() == 0 {
-                self.piece.reserve(BODY_PIECE.min(bytes.len().max(1024)));
-            }
-            let (now, later) = bytes.split_at(bytes.len().min(BODY_PIECE - self.piece.len()));
-            self.piece.extend_from_slice(now);
-            bytes = later;
-            if self.piece.len() == BODY_PIECE {
-                self.end_piece();
-            }
-        }
-    }
-
-    /// The body is complete.
-    pub fn end(&mut self) {
-        self.end_piece();
-    }
-
-    fn end_piece(&mut self) {
-        if !self.piece.is_empty() {
-            self.chain.push(Buf::from(std::mem::take(&mut self.piece).freeze()));
-        }
-    }
-}
-
 /// A file that a handler has asked for, and that the thread pool opens.
 pub struct Opening {
     /// The path.
@@ -490,7 +447,29 @@ impl Request {
         }
     }
 
-    /// Whether a handler has asked for the body.
+    /// Whether the body is in a file, and a handler wants it in memory.
+    pub fn is_body_to_be_loaded(&self) -> bool {
+        let body = self.extra.get().map(|extra| extra.body.borrow());
+        body.is_some_and(|body| body.memory_max.is_some() && body.in_file())
+    }
+
+    /// Whether the client has closed in the middle of its body.
+    pub fn is_body_cut_short(&self) -> bool {
+        self.extra.get().is_some_and(|extra| extra.body.borrow().cut_short)
+    }
+
+    /// Whether its User-Agent is one that `browser` knows.
+    pub fn is_by(&self, browser: impl Fn(&[u8]) -> bool) -> bool {
+        let parts = self.parts.borrow();
+        parts.head.value(parts.head.facts().user_agent, &parts.bytes).is_some_and(browser)
+    }
+
+    /// Whether a handler has asked for the body, at any time.
+    pub fn is_body_asked(&self) -> bool {
+        self.extra.get().is_some_and(|extra| extra.body.borrow().asked)
+    }
+
+    /// Whether a handler wants the body.
     pub fn is_body_wanted(&self) -> bool {
         self.extra.get().is_some_and(|extra| extra.body.borrow().wanted)
     }
@@ -728,7 +707,10 @@ impl Request {
         if let Some(id) = extra.remote_id.take() {
             remote::forget(id);
         }
-        extra.body.replace(Body::default());
+        if let Some(name) = extra.body.take().take_name() {
+            // If the pool's queue is full, the name goes right here: it must go.
+            let _ = self.site.pool.run(Box::new(move || drop(name)));
+        }
         extra.copy.replace(Copy::default());
         extra.upstream.replace(None);
         extra.opening.replace(None);

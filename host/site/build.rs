@@ -16,8 +16,8 @@ use topnext_module_api::{
 use super::{Place, Server, Site, addresses, facts, files::FileRules, logs::Logs};
 use crate::{
     config::{
-        Config, Contexts, Diagnostics, Document, ErrorPage, Files, Location, ModuleDecl, ModuleSchema, ModuleTable,
-        NameForm, Origin, PeerAddress, Scope, ServerName,
+        Config, Contexts, Diagnostics, Document, ErrorPage, Files, HttpCore, Location, ModuleDecl, ModuleSchema,
+        ModuleTable, NameForm, Origin, PeerAddress, Scope, ServerName,
         diagnostic::{did_you_mean, join_key},
     },
     error_page,
@@ -402,7 +402,7 @@ impl<'a> Builder<'a> {
             files: self.files.rules(scope, self.errors),
             access_logs: self.logs.access(&scope.core.access_log, self.errors),
             error_log: self.logs.error(&scope.core.error_log, self.errors),
-            core: scope.core.clone(),
+            core: self.core(scope),
             chains: Chains::new(&filters),
             next_phase: next_phases(&handlers),
             handlers,
@@ -412,6 +412,13 @@ impl<'a> Builder<'a> {
         });
         self.places.push(place.clone());
         place
+    }
+
+    /// The host's directives, with paths from the prefix on.
+    fn core(&self, scope: &Scope) -> HttpCore {
+        let mut core = scope.core.clone();
+        core.client_body_temp_path.path = self.prefix.join(&core.client_body_temp_path.path);
+        core
     }
 
     fn root(&mut self, scope: &Scope) -> Option<Vec<u8>> {

@@ -29,11 +29,13 @@ use bytes::{Bytes, BytesMut};
 use topnext_module_api::{Buf, Chain, Code, Outcome};
 
 use crate::{
-    event::{Ready, Source, TimerId},
+    event::{Ready, RemoteId, Room, Source, TimerId, remote},
     finalize,
     http1::Method,
     log::error::Level,
-    log_line, output,
+    log_line,
+    open_file::OpenFile,
+    output,
     plugins::{link::Balancers, services::selections::Choice},
     request::{Request, Wait},
     site::Place,
@@ -48,7 +50,9 @@ use socket::{READ_SIZE, Socket};
 const MAX_READS: usize = 16;
 /// Bytes that may wait for the client before the peer is not read any more.
 const MAX_UNSENT: u64 = 256 * 1024;
-/// Bytes of a request's body that are read from its file at once.
+/// In a posted code: the pool has read the part of a file with the number in the other bits.
+const READ_AHEAD: u64 = 1 << 63;
+/// Bytes of a request's body that are read from its file at once, without sendfile.
 const FILE_READ: u64 = 32 * 1024;
 
 /// An upstream of the configuration.
@@ -99,6 +103,12 @@ pub struct Exchange {
     /// Fields of the response that were there before a peer answered.
     fields_before: usize,
     timer: Cell<Option<TimerId>>,
+    /// The pool is reading a part of a file of the request, this long.
+    reading_ahead: Cell<bool>,
+    ahead_len: Cell<u64>,
+    /// Which part, so that an answer that comes too late is known.
+    ahead: Cell<u64>,
+    remote_id: Cell<Option<RemoteId>>,
 }
 
 /// Why an exchange with a peer ended early.
@@ -133,11 +143,6 @@ pub fn start(r: &Rc<Request>) {
         r.guarded(|| drop(request));
         return finalize::finalize(r, if code == Code::OK { Code::ERROR } else { code });
     }
-    if request.iter().any(Buf::in_file) {
-        log_line!(Level::Alert, "*{} its request to the upstream is in a file{}", r.conn.number, r.log_tail());
-        r.guarded(|| drop(request));
-        return finalize::finalize(r, Code::ERROR);
-    }
     let choice = Choice::new(upstream.peers.clone(), r.conn.remote_ip(), stats::now_ms());
     let exchange = Rc::new(Exchange {
         r: r.clone(),
@@ -158,6 +163,10 @@ pub fn start(r: &Rc<Request>) {
         tries: Cell::new(upstream.peers.list.iter().filter(|peer| !peer.down).count()),
         fields_before: r.parts.borrow().headers_out.fields().len(),
         timer: Cell::new(None),
+        reading_ahead: Cell::new(false),
+        ahead_len: Cell::new(0),
+        ahead: Cell::new(0),
+        remote_id: Cell::new(None),
         upstream,
     });
     exchange.timer.set(Some(r.conn.lp.add_timer(exchange.clone(), 0)));
@@ -223,6 +232,13 @@ impl Exchange {
     // ---- connect
 
     fn connect(self: &Rc<Self>) {
+        let lp = &self.r.conn.lp;
+        if lp.room() == Room::Full {
+            let (max, number) = (lp.max_connections(), self.r.conn.number);
+            let text = "worker_connections are not enough while connecting to upstream";
+            log_line!(Level::Alert, "*{number} {max} {text}{}", self.r.log_tail());
+            return self.give_up(500);
+        }
         let now = stats::now_ms();
         self.choice.now_ms.set(now);
         let peer = loop {
@@ -261,7 +277,9 @@ impl Exchange {
             Ok(socket) => {
                 let kept = socket.requests > 0;
                 self.socket.replace(Some(socket));
-                self.queue_request();
+                if let Err(error) = self.queue_request() {
+                    return self.file_failed(&error);
+                }
                 if kept {
                     self.state.set(State::Sending);
                     self.start_timer(self.target.wanted.send_timeout);
@@ -286,29 +304,39 @@ impl Exchange {
 
     // ---- send
 
-    fn queue_request(&self) {
+    /// Queues the request, from its start.
+    fn queue_request(&self) -> io::Result<()> {
         let copy: Chain = self.request.borrow().iter().cloned().collect();
-        let unsent = {
+        self.reading_ahead.set(false);
+        let (unsent, queued) = {
             let queue = &mut *self.queue.borrow_mut();
-            let unsent = queue.clear();
-            for buf in copy {
-                // Only files can fail, and a request has none: see `start`.
-                let _ = queue.add_buf(buf);
-            }
-            unsent
+            (queue.clear(), copy.into_iter().try_for_each(|buf| queue.add_buf(buf)))
         };
         self.r.guarded(|| drop(unsent));
+        queued
+    }
+
+    /// The client's body, or another file of the request, cannot be read: no fault of the peer.
+    fn file_failed(self: &Rc<Self>, error: &io::Error) {
+        let text = "reading a file for the request to the upstream failed";
+        log_line!(Level::Crit, "*{} {text} ({error}){}", self.r.conn.number, self.r.log_tail());
+        self.give_up(500);
     }
 
     /// How the request is sent.
     fn sending(&self) -> Sending {
-        Sending { sendfile: false, max_chunk: 0, buffer: FILE_READ, now_ms: self.r.conn.lp.now_ms() }
+        let core = &self.place.core;
+        let now_ms = self.r.conn.lp.now_ms();
+        Sending { sendfile: core.sendfile, max_chunk: core.sendfile_max_chunk, buffer: FILE_READ, now_ms }
     }
 
     /// Only before the header of the response is there: then nothing more is sent (nginx: preserve_output is off).
     /// False if the connection has failed.
     fn send(self: &Rc<Self>) -> bool {
         self.request_sent.set(true);
+        if self.reading_ahead.get() {
+            return true;
+        }
         let (result, sent) = {
             let socket = self.socket.borrow();
             let Some(socket) = &*socket else { return false };
@@ -322,8 +350,13 @@ impl Exchange {
                 self.start_timer(self.target.wanted.read_timeout);
                 true
             }
-            Ok(_) => {
+            Ok(blocked) => {
                 self.start_timer(self.target.wanted.send_timeout);
+                match blocked {
+                    Flushed::More => self.r.conn.lp.post_later(self.clone()),
+                    Flushed::Disk(file, pos, len) => return self.read_ahead(file, pos, len),
+                    Flushed::Blocked | Flushed::Done => (),
+                }
                 true
             }
             Err(error) => {
@@ -337,6 +370,31 @@ impl Exchange {
                 false
             }
         }
+    }
+
+    /// Has the pool read a part of a file into the page cache, so that sendfile does not wait for the disk. False if the
+    /// exchange is over.
+    fn read_ahead(self: &Rc<Self>, file: Arc<OpenFile>, pos: u64, len: u64) -> bool {
+        let id = self.remote_id.get().unwrap_or_else(|| {
+            let source: Rc<dyn Source> = self.clone();
+            remote::announce(&source)
+        });
+        self.remote_id.set(Some(id));
+        // A connection that failed meanwhile does not wait for what this one did.
+        self.ahead.set(self.ahead.get() + 1);
+        let code = READ_AHEAD | self.ahead.get();
+        let remote = self.r.conn.lp.remote().clone();
+        let job = Box::new(move || {
+            file.load(pos, len);
+            remote.call(id, code);
+        });
+        if self.r.site.pool.run(job).is_err() {
+            self.file_failed(&io::Error::other("the thread pool's queue is full"));
+            return false;
+        }
+        self.reading_ahead.set(true);
+        self.ahead_len.set(len);
+        true
     }
 
     // ---- read
@@ -624,6 +682,9 @@ impl Exchange {
         if let Some(timer) = self.timer.take() {
             self.r.conn.lp.remove_timer(timer);
         }
+        if let Some(id) = self.remote_id.take() {
+            remote::forget(id);
+        }
         if let Some(peer) = self.peer.get() {
             let socket = self.socket.take();
             let clean = outcome == Outcome::Ok && self.keep.get() && !self.eof.get() && self.input.borrow().is_empty();
@@ -726,7 +787,14 @@ impl Source for Exchange {
         self.next(Failure::Timeout);
     }
 
-    fn posted(self: Rc<Self>, _: u64) {
+    fn posted(self: Rc<Self>, code: u64) {
+        if code == READ_AHEAD | self.ahead.get() && self.reading_ahead.replace(false) {
+            self.queue.borrow_mut().trust(self.ahead_len.get(), true);
+        }
+        let sending = matches!(self.state.get(), State::Sending | State::Header) && !self.queue.borrow().is_empty();
+        if sending && !self.send() {
+            return;
+        }
         self.go_on();
     }
 }

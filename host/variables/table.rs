@@ -109,6 +109,8 @@ pub const VARIABLES: &[Core] = &[
         out.len() > start
     }),
     written("request_body", "The body of the request, once a handler has read it and if it is in memory.", request_body),
+    written("request_body_file", "The file with the body of the request, if it has a name (client_body_in_file_only).",
+        request_body_file),
     plain("request_completion", "`OK` if the whole response has been sent, else empty.", |r, out| {
         if r.is_complete() { bytes(b"OK", out) } else { true }
     }),
@@ -245,11 +247,17 @@ fn basic_user(value: &[u8]) -> Option<Vec<u8>> {
 fn request_body(r: &Rc<Request>, out: &mut Vec<u8>) -> bool {
     let Some(extra) = r.extra.get() else { return false };
     let body = extra.body.borrow();
-    if body.received == 0 || !r.body_complete.get() || body.chain.iter().any(|buf| buf.in_file()) {
+    if body.received == 0 || !r.body_complete.get() || body.in_file() {
         return false;
     }
-    body.chain.iter().for_each(|buf| out.extend_from_slice(buf.bytes()));
+    body.pieces().for_each(|piece| out.extend_from_slice(piece));
     true
+}
+
+fn request_body_file(r: &Rc<Request>, out: &mut Vec<u8>) -> bool {
+    let Some(extra) = r.extra.get() else { return false };
+    let body = extra.body.borrow();
+    body.file_name().is_some_and(|name| bytes(name.path.as_os_str().as_encoded_bytes(), out))
 }
 
 #[cfg(test)]

@@ -128,9 +128,9 @@ pub struct RequestApi {
     pub waker: unsafe extern "C" fn(r: HostData) -> RawWaker,
     /// Hands a job to the thread pool; false (and the job is dropped) if its queue is full.
     pub offload: unsafe extern "C" fn(r: HostData, job: RawJob) -> bool,
-    /// Reads the whole request body into memory. Ok, Again, or a status such as 413.
+    /// Reads the whole request body, into memory or a file. Ok, Again, or a status such as 413.
     pub read_body: unsafe extern "C" fn(r: HostData) -> Code,
-    /// The request body that was read; the memory is shared, not copied.
+    /// The request body that was read; memory, or file, is shared, not copied.
     pub body: unsafe extern "C" fn(r: HostData) -> Chain,
     /// Opens a file without blocking the loop.
     pub open_file: unsafe extern "C" fn(r: HostData, path: RSlice<'_, u8>) -> RawOpened,

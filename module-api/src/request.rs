@@ -61,6 +61,8 @@ pub mod number {
     pub const ALLOW_RANGES: u32 = 10;
     /// The number of the system's error because of which a file could not be opened last; 0 if there was none.
     pub const OPEN_ERROR: u32 = 11;
+    /// The most bytes of the request's body that are to be kept in memory, not in a file (only set).
+    pub const BODY_IN_MEMORY: u32 = 17;
 }
 
 /// A request, during a hook. Never leaves the thread, nor the hook.
@@ -348,13 +350,28 @@ impl<'h> Request<'h> {
 
     // ---- the request's body
 
-    /// Reads the whole body into memory: Ok, or Again (the hook is called again), or a status such as 413 to answer.
+    /// Reads the whole body: Ok, or Again (the hook is called again), or a status such as 413 to answer.
+    ///
+    /// A body that is larger than client_body_buffer_size ends up in a temporary file, so that its size costs no memory: what
+    /// [`Request::body`] gives can be sent on or output as it is, but to look into it ask for
+    /// [`Request::read_body_in_memory`] instead.
+    ///
+    /// Ask before the response begins: once it waits for a client that is still sending, what comes of the body is
+    /// discarded, and this answers Error.
     pub fn read_body(&mut self) -> Code {
         // SAFETY: see `text`.
         unsafe { self.api().read_body()(self.data) }
     }
 
-    /// The body that was read. The memory is shared, so that it can be asked for again.
+    /// As [`Request::read_body`], but the body is in memory in any case; 413 if it is larger than `max` bytes. It takes so
+    /// much memory for each request: choose `max` accordingly.
+    pub fn read_body_in_memory(&mut self, max: u64) -> Code {
+        self.set_number(number::BODY_IN_MEMORY, i64::try_from(max).unwrap_or(i64::MAX));
+        self.read_body()
+    }
+
+    /// The body that was read: bufs in memory, or one in a file ([`crate::Buf::file`]). Both are shared, so that it can be
+    /// asked for again; the file lives as long as a buf of it does.
     pub fn body(&self) -> Chain {
         // SAFETY: see `text`.
         unsafe { self.api().body()(self.data) }

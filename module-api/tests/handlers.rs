@@ -37,7 +37,7 @@ impl Content for Waits {
     fn content(&self, r: &mut Request<'_>) -> Code {
         match self.what {
             What::File => self.file(r),
-            What::Body => match r.read_body() {
+            What::Body => match r.read_body_in_memory(1 << 20) {
                 Code::OK => {
                     let body: Vec<u8> = r.body().flat_map(|buf| buf.into_bytes()).collect();
                     r.send(200, "text/plain", body)

@@ -26,11 +26,14 @@ export_module! {
     provides: [content],
 }
 
+/// The most bytes of a name that is posted; a longer one gets 413.
+const MAX_NAME: u64 = 1024;
+
 impl Content for HelloHandler {
     fn content(&self, r: &mut Request<'_>) -> Code {
         let name = match r.method() {
             b"GET" | b"HEAD" => self.name.eval(r).to_vec(),
-            b"POST" => match r.read_body() {
+            b"POST" => match r.read_body_in_memory(MAX_NAME) {
                 Code::OK => r.body().map(|buf| buf.into_bytes()).collect::<Vec<_>>().concat(),
                 // Again: this is called again when the body is here. Else a status, such as 413.
                 code => return code,

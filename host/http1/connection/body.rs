@@ -1,20 +1,35 @@
-//! Reads the bodies of requests.
+//! Reads the bodies of requests, or past them.
+//!
+//! ```text
+//! read_body --> pull_body <--- read_while_busy (more has come)
+//!                 |   ^
+//!    memory full  v   | body_done
+//!               the pool writes to a temporary file; what comes meanwhile is read until memory is full again
+//! ```
+//!
+//! Chunked bodies are decoded here; their trailers are checked and dropped by the decoder (`http1/chunked.rs`).
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::PoisonError};
 
+use bytes::Bytes;
 use topnext_module_api::{Code, running::Hook};
 
-use super::{BODY_READ_SIZE, Http1, MAX_READS, State};
+use super::{BODY_DONE, BODY_READ_SIZE, Http1, MAX_READS, State};
 use crate::{
+    config::InFileOnly,
     finalize,
     http1::{BadRequest, ChunkedDecoder, Decoded},
     log::error::Level,
     log_line, phases,
-    request::{Request, Wait, wake_code},
+    request::{Request, Wait, body::Done, wake_code},
+    temp_file::TempFile,
 };
 
-/// Bodies are kept in memory, and this is the most of one that is, whatever client_max_body_size says.
-const MAX_BODY: u64 = 64 * 1024 * 1024;
+/// The least client_body_buffer_size: less would only mean more system calls.
+const MIN_BUFFER: u64 = 1024;
+
+/// What is read at least, though memory is full: perhaps only the end of a chunked body is still to come.
+const MIN_READ: u64 = 512;
 
 /// The body that is being read.
 pub(super) enum BodyReader {
@@ -22,70 +37,93 @@ pub(super) enum BodyReader {
     Length(u64),
     Chunked(ChunkedDecoder),
 }
+
 impl Http1 {
-    /// Reads the whole body of the request into memory: Ok, Again, or a status.
+    /// Reads the whole body of the request: Ok, Again, or a status.
     pub fn read_body(self: &Rc<Self>, r: &Rc<Request>) -> Code {
-        if r.body_complete.get() {
+        if r.body_complete.get() && !r.is_body_to_be_loaded() {
             return Code::OK;
         }
-        let first = !std::mem::replace(&mut r.extra().body.borrow_mut().wanted, true);
+        if let (Some(length), Some(max)) = (r.body_length(), r.extra().body.borrow().memory_max)
+            && length > max
+        {
+            return self.too_large(r, length, max);
+        }
+        if r.body_complete.get() {
+            return self.load(r);
+        }
+        if self.discarding.get() {
+            let text = "its handler asks for the body after the response has begun: what came of it was discarded";
+            log_line!(Level::Alert, "*{} {text}{}", self.number, r.log_tail());
+            return Code::ERROR;
+        }
+        let first = {
+            let body = &mut *r.extra().body.borrow_mut();
+            body.wanted = true;
+            !std::mem::replace(&mut body.asked, true)
+        };
         if first && r.parts.borrow().head.facts().expect_continue && self.input.borrow().is_empty() {
             self.queue.borrow_mut().add_bytes(|out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
             if self.flush(r).is_err() {
                 return Code::ERROR;
             }
         }
-        let code = self.pull_body(r);
-        if code == Code::AGAIN {
-            self.start_read_timer(r.place().core.client_body_timeout);
-        } else {
-            self.stop_read_timer();
-        }
-        code
+        self.pull_body(r)
     }
 
     /// Takes what has come of the body: Ok when it is complete.
     fn pull_body(self: &Rc<Self>, r: &Rc<Request>) -> Code {
-        let max = match r.place().core.client_max_body_size {
-            0 => MAX_BODY,
-            max => max.min(MAX_BODY),
+        let core = &r.place().core;
+        let memory_max = r.extra().body.borrow().memory_max;
+        let max = match core.client_max_body_size {
+            0 => u64::MAX,
+            max => max,
         };
+        let max = max.min(memory_max.unwrap_or(u64::MAX));
+        let buffer = if memory_max.is_some() { u64::MAX } else { core.client_body_buffer_size.max(MIN_BUFFER) };
+        self.stop_read_timer();
         for _ in 0..MAX_READS {
-            match self.decode_body(&mut |piece| r.extra().body.borrow_mut().add(&piece)) {
-                Ok(true) => {
-                    r.extra().body.borrow_mut().end();
-                    r.body_complete.set(true);
-                    return Code::OK;
-                }
-                Ok(false) => (),
+            let complete = match self.decode_body(&mut |piece| r.extra().body.borrow_mut().add(&piece)) {
+                Ok(complete) => complete,
                 Err(bad) => {
                     log_line!(Level::Info, "*{} {bad}{}", self.number, r.log_tail());
                     self.keep.set(false);
                     return Code::status(bad.status);
                 }
-            }
+            };
             let received = r.extra().body.borrow().received;
             if received > max {
-                log_line!(
-                    Level::Error,
-                    "*{} client intended to send too large body: {received} bytes so far, at most {max} are kept{}",
-                    self.number,
-                    r.log_tail()
-                );
-                self.keep.set(false);
-                return Code::status(413);
+                return self.too_large(r, received, max);
             }
-            match self.read(BODY_READ_SIZE) {
-                Ok(0) if self.eof.get() => {
-                    self.keep.set(false);
-                    return Code::status(finalize::CLIENT_CLOSED);
+            if complete {
+                return self.body_received(r, buffer);
+            }
+            if r.extra().body.borrow().in_memory() > buffer {
+                // The disk is slower than the client, who has to wait for it.
+                if r.extra().body.borrow().is_at_work() {
+                    return Code::AGAIN;
                 }
-                Ok(0) => return Code::AGAIN,
+                match self.spill(r) {
+                    Code::AGAIN => (),
+                    code => return code,
+                }
+            }
+            let room = buffer.saturating_sub(r.extra().body.borrow().in_memory()).max(MIN_READ);
+            match self.read(usize::try_from(room).unwrap_or(usize::MAX).min(BODY_READ_SIZE)) {
+                Ok(0) if self.eof.get() => {
+                    let text = "client prematurely closed connection while sending its body";
+                    log_line!(Level::Info, "*{} {text}{}", self.number, r.log_tail());
+                    return self.body_is_cut_short(r);
+                }
+                Ok(0) => {
+                    self.release_input();
+                    self.start_read_timer(core.client_body_timeout);
+                    return Code::AGAIN;
+                }
                 Ok(_) => (),
                 Err(error) => {
                     log_line!(Level::Info, "*{} recv() failed ({error}){}", self.number, r.log_tail());
-                    self.keep.set(false);
-                    return Code::status(finalize::CLIENT_CLOSED);
+                    return self.body_is_cut_short(r);
                 }
             }
         }
@@ -93,15 +131,133 @@ impl Http1 {
         Code::AGAIN
     }
 
+    fn body_is_cut_short(&self, r: &Request) -> Code {
+        r.extra().body.borrow_mut().cut_short = true;
+        self.keep.set(false);
+        Code::status(finalize::CLIENT_CLOSED)
+    }
+
+    #[cold]
+    fn too_large(&self, r: &Request, bytes: u64, max: u64) -> Code {
+        let text = "client intended to send too large body";
+        log_line!(Level::Error, "*{} {text}: {bytes} bytes, of at most {max}{}", self.number, r.log_tail());
+        self.keep.set(false);
+        Code::status(413)
+    }
+
+    /// All has come. What has to be in a file is written to it.
+    fn body_received(self: &Rc<Self>, r: &Rc<Request>, buffer: u64) -> Code {
+        let to_be_written = {
+            let body = r.extra().body.borrow();
+            if body.is_at_work() {
+                return Code::AGAIN;
+            }
+            let only = r.place().core.client_body_in_file_only != InFileOnly::Off && body.memory_max.is_none();
+            let fits = body.in_memory() <= buffer;
+            if body.spills() { body.in_memory() > 0 } else { only || !fits }
+        };
+        if to_be_written {
+            return self.spill(r);
+        }
+        let ended = r.extra().body.borrow_mut().end();
+        match ended {
+            Ok(()) => {
+                r.body_complete.set(true);
+                Code::OK
+            }
+            Err(error) => self.disk_failed(r, &error),
+        }
+    }
+
+    /// Has the pool write what is in memory to the temporary file.
+    fn spill(self: &Rc<Self>, r: &Rc<Request>) -> Code {
+        if !r.extra().body.borrow().spills() {
+            let text = "a client request body is buffered to a temporary file";
+            log_line!(Level::Warn, "*{} {text}{}", self.number, r.log_tail());
+        }
+        let (file, pieces, slot) = r.extra().body.borrow_mut().begin_writing();
+        let core = &r.place().core;
+        let (id, remote) = (self.announce(), self.lp.remote().clone());
+        let write = move || {
+            let mut file = match file {
+                Some(file) => file,
+                None => TempFile::create(&core.client_body_temp_path, core.client_body_in_file_only)?,
+            };
+            file.write(&pieces)?;
+            Ok(file)
+        };
+        let job = Box::new(move || {
+            let written = Done::Written(write());
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(written);
+            remote.call(id, BODY_DONE);
+        });
+        self.offload(r, job)
+    }
+
+    /// Has the pool read a body that is in a file into memory: a handler asks for it.
+    fn load(self: &Rc<Self>, r: &Rc<Request>) -> Code {
+        let Some((file, len, slot)) = r.extra().body.borrow_mut().begin_loading() else { return Code::OK };
+        let (id, remote) = (self.announce(), self.lp.remote().clone());
+        let read = move || {
+            let mut bytes = vec![0; usize::try_from(len).map_err(|_| std::io::ErrorKind::OutOfMemory)?];
+            let mut at = 0;
+            while at < bytes.len() {
+                match file.read_blocking(at as u64, &mut bytes[at..])? {
+                    0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                    n => at += n,
+                }
+            }
+            Ok(Bytes::from(bytes))
+        };
+        let job = Box::new(move || {
+            let loaded = Done::Loaded(read());
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
+            remote.call(id, BODY_DONE);
+        });
+        r.body_complete.set(false);
+        r.extra().body.borrow_mut().wanted = true;
+        self.offload(r, job)
+    }
+
+    fn offload(&self, r: &Request, job: Box<dyn FnOnce() + Send>) -> Code {
+        if r.site.pool.run(job).is_ok() {
+            return Code::AGAIN;
+        }
+        self.disk_failed(r, &std::io::Error::other("the thread pool's queue is full"))
+    }
+
+    #[cold]
+    fn disk_failed(&self, r: &Request, error: &std::io::Error) -> Code {
+        let folder = r.place().core.client_body_temp_path.path.display();
+        let text = "a client request body cannot be kept in a temporary file";
+        log_line!(Level::Crit, "*{} {text} in \"{folder}\": {error}{}", self.number, r.log_tail());
+        self.keep.set(false);
+        Code::status(500)
+    }
+
+    /// The pool has written a part of the body, or has read it.
+    pub(super) fn body_done(self: &Rc<Self>) {
+        let Some(r) = self.request.borrow().clone() else { return };
+        let done = r.extra().body.borrow_mut().job_done();
+        // Without a result it was the job of an earlier request.
+        let Some(done) = done.filter(|_| r.is_body_awaited()) else { return };
+        let code = match done {
+            Ok(()) => self.pull_body(&r),
+            Err(error) => self.disk_failed(&r, &error),
+        };
+        self.body_has(&r, code);
+    }
+
     /// No handler waits for the body any more.
-    pub fn stop_reading_body(&self) {
-        if self.state.get() == State::Busy {
+    pub fn stop_reading_body(&self, r: &Request) {
+        if r.is_body_awaited() {
             self.stop_read_timer();
+            r.extra().body.borrow_mut().wanted = false;
         }
     }
 
     /// Decodes what is in the input: true when the body is complete.
-    pub(super) fn decode_body(&self, out: &mut impl FnMut(bytes::Bytes)) -> Result<bool, BadRequest> {
+    pub(super) fn decode_body(&self, out: &mut impl FnMut(Bytes)) -> Result<bool, BadRequest> {
         let input = &mut *self.input.borrow_mut();
         match &mut *self.reader.borrow_mut() {
             BodyReader::Nothing => Ok(true),
@@ -121,19 +277,66 @@ impl Http1 {
     pub(super) fn read_while_busy(self: &Rc<Self>) {
         let Some(r) = self.request.borrow().clone() else { return };
         if r.is_body_awaited() {
-            match self.pull_body(&r) {
-                Code::AGAIN => self.start_read_timer(r.place().core.client_body_timeout),
-                Code::OK => {
-                    self.stop_read_timer();
-                    phases::wake(&r, wake_code(0, Hook::HANDLER));
-                }
-                code if code == Code::status(finalize::CLIENT_CLOSED) => finalize::client_closed(&r),
-                code => finalize::finalize(&r, code),
-            }
-        } else if self.read_closed.get() && matches!(r.wait.get(), Wait::Upstream | Wait::Handler | Wait::HandlerOrRoom)
-        {
-            // nginx (proxy_ignore_client_abort off): nobody waits for the answer any more.
+            let code = self.pull_body(&r);
+            return self.body_has(&r, code);
+        }
+        if self.discarding.get() && !r.body_complete.get() {
+            return self.discard_while_busy(&r);
+        }
+        if self.read_closed.get() && matches!(r.wait.get(), Wait::Upstream | Wait::Handler | Wait::HandlerOrRoom) {
+            // nginx (proxy_ignore_client_abort off, limit_req): nobody waits for the answer any more. A response that is
+            // complete still goes to a client that has only closed its side.
             finalize::client_closed(&r);
+        }
+    }
+
+    /// What has come of reading the body.
+    fn body_has(self: &Rc<Self>, r: &Rc<Request>, code: Code) {
+        match code {
+            Code::AGAIN => (),
+            Code::OK => phases::wake(r, wake_code(0, Hook::HANDLER)),
+            code if code == Code::status(finalize::CLIENT_CLOSED) => finalize::client_closed(r),
+            code => finalize::finalize(r, code),
+        }
+    }
+
+    /// The response waits for the client, who may be sending a body that no handler wants before it reads: it is read past
+    /// (nginx: ngx_http_discard_request_body), or both would wait for ever.
+    pub(super) fn begin_discarding(self: &Rc<Self>, r: &Request) {
+        let wanted = r.is_body_wanted() && r.wait.get() != Wait::Flush;
+        if r.body_complete.get() || wanted || !r.header_sent.get() || self.discarding.replace(true) {
+            return;
+        }
+        if self.readable.get() || !self.input.borrow().is_empty() {
+            self.read_later();
+        }
+    }
+
+    fn discard_while_busy(self: &Rc<Self>, r: &Rc<Request>) {
+        for _ in 0..MAX_READS {
+            let ended = match self.decode_body(&mut drop) {
+                Ok(true) => true,
+                Ok(false) => match self.read(BODY_READ_SIZE) {
+                    Ok(0) if !self.eof.get() => return self.release_input(),
+                    Ok(1..) => continue,
+                    // The end, or an error, which the writing will meet as well.
+                    _ => {
+                        self.keep.set(false);
+                        true
+                    }
+                },
+                Err(bad) => {
+                    log_line!(Level::Info, "*{} {bad}{}", self.number, r.log_tail());
+                    self.keep.set(false);
+                    true
+                }
+            };
+            if ended {
+                return r.body_complete.set(true);
+            }
+        }
+        if self.state.get() == State::Busy {
+            self.read_later();
         }
     }
 }

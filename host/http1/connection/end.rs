@@ -2,29 +2,36 @@
 
 use std::{net::Shutdown, rc::Rc, time::Duration};
 
-use bytes::BytesMut;
+use super::{BODY_READ_SIZE, Http1, MAX_READS, NEXT_REQUEST, State, body::BodyReader, browsers};
+use crate::{
+    config::{HttpCore, Lingering},
+    event::remote,
+    http1::Method,
+    request::Request,
+    stats,
+};
 
-use super::{BODY_READ_SIZE, Http1, MAX_READS, NEXT_REQUEST, State, body::BodyReader};
-use crate::{event::remote, request::Request, stats};
-
-/// How long the rest of a body is read on after the response, in all and between two reads (nginx: lingering_time,
-/// lingering_timeout).
-const LINGERING_TIME: Duration = Duration::from_secs(30);
-const LINGERING_TIMEOUT: Duration = Duration::from_secs(5);
 impl Http1 {
+    /// Whether another request may follow one in a place with these directives.
+    pub(super) fn may_be_kept(&self, r: &Request, core: &HttpCore) -> bool {
+        let disabled = core.keepalive_disable;
+        !core.keepalive_timeout.is_zero()
+            && self.requests.get() < core.keepalive_requests
+            && u128::from(self.lp.now_ms() - self.accepted_ms) <= core.keepalive_time.as_millis()
+            && !(disabled.msie6 && r.method() == Method::Post && r.is_by(browsers::is_msie6))
+            && !(disabled.safari && r.is_by(browsers::is_safari))
+    }
+
     /// The response has left: what follows on this connection?
     pub fn request_done(self: &Rc<Self>, r: &Rc<Request>) {
-        self.idle_timeout.set(Some(r.place().core.keepalive_timeout));
-        if r.place().core.keepalive_timeout.is_zero() {
-            self.keep.set(false);
-        }
+        self.place.set(r.place());
         self.request.replace(None);
         if !self.keep.get() {
             return self.begin_linger();
         }
         if !r.body_complete.get() && self.expects_more() {
             self.state.set(State::Discard);
-            self.linger_until_ms.set(self.lp.now_ms() + LINGERING_TIME.as_millis() as u64);
+            self.start_lingering_time();
             return self.lp.post(self.clone(), NEXT_REQUEST);
         }
         self.next_request();
@@ -33,15 +40,12 @@ impl Http1 {
     fn next_request(self: &Rc<Self>) {
         self.state.set(State::Idle);
         self.pipelined.set(!self.input.borrow().is_empty());
-        if self.input.borrow().is_empty() && self.input.borrow().capacity() > 0 {
-            // An idle connection costs no buffer.
-            self.input.replace(BytesMut::new());
-        }
+        // An idle connection costs no buffer.
+        self.release_input();
         if self.eof.get() && self.input.borrow().is_empty() {
             return self.close();
         }
-        let idle = self.address.names.default_server().place.core.keepalive_timeout;
-        self.start_read_timer(self.idle_timeout.get().unwrap_or(idle));
+        self.start_read_timer(self.place.get().core.keepalive_timeout);
         if self.readable.get() || !self.input.borrow().is_empty() {
             // Posted, so that a client that pipelines does not make this recurse.
             self.lp.post(self.clone(), NEXT_REQUEST);
@@ -61,7 +65,7 @@ impl Http1 {
             }
             match self.read(BODY_READ_SIZE) {
                 Ok(0) if self.eof.get() => return self.close(),
-                Ok(0) => return self.start_read_timer(LINGERING_TIMEOUT),
+                Ok(0) => return self.wait_lingering(),
                 Ok(_) => (),
                 Err(_) => return self.close(),
             }
@@ -71,15 +75,31 @@ impl Http1 {
 
     /// Closes our side, and reads on for a while: a client that still sends would else lose the response to a reset.
     fn begin_linger(self: &Rc<Self>) {
-        let unread = self.readable.get() || !self.input.borrow().is_empty();
-        if self.eof.get() || (!unread && !self.expects_more()) {
+        let unread = || self.readable.get() || !self.input.borrow().is_empty() || self.expects_more();
+        let lingers = match self.place.get().core.lingering_close {
+            Lingering::Off => false,
+            Lingering::On => unread(),
+            Lingering::Always => true,
+        };
+        if self.eof.get() || !lingers {
             return self.close();
         }
         let _ = self.socket.borrow().shutdown(Shutdown::Write);
         self.state.set(State::Linger);
-        self.input.borrow_mut().clear();
-        self.linger_until_ms.set(self.lp.now_ms() + LINGERING_TIME.as_millis() as u64);
+        self.start_lingering_time();
         self.linger();
+    }
+
+    fn start_lingering_time(&self) {
+        let time = u64::try_from(self.place.get().core.lingering_time.as_millis()).unwrap_or(u64::MAX);
+        self.linger_until_ms.set(self.lp.now_ms().saturating_add(time));
+    }
+
+    /// Waits for what else the client sends.
+    fn wait_lingering(&self) {
+        self.release_input();
+        let left = Duration::from_millis(self.linger_until_ms.get().saturating_sub(self.lp.now_ms()));
+        self.start_read_timer(self.place.get().core.lingering_timeout.min(left));
     }
 
     /// Whether the client may still be sending a body, or what it took for one.
@@ -95,7 +115,7 @@ impl Http1 {
             }
             match self.read(BODY_READ_SIZE) {
                 Ok(0) if self.eof.get() => return self.close(),
-                Ok(0) => return self.start_read_timer(LINGERING_TIMEOUT),
+                Ok(0) => return self.wait_lingering(),
                 Ok(_) => (),
                 Err(_) => return self.close(),
             }
@@ -116,8 +136,16 @@ impl Http1 {
         self.close();
     }
 
+    /// Closes because the client did not keep its time. Without reset_timedout_connection the kernel goes on sending what
+    /// it has, and the client takes the end of the connection for an end; if nothing else tells it that the response is
+    /// not whole, the connection is reset in any case.
+    pub fn close_timed_out(self: &Rc<Self>, r: &Request) {
+        let framed = r.chunked.get() || r.content_length.get().is_some() || !r.header_sent.get();
+        if r.place().core.reset_timedout_connection || !framed { self.abort() } else { self.close() }
+    }
+
     /// Closes.
-    pub(super) fn close(self: &Rc<Self>) {
+    pub fn close(self: &Rc<Self>) {
         if self.state.replace(State::Closed) == State::Closed {
             return;
         }

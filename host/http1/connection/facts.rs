@@ -49,7 +49,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn of(head: &Head, bytes: &[u8], asked: &Asked) -> Result<Facts, BadRequest> {
+    pub(super) fn of(head: &Head, bytes: &[u8], asked: &Asked, merge_slashes: bool) -> Result<Facts, BadRequest> {
         let framing = body_framing(head, bytes)?;
         if let Some((raw_path, args)) = head.plain_target() {
             let (host, server) = match asked.find(head, bytes) {
@@ -62,12 +62,13 @@ impl Facts {
         let host = host(head, bytes, &target)?.map(|host| host.name);
         let (path, args) = match target {
             Target::Origin { path, args } | Target::Absolute { path, args, .. } => (path, args),
-            Target::Asterisk => (head.target(), None),
+            // As nginx has it: no location is for the server as a whole.
+            Target::Asterisk => return Err(BadRequest { status: 400, reason: "the request target \"*\"" }),
             Target::Authority(_) => {
                 return Err(BadRequest { status: 405, reason: "CONNECT, which this server does not do" });
             }
         };
-        let normalized = match normalize(target.path(bytes), true)? {
+        let normalized = match normalize(target.path(bytes), merge_slashes)? {
             // `http://host` has no path, and means "/".
             Normalized::Same if path.start == path.end => Normalized::Changed(b"/".to_vec()),
             normalized => normalized,

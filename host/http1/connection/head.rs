@@ -1,11 +1,11 @@
 //! Reads heads, and begins requests.
 
-use std::{cell::RefCell, io, rc::Rc};
+use std::{io, rc::Rc};
 
 use bytes::Buf as _;
 use topnext_module_api::Code;
 
-use super::{Http1, State, body::BodyReader, facts::Facts};
+use super::{Http1, SCRATCH, State, body::BodyReader, facts::Facts};
 use crate::{
     finalize,
     http1::{BadRequest, ChunkedDecoder, Framing, Head, Method, Normalized, Progress, persistent},
@@ -17,14 +17,9 @@ use crate::{
 };
 
 /// What is read at once of a head.
-const SCRATCH_SIZE: usize = 16 * 1024;
+const HEAD_READ_SIZE: usize = 16 * 1024;
 /// What is read at once of the rest of a head that came in pieces.
 const READ_SIZE: usize = 4096;
-
-thread_local! {
-    /// Where heads are read to.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_SIZE].into_boxed_slice());
-}
 
 /// What came of parsing what was read.
 enum Parsed {
@@ -82,7 +77,7 @@ impl Http1 {
             });
         }
         SCRATCH.with_borrow_mut(|scratch| {
-            let n = self.receive(scratch)?;
+            let n = self.receive(&mut scratch[..HEAD_READ_SIZE])?;
             if n == 0 {
                 return Ok(Ok(Parsed::Nothing));
             }
@@ -102,7 +97,8 @@ impl Http1 {
         let first = self.state.replace(State::Head) == State::Idle;
         let mut parts = Lent::new();
         if self.parser.borrow_mut().parse(bytes, &mut parts.head)? == Progress::Incomplete {
-            if first {
+            // Before the first request it counts from the start of the connection.
+            if first && self.requests.get() > 0 {
                 self.start_read_timer(self.address.names.default_server().place.core.client_header_timeout);
             }
             return Ok(Parsed::Incomplete);
@@ -117,6 +113,7 @@ impl Http1 {
         if self.state.get() == State::Head {
             let text = "client closed the connection while sending a request head";
             log_line!(Level::Info, "*{} {text}, client: {}", self.number, self.remote);
+            return self.give_up_head(400);
         }
         self.close();
     }
@@ -124,7 +121,8 @@ impl Http1 {
     /// Makes a request of a complete head, and runs it.
     fn begin(self: &Rc<Self>, parts: Lent) {
         self.stop_read_timer();
-        let facts = Facts::of(&parts.head, &parts.bytes, &self.asked.borrow());
+        let default = &self.address.names.default_server().place.core;
+        let facts = Facts::of(&parts.head, &parts.bytes, &self.asked.borrow(), default.merge_slashes);
         let host = facts.as_ref().ok().and_then(|facts| facts.host);
         let name = host.map_or(&b""[..], |span| span.of(&parts.bytes));
         let mut lower = None;
@@ -140,15 +138,10 @@ impl Http1 {
             }
         };
         let server: &'static Server = chosen.server;
-        let core = &server.place.core;
         self.requests.set(self.requests.get() + 1);
         self.queue.borrow_mut().begin_count();
         stats::add(stats::Counter::Requests, 1);
-        let keep = facts.is_ok()
-            && persistent(&parts.head)
-            && !core.keepalive_timeout.is_zero()
-            && self.requests.get() < core.keepalive_requests;
-        self.keep.set(keep);
+        self.keep.set(facts.is_ok() && persistent(&parts.head));
         let (framing, is_head) = match &facts {
             Ok(facts) => (facts.framing, parts.head.method() == Method::Head),
             Err(_) => (Framing::None, false),
@@ -159,6 +152,7 @@ impl Http1 {
             Framing::Chunked => BodyReader::Chunked(ChunkedDecoder::new()),
         });
         self.state.set(State::Busy);
+        self.discarding.set(false);
         let request = Rc::new(Request::new(self.clone(), self.site, server, parts, framing, is_head));
         request.host.set(match (&lower, host) {
             (Some(lower), _) => request.store(&[lower]),
@@ -173,6 +167,9 @@ impl Http1 {
             request.body_complete.set(true);
         }
         self.request.replace(Some(request.clone()));
+        if request.parts.borrow().head.facts().dropped > 0 {
+            self.log_dropped(&request);
+        }
         match facts {
             Ok(facts) => {
                 let uri = match facts.path {
@@ -190,9 +187,29 @@ impl Http1 {
         }
     }
 
+    #[cold]
+    fn log_dropped(&self, r: &Request) {
+        let dropped = r.parts.borrow().head.facts().dropped;
+        let text = "header fields with an underscore in their names (underscores_in_headers): they are dropped";
+        log_line!(Level::Info, "*{} client sent {dropped} {text}{}", self.number, r.log_tail());
+    }
+
     /// Answers a head that cannot be parsed.
     #[cold]
     pub(super) fn refuse(self: &Rc<Self>, bad: BadRequest) {
+        let request = self.without_head();
+        log_line!(Level::Info, "*{} {bad}{}", self.number, request.log_tail());
+        finalize::finalize(&request, Code::status(bad.status));
+    }
+
+    /// Closes in the middle of a head, without an answer: nginx only logs the status.
+    #[cold]
+    pub(super) fn give_up_head(self: &Rc<Self>, status: u16) {
+        finalize::close_unanswered(&self.without_head(), Some(status));
+    }
+
+    /// A request of which only the start of its head is known.
+    fn without_head(self: &Rc<Self>) -> Rc<Request> {
         let mut parts = Lent::new();
         // What was parsed so far means nothing.
         parts.head = Head::default();
@@ -211,8 +228,7 @@ impl Http1 {
         let request = Rc::new(Request::new(self.clone(), self.site, server, parts, Framing::None, false));
         request.extra().bad_line.replace(line.trim_ascii_end().to_vec());
         request.body_complete.set(true);
-        log_line!(Level::Info, "*{} {bad}{}", self.number, request.log_tail());
         self.request.replace(Some(request.clone()));
-        finalize::finalize(&request, Code::status(bad.status));
+        request
     }
 }

@@ -38,6 +38,8 @@ mod write;
 
 mod end;
 
+mod browsers;
+
 use std::{
     cell::{Cell, RefCell},
     io,
@@ -49,29 +51,33 @@ use std::{
 use bytes::BytesMut;
 use mio::Token;
 use rustix::{io::Errno, net::RecvFlags};
-use topnext_module_api::Code;
 
 use self::{body::BodyReader, facts::Asked};
-use super::{BadRequest, HeadParser, Limits};
+use super::{HeadParser, Limits};
 use crate::{
     config::Listen,
-    event::{Loop, Ready, RemoteId, Source, TimerId},
+    event::{Loop, Ready, RemoteId, Source, TimerId, remote},
     finalize,
     listen::Address,
     log::error::Level,
     log_line, phases,
     proxy_protocol::Addresses,
     request::Request,
-    site::Site,
+    site::{Place, Site},
     socket::{Ends, Socket},
     stats,
     write::WriteQueue,
 };
 
-/// Room for a read of a body.
-const BODY_READ_SIZE: usize = 32 * 1024;
+/// What is read at once, at the most.
+const SCRATCH_SIZE: usize = 32 * 1024;
+/// What is read at once of a body.
+const BODY_READ_SIZE: usize = SCRATCH_SIZE;
 /// Reads of one connection after which others get their turn.
 const MAX_READS: usize = 16;
+
+/// How long a new connection is not taken for an idle one, in milliseconds: its first bytes may be on their way.
+const FIRST_BYTES: u64 = 1000;
 
 /// The kinds of the connection's timers.
 const READ_TIMER: u32 = 0;
@@ -79,6 +85,7 @@ const SEND_TIMER: u32 = 1;
 /// Posted codes.
 const NEXT_REQUEST: u64 = 1;
 const DISK_DONE: u64 = 2;
+const BODY_DONE: u64 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -131,13 +138,24 @@ pub struct Http1 {
     more: Cell<bool>,
     /// A turn to go on reading in has been asked for.
     read_on: Cell<bool>,
+    /// The body of the running request is read past.
+    discarding: Cell<bool>,
     /// A turn in which the handler is asked for more has been asked for.
     room: Cell<bool>,
     /// Writing to the client has failed.
     broken: Cell<bool>,
-    /// How long it may be idle, as the last request's location says.
-    idle_timeout: Cell<Option<Duration>>,
+    /// Where the last request was; before the first, the default server.
+    place: Cell<&'static Place>,
+    /// When it was accepted, on the loop's clock.
+    accepted_ms: u64,
+    /// TCP_NODELAY is set.
+    nodelay: Cell<bool>,
     remote_id: Cell<Option<RemoteId>>,
+}
+
+thread_local! {
+    /// Where everything is read to first.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_SIZE].into_boxed_slice());
 }
 
 /// Takes a connection over. The loop keeps it; a benchmark, which has no loop that turns, uses what is returned.
@@ -154,7 +172,12 @@ pub fn accept(
     let number = core.large_client_header_buffers.number as usize;
     let small = usize::try_from(core.client_header_buffer_size).unwrap_or(usize::MAX);
     let line = large.max(small);
-    let limits = Limits { request_line: line, header_line: line, total: line.saturating_mul(number.max(1)) };
+    let limits = Limits {
+        request_line: line,
+        header_line: line,
+        total: line.saturating_mul(number.max(1)),
+        underscores: core.underscores_in_headers,
+    };
     let ends = Ends::new(peer);
     let connection = Rc::new(Http1 {
         lp: lp.clone(),
@@ -185,9 +208,12 @@ pub fn accept(
         disk: Cell::new(0),
         more: Cell::new(false),
         read_on: Cell::new(false),
+        discarding: Cell::new(false),
         room: Cell::new(false),
         broken: Cell::new(false),
-        idle_timeout: Cell::new(None),
+        place: Cell::new(place),
+        accepted_ms: lp.now_ms(),
+        nodelay: Cell::new(false),
         remote_id: Cell::new(None),
     });
     stats::add(stats::Counter::Connections, 1);
@@ -198,9 +224,7 @@ pub fn accept(
 impl Http1 {
     fn start(self: &Rc<Self>) {
         let core = &self.address.names.default_server().place.core;
-        if core.tcp_nodelay && self.ends.remote_ip().is_some() {
-            self.socket.borrow().set_nodelay();
-        }
+        self.set_nodelay(core.tcp_nodelay);
         self.read_timer.set(Some(self.lp.add_timer(self.clone(), READ_TIMER)));
         self.send_timer.set(Some(self.lp.add_timer(self.clone(), SEND_TIMER)));
         match self.lp.register(&mut *self.socket.borrow_mut(), self.clone()) {
@@ -211,6 +235,14 @@ impl Http1 {
             }
         }
         self.start_read_timer(core.client_header_timeout);
+    }
+
+    /// Sets TCP_NODELAY, if it is not as it should be.
+    fn set_nodelay(&self, on: bool) {
+        if self.nodelay.get() != on && self.ends.remote_ip().is_some() {
+            self.nodelay.set(on);
+            self.socket.borrow().set_nodelay(on);
+        }
     }
 
     /// The client's address as text; `unix:` on a unix socket.
@@ -309,14 +341,33 @@ impl Http1 {
         result.map_err(io::Error::from)
     }
 
-    /// Reads once, at most `size` bytes, behind what is in the input.
+    /// Reads once, at most `size` bytes, behind what is in the input. That grows by what has come only: a client that sends
+    /// in small pieces costs small memory.
     fn read(&self, size: usize) -> io::Result<usize> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let size = size.min(scratch.len());
+            let n = self.receive(&mut scratch[..size])?;
+            self.input.borrow_mut().extend_from_slice(&scratch[..n]);
+            Ok(n)
+        })
+    }
+
+    /// Gives the memory of the input back while it is empty.
+    fn release_input(&self) {
         let input = &mut *self.input.borrow_mut();
-        let start = input.len();
-        input.resize(start + size, 0);
-        let result = self.receive(&mut input[start..]);
-        input.truncate(start + result.as_ref().unwrap_or(&0));
-        result
+        if input.is_empty() && input.capacity() > 0 {
+            *input = BytesMut::new();
+        }
+    }
+
+    /// As other threads know it, announced when first asked for.
+    fn announce(self: &Rc<Self>) -> RemoteId {
+        let id = self.remote_id.get().unwrap_or_else(|| {
+            let source: Rc<dyn Source> = self.clone();
+            remote::announce(&source)
+        });
+        self.remote_id.set(Some(id));
+        id
     }
 
     fn on_readable(self: &Rc<Self>) {
@@ -375,19 +426,39 @@ impl Source for Http1 {
                     self.number,
                     self.remote
                 );
-                self.refuse(BadRequest { status: 408, reason: "no complete request head in time" });
+                self.give_up_head(408);
             }
             (READ_TIMER, State::Busy, Some(r)) => {
                 log_line!(Level::Info, "*{} client timed out while sending its body{}", self.number, r.log_tail());
-                self.keep.set(false);
-                finalize::finalize(&r, Code::status(408));
+                finalize::close_unanswered(&r, Some(408));
             }
             (SEND_TIMER, _, Some(r)) => {
                 log_line!(Level::Info, "*{} client timed out while reading the response{}", self.number, r.log_tail());
-                finalize::abort(&r);
+                finalize::close_unanswered(&r, None);
             }
             _ => self.close(),
         }
+    }
+
+    /// Between two requests, before the first, and while nothing is left but to see the client leave (as in nginx).
+    fn idle_since(&self) -> Option<u64> {
+        let core = &self.address.names.default_server().place.core;
+        let time = match self.state.get() {
+            State::Idle if self.requests.get() > 0 => self.idle_timeout.get().unwrap_or(core.keepalive_timeout),
+            State::Announced | State::Idle => core.client_header_timeout,
+            // These come last: a response may still be on its way to the client.
+            State::Linger => Duration::ZERO,
+            State::Head | State::Busy | State::Discard | State::Closed => return None,
+        };
+        // Kept nowhere: the timer says it.
+        let until = self.lp.timer_deadline(self.read_timer.get()?)?;
+        let since = until.saturating_sub(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let is_new = self.requests.get() == 0 && self.lp.now_ms() < since.saturating_add(FIRST_BYTES);
+        (!is_new).then_some(since)
+    }
+
+    fn give_way(self: Rc<Self>) {
+        self.close();
     }
 
     fn posted(self: Rc<Self>, code: u64) {
@@ -398,6 +469,7 @@ impl Source for Http1 {
                 self.queue.borrow_mut().trust(read, true);
                 self.on_writable();
             }
+            BODY_DONE => self.body_done(),
             // The next turn of a large file, or of a large body.
             _ => {
                 self.more.set(false);

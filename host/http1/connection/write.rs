@@ -6,9 +6,7 @@ use topnext_module_api::{Chain, Code};
 
 use super::{DISK_DONE, Http1};
 use crate::{
-    clock,
-    event::{Source, remote},
-    finalize,
+    clock, finalize,
     http1::{encode_chunk_head, response},
     log::error::Level,
     log_line,
@@ -18,36 +16,39 @@ use crate::{
     write::{Flushed, Sending},
 };
 
-/// Output that waits for more before it is written (nginx: postpone_output).
-const POSTPONE: u64 = 1460;
-
 impl Http1 {
     /// Queues the header of the response.
     pub fn write_header(&self, r: &Request) {
         let known = r.content_length.get();
         let http11 = r.parts.borrow().head.minor() >= 1 || r.parts.borrow().bytes.is_empty();
         let bodyless = matches!(r.status.get(), 100..=199 | 204 | 304);
+        let core = &r.place().core;
+        let head_chunked = known.is_none() && !bodyless && http11 && core.chunked_transfer_encoding;
         if known.is_none() && !bodyless {
-            r.chunked.set(http11 && !r.header_only.get());
-            if !http11 {
+            r.chunked.set(head_chunked && !r.header_only.get());
+            if !head_chunked {
                 self.keep.set(false);
             }
         }
-        // The client waits for 100 with its body. Whether it sends one behind another answer is not known, nor what it
-        // sends then: a body or a request.
-        if r.parts.borrow().head.facts().expect_continue && !r.is_body_wanted() && self.input.borrow().is_empty() {
+        self.set_nodelay(core.tcp_nodelay);
+        if self.keep.get() && !self.may_be_kept(r, core) {
             self.keep.set(false);
         }
-        let head_chunked = known.is_none() && !bodyless && http11;
+        // The client waits for 100 with its body. Whether it sends one behind another answer is not known, nor what it
+        // sends then: a body or a request.
+        if r.parts.borrow().head.facts().expect_continue && !r.is_body_asked() && self.input.borrow().is_empty() {
+            self.keep.set(false);
+        }
         let queue = &mut *self.queue.borrow_mut();
         queue.add_bytes(|out| {
             let parts = r.parts.borrow();
             let head = response::HeadOut {
                 status: r.status.get(),
-                tokens: r.place().core.server_tokens,
+                tokens: core.server_tokens,
                 length: if bodyless { None } else { known },
                 chunked: head_chunked,
                 keep: self.keep.get(),
+                keep_for: core.keepalive_header,
                 http11,
             };
             response::write_head(out, &head, &parts.headers_out, &parts.pool);
@@ -78,7 +79,7 @@ impl Http1 {
             // The release of a buf: nothing more of this response leaves.
             return Code::ERROR;
         }
-        if !push && self.queue.borrow().bytes() < POSTPONE {
+        if !push && self.queue.borrow().bytes() < r.place().core.postpone_output {
             return Code::OK;
         }
         self.flush_request(r)
@@ -174,6 +175,7 @@ impl Http1 {
                 Ok(true)
             }
             Flushed::Blocked => {
+                self.begin_discarding(r);
                 if let Some(timer) = timer.filter(|timer| progress || !self.lp.timer_runs(*timer)) {
                     self.lp.start_timer(timer, r.place().core.send_timeout);
                 }
@@ -198,22 +200,11 @@ impl Http1 {
     }
 
     /// Has the pool read a part of a file into the page cache, so that sendfile does not wait for the disk.
-    fn read_ahead(self: &Rc<Self>, r: &Request, file: Arc<OpenFile>, mut pos: u64, len: u64) -> io::Result<()> {
-        let id = self.remote_id.get().unwrap_or_else(|| {
-            let source: Rc<dyn Source> = self.clone();
-            remote::announce(&source)
-        });
-        self.remote_id.set(Some(id));
+    fn read_ahead(self: &Rc<Self>, r: &Request, file: Arc<OpenFile>, pos: u64, len: u64) -> io::Result<()> {
+        let id = self.announce();
         let remote = self.lp.remote().clone();
         let job = Box::new(move || {
-            let end = pos + len;
-            let mut buffer = vec![0; 64 * 1024];
-            // An error shows again when the file is sent.
-            while pos < end
-                && let Ok(n @ 1..) = file.read_blocking(pos, &mut buffer)
-            {
-                pos += n as u64;
-            }
+            file.load(pos, len);
             remote.call(id, DISK_DONE);
         });
         r.site.pool.run(job).map_err(|_| io::Error::other("the thread pool's queue is full"))?;

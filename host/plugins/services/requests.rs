@@ -172,6 +172,10 @@ unsafe extern "C" fn set_number(data: HostData, which: u32, value: i64) -> bool 
                 r.content_length.set(u64::try_from(value).ok());
                 true
             }
+            number::BODY_IN_MEMORY => {
+                r.extra().body.borrow_mut().memory_max = u64::try_from(value).ok();
+                true
+            }
             number::ALLOW_RANGES if !r.header_sent.get() => {
                 r.allow_ranges.set(value != 0);
                 true
@@ -519,7 +523,7 @@ unsafe extern "C" fn read_body(data: HostData) -> Code {
 
 unsafe extern "C" fn body(data: HostData) -> Chain {
     // SAFETY: the contract of the table.
-    unsafe { with(data, Chain::new(), |r| r.extra().body.borrow().chain.iter().cloned().collect()) }
+    unsafe { with(data, Chain::new(), |r| r.extra().body.borrow().chain()) }
 }
 
 unsafe extern "C" fn open(data: HostData, path: RSlice<'_, u8>) -> RawOpened {

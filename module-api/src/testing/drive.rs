@@ -122,7 +122,7 @@ impl State {
     }
 
     /// Reads a file buf, as the host's copy step does.
-    fn to_memory(&self, buf: Buf) -> Buf {
+    pub(crate) fn to_memory(&self, buf: Buf) -> Buf {
         let Some((file, pos, len)) = buf.file() else { return buf };
         let mut memory = Buf::from_other_image(&host::read(file, pos, len).unwrap_or_default());
         memory.set_last(buf.is_last());

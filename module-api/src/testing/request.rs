@@ -199,6 +199,8 @@ pub(crate) struct State {
     pub(crate) ready: RefCell<Vec<Running>>,
     pub(crate) body_read: Cell<bool>,
     pub(crate) body_waits: Cell<u32>,
+    /// What the module has asked for in memory at the most.
+    pub(crate) body_max: Cell<Option<u64>>,
     pub(crate) opened: RefCell<HashSet<Vec<u8>>>,
     /// The system's error in opening a file last.
     pub(crate) open_error: Cell<i32>,
@@ -243,6 +245,7 @@ impl State {
             ready: RefCell::default(),
             body_read: Cell::new(false),
             body_waits: Cell::new(0),
+            body_max: Cell::new(None),
             opened: RefCell::default(),
             open_error: Cell::new(0),
             producer: Cell::new("body_filter"),

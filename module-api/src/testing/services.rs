@@ -126,6 +126,7 @@ unsafe extern "C" fn set_number(r: HostData, which: u32, value: i64) -> bool {
     let state = unsafe { state(r) };
     match (which, value) {
         (number::UPSTREAM_KEEPALIVE, keep) => state.keepalive.set(keep != 0),
+        (number::BODY_IN_MEMORY, max) => state.body_max.set(u64::try_from(max).ok()),
         _ if state.header_sent.get() => return false,
         (number::STATUS, 100..=599) => state.status.set(value as u16),
         (number::ALLOW_RANGES, allow) => state.allow_ranges.set(allow != 0),
@@ -331,6 +332,10 @@ unsafe extern "C" fn read_body(r: HostData) -> Code {
     if state.spec.body_answer != Code::OK {
         return state.spec.body_answer;
     }
+    let length: usize = state.spec.body.iter().map(|piece| piece.len()).sum();
+    if state.body_max.get().is_some_and(|max| length as u64 > max) {
+        return Code::status(413);
+    }
     // Each Again stands for pieces that have not come yet; a bound keeps the test short.
     if !state.body_read.get() && state.body_waits.get() < 3 && state.one_in(2) {
         state.body_waits.set(state.body_waits.get() + 1);
@@ -348,7 +353,14 @@ unsafe extern "C" fn body(r: HostData) -> Chain {
         state.fault("body() was called before read_body() answered Ok");
         return Chain::new();
     }
-    state.spec.body.iter().map(|piece| Buf::from_other_image(piece)).collect()
+    let pieces = &state.spec.body;
+    // A body that was not asked for in memory may be in a file.
+    if state.body_max.get().is_none() && !pieces.is_empty() && state.one_in(2) {
+        let bytes = bytes::Bytes::from(pieces.concat());
+        let len = bytes.len() as u64;
+        return Chain::from(Buf::from_file(host::open(bytes, 0, FileKind::Regular), 0, len));
+    }
+    pieces.iter().map(|piece| Buf::from_other_image(piece)).collect()
 }
 
 unsafe extern "C" fn open_file(r: HostData, path: RSlice<'_, u8>) -> RawOpened {

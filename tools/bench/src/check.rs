@@ -1,105 +1,129 @@
-//! Asks a server once, so that two servers can be compared before they are measured.
-//!
-//! ```text
-//! let answer = check::fetch(address, "/1k")?;      // Answer { status: 200, body: 1024 bytes }
-//! ```
-//!
-//! This reads just enough of HTTP/1.1 (RFC 9112) for that: one answer with a Content-Length, no more.
+//! Compares what two servers answer, before they are measured: else they might not do the same work.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::io::Read;
 
-/// How long one read or write may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
+use crate::cases::{Case, Request, Same};
+use crate::client::Client;
+use crate::server::Server;
 
-/// The longest answer that is read: several times the largest file.
-const MAX_ANSWER: usize = 16 * 1024 * 1024;
+/// How much longer than nginx's topnext's compressed output may be.
+const MAX_GZIP_RATIO: f64 = 1.1;
 
-/// What came back.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Answer {
-    pub status: u16,
-    pub body: Vec<u8>,
+/// Asks both for the first request of the case: 200, and the same as far as the case wants it. To the others both must
+/// answer the same status and body, whatever they are.
+pub fn same(case: &Case, topnext: &Server, nginx: &Server) -> Result<(), String> {
+    let requests = (case.requests)();
+    let first = requests.first().ok_or("the case asks for nothing")?;
+    let (ours, theirs) = (answer(topnext, first)?, answer(nginx, first)?);
+    for (server, answer) in [(topnext, &ours), (nginx, &theirs)] {
+        if answer.0 != 200 {
+            return Err(server.explain(&format!("answers {} with status {} instead of 200", first.path, answer.0)));
+        }
+    }
+    compare(case.same, &ours.1, &theirs.1).map_err(|difference| format!("{}: {difference}", first.path))?;
+    for request in requests.iter().skip(1) {
+        let (ours, theirs) = (answer(topnext, request)?, answer(nginx, request)?);
+        if ours != theirs {
+            let text = |answer: &(u16, Vec<u8>)| format!("{} {}", answer.0, String::from_utf8_lossy(&answer.1));
+            return Err(format!("{request:?}: topnext answers {:?}, nginx {:?}", text(&ours), text(&theirs)));
+        }
+    }
+    Ok(())
 }
 
-/// One GET on a connection of its own.
-pub fn fetch(address: SocketAddr, path: &str) -> Result<Answer, String> {
-    let failed = |error: std::io::Error| format!("GET http://{address}{path}: {error}");
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).map_err(failed)?;
-    stream.set_read_timeout(Some(TIMEOUT)).map_err(failed)?;
-    stream.set_write_timeout(Some(TIMEOUT)).map_err(failed)?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(failed)?;
-    let answer = read_to_end(&mut stream).map_err(failed)?;
-    parse(&answer).map_err(|reason| format!("GET http://{address}{path}: {reason}"))
+fn answer(server: &Server, request: &Request) -> Result<(u16, Vec<u8>), String> {
+    let answer = Client::connect(server.address()).and_then(|mut client| client.ask(request));
+    answer.map(|answer| (answer.status, answer.body)).map_err(|message| server.explain(&message))
 }
 
-/// Reads until the server closes; refuses an answer that is too long or takes longer than [`TIMEOUT`] in all.
-fn read_to_end(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
-    let deadline = Instant::now() + TIMEOUT;
-    let mut answer = Vec::new();
-    let mut piece = vec![0; 64 * 1024];
-    loop {
-        match stream.read(&mut piece) {
-            Ok(0) => return Ok(answer),
-            Ok(count) => answer.extend_from_slice(&piece[..count]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+/// What is different, if it matters.
+fn compare(same: Same, ours: &[u8], theirs: &[u8]) -> Result<(), String> {
+    match same {
+        Same::Body => equal(ours, theirs),
+        Same::Gzip => {
+            let ratio = ours.len() as f64 / theirs.len() as f64;
+            eprintln!("compressed: topnext {} bytes, nginx {}", ours.len(), theirs.len());
+            if ratio > MAX_GZIP_RATIO {
+                return Err(format!("topnext's output is {ratio:.2} times nginx's, more than {MAX_GZIP_RATIO}"));
+            }
+            equal(&unzip(ours)?, &unzip(theirs)?)
         }
-        if answer.len() > MAX_ANSWER {
-            return Err(std::io::Error::other(format!("the answer is longer than {MAX_ANSWER} bytes")));
-        }
-        if Instant::now() > deadline {
-            return Err(ErrorKind::TimedOut.into());
+        Same::Links => {
+            let (ours, theirs) = (links(ours), links(theirs));
+            if theirs.len() < crate::files::LISTED {
+                return Err(format!("only {} links", theirs.len()));
+            }
+            match ours.iter().zip(&theirs).find(|(ours, theirs)| ours != theirs) {
+                Some((ours, theirs)) => Err(format!("topnext links to {ours:?}, nginx to {theirs:?}")),
+                None if ours.len() != theirs.len() => {
+                    Err(format!("topnext has {} links, nginx {}", ours.len(), theirs.len()))
+                }
+                None => Ok(()),
+            }
         }
     }
 }
 
-/// Splits an answer into status and body, and checks the body against its Content-Length.
-fn parse(answer: &[u8]) -> Result<Answer, String> {
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or("the answer has no complete header")?;
-    let head = std::str::from_utf8(&answer[..end]).map_err(|_| "the header is not text")?;
-    let body = &answer[end + 4..];
-    let mut lines = head.split("\r\n");
-    let status_line = lines.next().unwrap_or_default();
-    let status = status_line
-        .strip_prefix("HTTP/1.1 ")
-        .and_then(|rest| rest.get(..3))
-        .and_then(|code| code.parse().ok())
-        .ok_or_else(|| format!("not a status line: {status_line:?}"))?;
-    let length = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, value)| value.trim().parse::<usize>().ok())
-        .ok_or("the answer has no Content-Length")?;
-    if body.len() != length {
-        return Err(format!("the body has {} bytes, but Content-Length is {length}", body.len()));
+fn equal(ours: &[u8], theirs: &[u8]) -> Result<(), String> {
+    if ours == theirs {
+        return Ok(());
     }
-    Ok(Answer { status, body: body.to_vec() })
+    let at = ours.iter().zip(theirs).take_while(|(ours, theirs)| ours == theirs).count();
+    Err(format!("the bodies differ from byte {at} on: topnext sends {} bytes, nginx {}", ours.len(), theirs.len()))
+}
+
+fn unzip(body: &[u8]) -> Result<Vec<u8>, String> {
+    let mut content = Vec::new();
+    let read = flate2::read::GzDecoder::new(body).read_to_end(&mut content);
+    read.map(|_| content).map_err(|error| format!("a body is not gzip: {error}"))
+}
+
+/// What the links of a page lead to, with escapes in one case.
+fn links(page: &[u8]) -> Vec<String> {
+    let page = String::from_utf8_lossy(page);
+    page.split("href=\"").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0.to_ascii_lowercase())).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
-    #[test]
-    fn answer_is_split() {
-        let answer = parse(b"HTTP/1.1 404 Not Found\r\ncontent-length: 3\r\nServer: x\r\n\r\na\r\n").unwrap();
-        assert_eq!(answer, Answer { status: 404, body: b"a\r\n".to_vec() });
+    fn gzip(content: &[u8], level: u32) -> Vec<u8> {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
+        gzip.write_all(content).unwrap();
+        gzip.finish().unwrap()
     }
 
     #[test]
-    fn bad_answers_say_what_is_wrong() {
-        let refused = |answer: &str| parse(answer.as_bytes()).unwrap_err();
-        assert_eq!(refused(""), "the answer has no complete header");
-        assert_eq!(refused("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"), "the answer has no complete header");
-        assert_eq!(refused("HTTP/2 200\r\n\r\n"), "not a status line: \"HTTP/2 200\"");
-        assert_eq!(refused("HTTP/1.1 2\r\n\r\n"), "not a status line: \"HTTP/1.1 2\"");
-        assert_eq!(refused("HTTP/1.1 200 OK\r\n\r\nok"), "the answer has no Content-Length");
+    fn bodies_differ_at_a_place() {
+        assert_eq!(compare(Same::Body, b"abc", b"abc"), Ok(()));
         assert_eq!(
-            refused("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok"),
-            "the body has 2 bytes, but Content-Length is 3"
+            compare(Same::Body, b"abcd", b"abx"),
+            Err("the bodies differ from byte 2 on: topnext sends 4 bytes, nginx 3".into())
         );
+    }
+
+    #[test]
+    fn gzip_may_differ_but_not_its_content_nor_much_in_length() {
+        let page = crate::files::page(30_000);
+        assert_eq!(compare(Same::Gzip, &gzip(&page, 6), &gzip(&page, 1)), Ok(()));
+        assert!(compare(Same::Gzip, &gzip(&page, 0), &gzip(&page, 1)).unwrap_err().contains("more than 1.1"));
+        assert!(compare(Same::Gzip, &gzip(&page[1..], 1), &gzip(&page, 1)).unwrap_err().contains("from byte 0"));
+        assert!(compare(Same::Gzip, b"x", b"xx").unwrap_err().contains("not gzip"));
+    }
+
+    #[test]
+    fn lists_link_to_the_same() {
+        let list = |names: &[&str]| {
+            let fill = (0..crate::files::LISTED).map(|number| format!("<a href=\"{number}\">"));
+            fill.chain(names.iter().map(|name| format!("<a href=\"{name}\">{name}</a>")))
+                .collect::<String>()
+                .into_bytes()
+        };
+        assert_eq!(compare(Same::Links, &list(&["%C3%A9"]), &list(&["%c3%a9"])), Ok(()));
+        assert!(compare(Same::Links, &list(&["a"]), &list(&["b"])).unwrap_err().contains("links to \"a\""));
+        assert!(compare(Same::Links, &list(&["a"]), &list(&[])).unwrap_err().contains("1001 links"));
+        assert!(compare(Same::Links, b"", b"").unwrap_err().contains("only 0 links"));
     }
 }

@@ -10,19 +10,19 @@
 //! with every round, and ratios are taken within a round, so that a machine that changes its speed harms neither. Requests
 //! per CPU second are those of the turns, all else that of the runs. Progress goes to stderr, the report to stdout.
 
-use std::fs;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use crate::Verdict;
-use crate::cases::{self, CASES, Case, FILES};
+use crate::cases::{self, CASES, Case};
 use crate::check;
+use crate::files;
 use crate::guard::WorkDir;
 use crate::machine;
 use crate::report::{Mark, Round, Row, Sample, TABLE_HEAD};
 use crate::server::{Nginx, ROOT, Server, Software, Topnext};
 use crate::turns;
-use crate::wrk;
+use crate::wrk::{self, Work};
 
 const HELP: &str = "\
 Usage: topnext-bench http [OPTION]...
@@ -108,14 +108,14 @@ fn number_in(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
 fn measure(options: &Options) -> Result<Verdict, String> {
     let nginx = machine::program("nginx", "nginx")?;
     let wrk = machine::program("wrk", "wrk")?;
-    let topnext = find_topnext(options.topnext.clone())?;
+    let topnext = machine::topnext(options.topnext.clone())?;
     print!("{}", machine::describe(&nginx));
     println!("- {} rounds of {} s; median [min..max], above 1 = topnext is better\n", options.rounds, options.seconds);
     println!("{TABLE_HEAD}");
     let programs =
         Programs { wrk, nginx: Box::new(Nginx { binary: nginx }), topnext: Box::new(Topnext { binary: topnext }) };
     let dir = WorkDir::create()?;
-    write_files(&dir)?;
+    files::write(&dir.path().join(ROOT))?;
     let mut verdict = Verdict::Passed;
     let mut failed = Vec::new();
     for &case in &options.cases {
@@ -138,34 +138,14 @@ fn measure(options: &Options) -> Result<Verdict, String> {
     }
 }
 
-/// The binary to measure, absolute, because a server starts in another folder.
-fn find_topnext(given: Option<PathBuf>) -> Result<PathBuf, String> {
-    if given.is_none() && cfg!(debug_assertions) {
-        eprintln!("warning: this is a debug build, and so is the topnext beside it; use --release");
-    }
-    let path = match given {
-        Some(path) => path,
-        None => std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("topnext"),
-    };
-    fs::canonicalize(&path).map_err(|error| {
-        format!("{}: {error}; build it by `cargo build --release`, or name another by --topnext", path.display())
-    })
-}
-
-fn write_files(dir: &WorkDir) -> Result<(), String> {
-    let root = dir.path().join(ROOT);
-    let failed = |error: std::io::Error| format!("{}: {error}", root.display());
-    fs::create_dir(&root).map_err(failed)?;
-    FILES.iter().try_for_each(|&(name, size)| fs::write(root.join(name), cases::content(size))).map_err(failed)
-}
-
 /// Starts both servers afresh, compares what they answer, and runs all rounds.
 fn run_case(case: &'static Case, options: &Options, programs: &Programs, dir: &WorkDir) -> Result<Row, String> {
     let nginx = Server::start(&*programs.nginx, case, dir)?;
     let topnext = Server::start(&*programs.topnext, case, dir)?;
-    check_same(case, &topnext, &nginx)?;
+    check::same(case, &topnext, &nginx)?;
+    let work = Work::of(case, dir.path())?;
     let sample = |server: &Server, seconds| {
-        sample(case, server, programs, seconds)
+        sample(&work, server, programs, seconds)
             .map_err(|message| server.explain(&format!("was not measured: {message}")))
     };
     for server in [&nginx, &topnext] {
@@ -185,7 +165,7 @@ fn run_case(case: &'static Case, options: &Options, programs: &Programs, dir: &W
             let first = counted(&topnext)?;
             (counted(&nginx)?, first)
         };
-        let turns = turns::run(&programs.wrk, case, [&nginx, &topnext], options.seconds)?;
+        let turns = turns::run(&programs.wrk, &work, [&nginx, &topnext], options.seconds)?;
         let turns = turns[1].requests_per_cpu_second() / turns[0].requests_per_cpu_second();
         eprintln!(
             "{:8} {number:3}/{} by turns: {turns:.3} of nginx's requests per CPU second",
@@ -196,33 +176,10 @@ fn run_case(case: &'static Case, options: &Options, programs: &Programs, dir: &W
     Row::of(case, &rounds).ok_or_else(|| "no rounds".into())
 }
 
-/// Both must answer 200 with the same body: else they do not do the same work.
-fn check_same(case: &Case, topnext: &Server, nginx: &Server) -> Result<(), String> {
-    let fetch = |server: &Server| {
-        let answer = check::fetch(server.address(), case.path).map_err(|message| server.explain(&message))?;
-        match answer.status {
-            200 => Ok(answer.body),
-            status => Err(server.explain(&format!("answers {} with status {status} instead of 200", case.path))),
-        }
-    };
-    let (topnext, nginx) = (fetch(topnext)?, fetch(nginx)?);
-    if topnext == nginx {
-        return Ok(());
-    }
-    let at = topnext.iter().zip(&nginx).take_while(|(ours, theirs)| ours == theirs).count();
-    Err(format!(
-        "the bodies of {} differ from byte {at} on: topnext sends {} bytes, nginx {}",
-        case.path,
-        topnext.len(),
-        nginx.len()
-    ))
-}
-
 /// One run of one server.
-fn sample(case: &Case, server: &Server, programs: &Programs, seconds: u32) -> Result<Sample, String> {
-    let url = format!("http://{}{}", server.address(), case.path);
+fn sample(work: &Work, server: &Server, programs: &Programs, seconds: u32) -> Result<Sample, String> {
     let before = server.cpu_times()?;
-    let load = wrk::run(&programs.wrk, &url, case.connections, seconds)?;
+    let load = wrk::run(&programs.wrk, server.address(), work, seconds)?;
     let cpu = server.cpu_times()?.since(&before)?;
     Ok(Sample { load, cpu, memory: server.resident_memory()? })
 }
@@ -272,7 +229,7 @@ mod tests {
             assert!(refused(&["--rounds", rounds]).contains("expected a number from 1 to 101"), "{rounds}");
         }
         assert!(refused(&["--seconds", "61"]).contains("expected a number from 1 to 60"));
-        assert!(refused(&["--case", "2k"]).contains("there are: return, 1k, 1m"));
+        assert!(refused(&["--case", "2k"]).contains("there are: return, 1k, 100k, 1m"));
         assert!(refused(&["--case"]).contains("missing argument"));
         assert!(refused(&["1k"]).contains("unexpected argument"));
     }

@@ -23,6 +23,20 @@ pub fn program(name: &str, package: &str) -> Result<PathBuf, String> {
         .ok_or_else(|| format!("{name} is not installed; on Debian: apt-get install {package}"))
 }
 
+/// The binary to measure, absolute, because a server starts in another folder.
+pub fn topnext(given: Option<PathBuf>) -> Result<PathBuf, String> {
+    if given.is_none() && cfg!(debug_assertions) {
+        eprintln!("warning: this is a debug build, and so is the topnext beside it; use --release");
+    }
+    let path = match given {
+        Some(path) => path,
+        None => std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("topnext"),
+    };
+    std::fs::canonicalize(&path).map_err(|error| {
+        format!("{}: {error}; build it by `cargo build --release`, or name another by --topnext", path.display())
+    })
+}
+
 /// The head of a report, as a Markdown list. What cannot be found out is called unknown.
 pub fn describe(nginx: &Path) -> String {
     let cores = std::thread::available_parallelism().map_or(0, |count| count.get());

@@ -12,8 +12,15 @@
 
 mod http;
 
+mod idle;
+
+mod syscalls;
+
 mod cases;
 mod check;
+mod client;
+mod files;
+mod names;
 mod server;
 mod turns;
 mod usage;
@@ -33,9 +40,11 @@ const HELP: &str = "\
 Usage: topnext-bench COMMAND [OPTION]...
 
 Commands:
-  http    topnext beside nginx, the same work, one worker each
-  hop     what a filter in the chain costs, and what a module's calls to the host cost
-  help    this text
+  http      topnext beside nginx, the same work, one worker each
+  idle      memory of a connection that is kept and idle, topnext beside nginx
+  syscalls  system calls of a request, topnext beside nginx
+  hop       what a filter in the chain costs, and what a module's calls to the host cost
+  help      this text
 
 `topnext-bench COMMAND --help` lists the options of a command.
 ";
@@ -66,6 +75,8 @@ fn dispatch(mut arguments: lexopt::Parser) -> Result<Verdict, String> {
     match arguments.next().map_err(|error| error.to_string())? {
         Some(Value(command)) => match command.to_str() {
             Some("http") => http::run(arguments),
+            Some("idle") => idle::run(arguments),
+            Some("syscalls") => syscalls::run(arguments),
             Some("hop") => hop::run(arguments),
             Some(guard::COMMAND) => guard::run(arguments),
             Some("help") => help(),

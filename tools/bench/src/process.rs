@@ -56,6 +56,11 @@ impl Process {
         Ok(pidfd_send_signal(&self.fd, Signal::CONT)?)
     }
 
+    /// What Ctrl-C would do.
+    pub fn interrupt(&self) -> io::Result<()> {
+        Ok(pidfd_send_signal(&self.fd, Signal::INT)?)
+    }
+
     /// Ends the leader of a process group: SIGTERM, a bounded wait, then SIGKILL to the whole group. The group is
     /// killed only while the leader has not been waited for, which keeps the number of the group from being reused.
     pub fn end(&self) -> io::Result<()> {

@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(
             row.to_string(),
             "| 1k | 1.50 [1.50..1.50] | 1.50 [1.50..1.50] | 1.00 [1.00..1.00] | 1.00 [1.00..1.00] \
-             | 1.35 | 1.50 | pass |"
+             | 1.35 | 1.55 | below goal |"
         );
         assert!(Row::of(cases::find("1k").unwrap(), &[]).is_none());
     }

@@ -62,7 +62,7 @@ impl Software for Nginx {
 worker_processes 1;
 pid nginx.pid;
 error_log stderr error;
-events {{ }}
+events {{ {events} }}
 http {{
     access_log off;
     sendfile on;
@@ -78,7 +78,8 @@ http {{
     }}
 }}
 ",
-            fragment = case.nginx
+            fragment = (case.nginx)(),
+            events = case.open_connections.map(|n| format!("worker_connections {n};")).unwrap_or_default(),
         ))
     }
 
@@ -102,19 +103,21 @@ impl Software for Topnext {
     fn configuration(&self, case: &Case, port: u16, dir: &Path) -> Result<String, String> {
         let module_path = toml_string(self.binary.parent().unwrap_or(Path::new("/")))?;
         let root = toml_string(&dir.join(ROOT))?;
-        let modules: String = MODULES.iter().map(|name| format!("[[module]]\nname = \"{name}\"\n")).collect();
+        let modules = MODULES.iter().chain(case.modules);
+        let modules: String = modules.map(|name| format!("[[module]]\nname = \"{name}\"\n")).collect();
         Ok(format!(
             "worker_threads = 1
 module_path = [{module_path}]
 error_log = {{ path = \"stderr\", level = \"error\" }}
-{modules}
+{connections}{modules}
 [[http.server]]
 listen = [\"127.0.0.1:{port}\"]
 root = {root}
 access_log = \"off\"
 {fragment}
 ",
-            fragment = case.topnext
+            fragment = (case.topnext)(),
+            connections = case.open_connections.map(|n| format!("worker_connections = {n}\n")).unwrap_or_default(),
         ))
     }
 
@@ -210,6 +213,11 @@ impl<'a> Server<'a> {
         self.address
     }
 
+    /// The processes that do the work: all below the first one, or that one if there are none.
+    pub fn workers(&self) -> Result<Vec<u32>, String> {
+        usage::workers(self.child.id())
+    }
+
     /// CPU time of all its processes so far.
     pub fn cpu_times(&self) -> Result<CpuTimes, String> {
         CpuTimes::of(self.child.id())
@@ -218,6 +226,11 @@ impl<'a> Server<'a> {
     /// Resident memory of its workers, in bytes.
     pub fn resident_memory(&self) -> Result<u64, String> {
         usage::resident_memory(self.child.id())
+    }
+
+    /// Their proportional memory, in bytes.
+    pub fn proportional_memory(&self) -> Result<u64, String> {
+        usage::proportional_memory(self.child.id())
     }
 }
 
@@ -277,7 +290,7 @@ return = { code = 200, text = "ok" }
         let nginx = Nginx { binary: "/usr/sbin/nginx".into() };
         for case in cases::CASES {
             let text = nginx.configuration(case, 8080, Path::new("/x")).unwrap();
-            assert!(text.contains(case.nginx) && text.contains("listen 127.0.0.1:8080;\n"), "{text}");
+            assert!(text.contains(&(case.nginx)()) && text.contains("listen 127.0.0.1:8080;\n"), "{text}");
             assert_eq!(text.matches('{').count(), text.matches('}').count(), "{text}");
         }
     }

@@ -12,9 +12,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cases::Case;
 use crate::server::Server;
-use crate::wrk::Client;
+use crate::wrk::{Client, Work};
 
 /// How long a turn lasts.
 const TURN: Duration = Duration::from_millis(50);
@@ -36,11 +35,10 @@ impl Turns {
 }
 
 /// Loads both servers for about `seconds` each. The one that is first swaps with every pair of turns.
-pub fn run(wrk: &Path, case: &Case, servers: [&Server; 2], seconds: u32) -> Result<[Turns; 2], String> {
+pub fn run(wrk: &Path, work: &Work, servers: [&Server; 2], seconds: u32) -> Result<[Turns; 2], String> {
     let before = [servers[0].cpu_times()?, servers[1].cpu_times()?];
     let client = |server: &Server| {
-        let url = format!("http://{}{}", server.address(), case.path);
-        let client = Client::start(wrk, &url, case.connections, 2 * seconds)?;
+        let client = Client::start(wrk, server.address(), work, 2 * seconds)?;
         client.pause()?;
         Ok::<Client, String>(client)
     };

@@ -59,15 +59,34 @@ impl CpuTimes {
     }
 }
 
+/// The processes below `master`, or `master` itself if there are none.
+pub fn workers(master: u32) -> Result<Vec<u32>, String> {
+    let mut processes = tree(master)?;
+    if processes.len() > 1 {
+        processes.retain(|&process| process != master);
+    }
+    Ok(processes)
+}
+
 /// Resident memory in bytes of the workers below `master`, or of `master` itself if it has none.
 pub fn resident_memory(master: u32) -> Result<u64, String> {
     // A process that has ended since the listing has no file, one that nobody has waited for has no memory.
-    let used = |process: u32| vm_rss(&fs::read_to_string(format!("/proc/{process}/status")).ok()?);
+    let used = |process: u32| kilobytes(&fs::read_to_string(format!("/proc/{process}/status")).ok()?, "VmRSS:");
+    sum(master, used, "a VmRSS")
+}
+
+/// Proportional set size in bytes, likewise: memory that several processes share counts for each with its share.
+pub fn proportional_memory(master: u32) -> Result<u64, String> {
+    let used = |process: u32| kilobytes(&fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?, "Pss:");
+    sum(master, used, "a Pss")
+}
+
+fn sum(master: u32, used: impl Fn(u32) -> Option<u64>, what: &str) -> Result<u64, String> {
     let used: Vec<(u32, u64)> =
         tree(master)?.into_iter().filter_map(|process| Some((process, used(process)?))).collect();
     let workers = used.iter().any(|&(process, _)| process != master);
     match used.iter().filter(|&&(process, _)| !workers || process != master).map(|&(_, bytes)| bytes).sum() {
-        0 => Err(format!("no process of {master} has a VmRSS in /proc")),
+        0 => Err(format!("no process of {master} has {what} in /proc")),
         bytes => Ok(bytes),
     }
 }
@@ -110,9 +129,9 @@ fn run_time(schedstat: &str) -> Result<u64, String> {
     first.ok_or_else(|| format!("not a schedstat: {schedstat:?}"))
 }
 
-/// VmRSS from the text of `/proc/PID/status`, in bytes; the kernel writes kB.
-fn vm_rss(status: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// A line of `/proc/PID/status` or the like, in bytes; the kernel writes kB.
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
     value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -180,7 +199,7 @@ mod tests {
         assert_eq!(parent(""), None);
         assert_eq!(run_time("82603 12 1\n"), Ok(82_603));
         assert_eq!(run_time("\n"), Err("not a schedstat: \"\\n\"".into()));
-        assert_eq!(vm_rss("VmHWM:\t  9 kB\nVmRSS:\t  1234 kB\n"), Some(1234 * 1024));
-        assert_eq!(vm_rss("VmHWM:\t  9 kB\n"), None);
+        assert_eq!(kilobytes("VmHWM:\t  9 kB\nVmRSS:\t  1234 kB\n", "VmRSS:"), Some(1234 * 1024));
+        assert_eq!(kilobytes("VmHWM:\t  9 kB\n", "VmRSS:"), None);
     }
 }

@@ -3,12 +3,16 @@
 //! ```text
 //! wrk -t1 -c64 -d2s --latency http://127.0.0.1:8080/1k
 //! ```
+//!
+//! A case with several requests goes to wrk as a script that sends them in turn.
 
 use std::io::Read;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::cases::{Case, Request};
 use crate::process::Process;
 
 /// How long wrk may take beyond the time that it was asked to run, before it is ended.
@@ -24,9 +28,48 @@ pub struct Load {
     pub p99_us: f64,
 }
 
-/// Loads `url` from one thread for `seconds`. An error also when any request failed: figures of errors say nothing.
-pub fn run(wrk: &Path, url: &str, connections: u32, seconds: u32) -> Result<Load, String> {
-    Client::start(wrk, url, connections, seconds)?.finish()
+/// What wrk asks for, whatever the server.
+#[derive(Debug)]
+pub struct Work {
+    connections: u32,
+    /// The path of all requests, unless there is a script.
+    path: String,
+    /// Options, with the header fields or the script.
+    options: Vec<String>,
+}
+
+impl Work {
+    /// The work of a case. A script that it needs is written to the folder `dir`.
+    pub fn of(case: &Case, dir: &Path) -> Result<Work, String> {
+        let requests = (case.requests)();
+        let mut work = Work { connections: case.connections, path: "/".into(), options: Vec::new() };
+        if let [request] = &requests[..] {
+            work.path.clone_from(&request.path);
+            work.options.extend(request.fields.iter().map(|(name, value)| format!("-H{name}: {value}")));
+        } else {
+            let file: PathBuf = dir.join(format!("wrk-{}.lua", case.name));
+            std::fs::write(&file, script(&requests)).map_err(|error| format!("{}: {error}", file.display()))?;
+            work.options.push(format!("-s{}", file.display()));
+        }
+        Ok(work)
+    }
+}
+
+/// Sends the requests one after the other, and then from the start.
+fn script(requests: &[Request]) -> String {
+    let mut script = "local requests, n = {}, 0\nfunction init(args)\n".to_owned();
+    for (index, request) in requests.iter().enumerate() {
+        let fields: Vec<String> =
+            request.fields.iter().map(|(name, value)| format!("[{name:?}] = {value:?}")).collect();
+        let fields = fields.join(", ");
+        script += &format!("  requests[{}] = wrk.format(\"GET\", {:?}, {{ {fields} }})\n", index + 1, request.path);
+    }
+    script + "end\nfunction request()\n  n = n % #requests + 1\n  return requests[n]\nend\n"
+}
+
+/// Loads a server from one thread for `seconds`. An error also when any request failed: figures of errors say nothing.
+pub fn run(wrk: &Path, address: SocketAddr, work: &Work, seconds: u32) -> Result<Load, String> {
+    Client::start(wrk, address, work, seconds)?.finish()
 }
 
 /// A wrk that runs. It is ended with this value.
@@ -37,14 +80,16 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts wrk, which loads `url` from one thread for `seconds`.
-    pub fn start(wrk: &Path, url: &str, connections: u32, seconds: u32) -> Result<Client, String> {
+    /// Starts wrk, which loads the server at `address` from one thread for `seconds`.
+    pub fn start(wrk: &Path, address: SocketAddr, work: &Work, seconds: u32) -> Result<Client, String> {
         let failed = |error: std::io::Error| format!("{}: {error}", wrk.display());
         let mut child = Command::new(wrk)
             .arg("-t1")
-            .arg(format!("-c{connections}"))
+            .arg(format!("-c{}", work.connections))
             .arg(format!("-d{seconds}s"))
-            .args(["--latency", url])
+            .arg("--latency")
+            .args(&work.options)
+            .arg(format!("http://{address}{}", work.path))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -147,6 +192,26 @@ Running 2s test @ http://127.0.0.1:8080/1k
 Requests/sec:  68137.29
 Transfer/sec:     82.08MB
 ";
+
+    #[test]
+    fn one_request_is_options_and_several_are_a_script() {
+        let requests = [Request::get("/a"), Request::get("/b").field("Host", "x.example").field("A", "b \"c\"")];
+        assert_eq!(
+            script(&requests),
+            r#"local requests, n = {}, 0
+function init(args)
+  requests[1] = wrk.format("GET", "/a", {  })
+  requests[2] = wrk.format("GET", "/b", { ["Host"] = "x.example", ["A"] = "b \"c\"" })
+end
+function request()
+  n = n % #requests + 1
+  return requests[n]
+end
+"#
+        );
+        let work = Work::of(crate::cases::find("gzip").unwrap(), Path::new("/none")).unwrap();
+        assert_eq!((&*work.path, &work.options[..]), ("/page.html", &["-HAccept-Encoding: gzip".to_owned()][..]));
+    }
 
     #[test]
     fn report_is_read() {

@@ -49,7 +49,7 @@ impl Exchange<'_> {
         let mut chain = Chain::new();
         // SAFETY: as above.
         let created = state.call(|r| unsafe { (hooks.create_request)(link, r, &mut chain) });
-        request.extend(chain.flat_map(|buf| buf.into_bytes()));
+        request.extend(chain.flat_map(|buf| state.to_memory(buf).into_bytes()));
         if created != Code::OK {
             // No peer was asked: the host does not call `finalize_request`.
             return if created == Code::ERROR { Code::status(500) } else { created };

@@ -94,9 +94,6 @@ fn write_client_fields(out: &mut Vec<u8>, table: &Table, r: &Request<'_>) -> Res
     };
     for (name, value) in r.headers_in() {
         let ours = OURS.iter().any(|own| name.eq_ignore_ascii_case(own));
-        // nginx (underscores_in_headers off): servers that turn fields into variables cannot tell _ from -, so that a client
-        // could stand in for a field that the operator sets.
-        let ours = ours || name.contains(&b'_');
         if !ours && !sets(table, name) && !hop_by_hop::is_hop_by_hop(name, &options) {
             write_field(out, name, value);
         }

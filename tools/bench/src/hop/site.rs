@@ -69,7 +69,7 @@ impl Driver {
 
     /// A new request in the location with the chain of so many filters.
     pub fn request(&self, filters: usize) -> Result<Rc<Request>, String> {
-        let limits = Limits { request_line: 8192, header_line: 8192, total: 32768 };
+        let limits = Limits { request_line: 8192, header_line: 8192, total: 32768, underscores: true };
         let mut parser: HeadParser = HeadParser::new(limits);
         let mut parts = Lent::new();
         parts.bytes = HEAD.to_vec();

@@ -1,0 +1,91 @@
+//! What the server serves, and with which configuration.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::random::{Random, noise};
+
+/// The files: names, sizes, and whether they are text that is compressed.
+pub const FILES: [(&str, usize, bool); 6] = [
+    ("empty", 0, false),
+    ("100", 100, false),
+    ("10k", 10_000, false),
+    ("100k", 100_000, false),
+    ("1m", 1_000_000, false),
+    ("page.html", 50_000, true),
+];
+
+/// The largest body that the server takes, in bytes.
+pub const MAX_BODY: usize = 1024 * 1024;
+
+/// What the status page shows: see [`crate::watch`].
+pub const STATUS: &str = "/status";
+
+/// The content of a file.
+pub fn content(name: &str) -> Vec<u8> {
+    let place = FILES.iter().position(|(other, ..)| *other == name).unwrap_or(0);
+    let (_, size, text) = FILES[place];
+    if !text {
+        return noise(place as u64, size);
+    }
+    let mut random = Random::new(place as u64);
+    let words = ["<p>", "</p>\n", "a ", "of ", "the ", "server ", "connection ", "filter ", "upstream ", "<br>"];
+    let mut text = String::new();
+    while text.len() < size {
+        text.push_str(words[random.below(words.len())]);
+    }
+    text.truncate(size);
+    text.into_bytes()
+}
+
+/// Writes files and configuration below `dir`.
+pub fn write(dir: &Path, modules: &Path, address: SocketAddr, origin: SocketAddr) -> std::io::Result<()> {
+    let root = dir.join("root");
+    fs::create_dir(&root)?;
+    for (name, ..) in FILES {
+        fs::write(root.join(name), content(name))?;
+    }
+    let names =
+        ["return", "index", "static", "not_modified", "headers", "gzip", "range", "limit_rate", "proxy", "round_robin"];
+    let declared: String = names.iter().map(|name| format!("[[module]]\nname = \"{name}\"\n")).collect();
+    // Short times, so that slow clients meet them.
+    let text = format!(
+        r#"worker_threads = 2
+module_path = [{modules:?}]
+error_log = {{ path = "stderr", level = "crit" }}
+{declared}
+[[http.server]]
+listen = ["{address}"]
+root = "root"
+access_log = "off"
+client_header_timeout = "2s"
+client_body_timeout = "2s"
+send_timeout = "2s"
+keepalive_timeout = "2s"
+client_max_body_size = {MAX_BODY}
+gzip = {{ enabled = true, comp_level = 1, min_length = 1000 }}
+
+[[http.server.location]]
+path = "= {STATUS}"
+return = {{ code = 200, text = "$connections_active $live_bufs $module_panics" }}
+
+[[http.server.location]]
+path = "= /ok"
+return = {{ code = 200, text = "ok" }}
+
+[[http.server.location]]
+path = "/origin/"
+proxy.pass = "http://origin/"
+
+[[http.server.location]]
+path = "/gone/"
+proxy.pass = "http://127.0.0.1:1/"
+
+[http.upstream.origin]
+server = [{{ address = "{origin}", max_fails = 0 }}]
+keepalive = 16
+"#
+    );
+    fs::write(dir.join("plugins.toml"), text)
+}
