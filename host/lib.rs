@@ -37,6 +37,8 @@ pub mod error_page;
 pub mod finalize;
 
 // What it needs on the way.
+pub mod map_uri;
+
 pub mod mime;
 
 pub mod open_file;

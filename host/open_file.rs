@@ -271,6 +271,22 @@ impl fmt::Display for ErrorText<'_> {
     }
 }
 
+/// A path with all symbolic links resolved, as realpath(3).
+///
+/// The kernel resolves it without the disk if it has all folders of it in memory, and it has those of a site's root: each
+/// file that is served is found through them. Only where it does not, which is the first time, this walks them itself and
+/// may wait for the disk, for a few folders; a variable cannot be waited for.
+pub fn real_path(path: &[u8]) -> io::Result<Vec<u8>> {
+    let path = Path::new(std::ffi::OsStr::from_bytes(path));
+    let flags = OFlags::PATH.union(OFlags::CLOEXEC);
+    if let Ok(fd) = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED)
+        && let Ok(real) = rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())
+    {
+        return Ok(real.into_bytes());
+    }
+    fs::canonicalize(path).map(|path| path.into_os_string().into_encoded_bytes())
+}
+
 /// Whether an absolute or relative path names a directory. Blocks: for the configuration only.
 pub fn is_directory(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_dir())

@@ -1,9 +1,12 @@
 //! The phases of a request, in nginx's order, and how handlers are asked in them.
 //!
 //! ```text
-//! post-read -> server-rewrite -> FIND CONFIG -> rewrite -> preaccess -> access -> precontent -> content -> log
-//!                    ^                                                                 |
-//!                    +------------------------- internal redirect ----------------------+
+//!                                +------ changed URI ------+
+//!                                v                         |
+//! post-read -> server-rewrite -> FIND CONFIG -> rewrite -> POST REWRITE -> preaccess -> access -> POST ACCESS
+//!                    ^                             ^                                                   |
+//!                    |                             +--- redirect to @name ---+                         v
+//!                    +----------------- redirect to /uri --------------------+-- content <- precontent-+
 //! ```
 
 use std::rc::Rc;
@@ -11,13 +14,14 @@ use std::rc::Rc;
 use topnext_module_api::{Code, Phase, handler::HandlerLink, running::Hook};
 
 use crate::{
+    config::Satisfy,
     finalize::{self, finalize},
     http1::target::escape_path,
     log::error::Level,
-    log_line, output,
+    log_line, map_uri, output,
     plugins::link,
     redirect,
-    request::{Request, Text, Wait, captures},
+    request::{Request, Wait, captures},
     site::Place,
     upstream,
 };
@@ -27,8 +31,12 @@ use crate::{
 pub enum Step {
     /// In a phase with handlers.
     Handlers(Phase),
-    /// The location is looked up; nothing but the host takes part.
+    /// The location is looked up; here and in the next two nothing but the host takes part.
     FindConfig,
+    /// Whether the rewrite phase has changed the URI.
+    PostRewrite,
+    /// Whether the access phase has refused the request.
+    PostAccess,
 }
 
 impl Step {
@@ -40,9 +48,11 @@ impl Step {
             Step::Handlers(Phase::PostRead) => Step::Handlers(Phase::ServerRewrite),
             Step::Handlers(Phase::ServerRewrite) => Step::FindConfig,
             Step::FindConfig => Step::Handlers(Phase::Rewrite),
-            Step::Handlers(Phase::Rewrite) => Step::Handlers(Phase::Preaccess),
+            Step::Handlers(Phase::Rewrite) => Step::PostRewrite,
+            Step::PostRewrite => Step::Handlers(Phase::Preaccess),
             Step::Handlers(Phase::Preaccess) => Step::Handlers(Phase::Access),
-            Step::Handlers(Phase::Access) => Step::Handlers(Phase::Precontent),
+            Step::Handlers(Phase::Access) => Step::PostAccess,
+            Step::PostAccess => Step::Handlers(Phase::Precontent),
             Step::Handlers(_) => Step::Handlers(Phase::Content),
         }
     }
@@ -54,18 +64,24 @@ pub fn run(r: &Rc<Request>) {
     loop {
         let (step, index) = r.at.get();
         let phase = match step {
-            Step::FindConfig => {
-                if let Err(code) = find_config(r) {
-                    return finalize(r, code);
-                }
-                r.at.set((step.next(), 0));
-                continue;
-            }
             Step::Handlers(phase) if index == 0 => r.place().phase_from(phase),
             Step::Handlers(phase) => phase,
+            own => {
+                let next = match own {
+                    Step::FindConfig => find_config(r),
+                    Step::PostRewrite => post_rewrite(r),
+                    _ => post_access(r),
+                };
+                match next {
+                    Ok(next) => r.at.set((next, 0)),
+                    Err(code) => return finalize(r, code),
+                }
+                continue;
+            }
         };
         let step = Step::Handlers(phase);
         let place = r.place();
+        r.at.set((step, index));
         if phase == Phase::Content {
             if place.upstream.is_some() {
                 return upstream::start(r);
@@ -92,11 +108,81 @@ pub fn run(r: &Rc<Request>) {
             }
             continue;
         }
-        match code {
-            Code::DECLINED => r.at.set((step, index + 1)),
-            Code::OK if phase != Phase::Content && !r.header_started.get() => r.at.set((step.next(), 0)),
-            Code::AGAIN | Code::DONE if !r.last_in.get() => return wait(r, Wait::HandlerOrRoom),
-            code => return finalize(r, code),
+        match check(r, phase, code) {
+            Next::Handler => r.at.set((step, index + 1)),
+            Next::Phase => r.at.set((step.next(), 0)),
+            Next::Wait => return wait(r, Wait::HandlerOrRoom),
+            Next::Finalize => return finalize(r, code),
+        }
+    }
+}
+
+/// What follows the answer of a handler.
+enum Next {
+    /// The next handler of the phase.
+    Handler,
+    /// The next phase.
+    Phase,
+    /// The same handler, when it is woken.
+    Wait,
+    /// The end, with the answer.
+    Finalize,
+}
+
+/// What an answer means in a phase (nginx: the checkers of the phases).
+fn check(r: &Request, phase: Phase, code: Code) -> Next {
+    match code {
+        Code::DECLINED => Next::Handler,
+        Code::AGAIN | Code::DONE if !r.last_in.get() => Next::Wait,
+        _ if r.header_started.get() => Next::Finalize,
+        Code::OK => match phase {
+            Phase::PostRead | Phase::Preaccess | Phase::Precontent => Next::Phase,
+            Phase::Access if r.place().core.satisfy == Satisfy::All => Next::Handler,
+            Phase::Access => {
+                if let Some(extra) = r.extra.get() {
+                    extra.refused.set(0);
+                }
+                let parts = &mut **r.parts.borrow_mut();
+                parts.headers_out.remove(&parts.pool, b"WWW-Authenticate");
+                Next::Phase
+            }
+            // A handler that rewrites has nothing to say Ok to: it has answered.
+            _ => Next::Finalize,
+        },
+        code => match code.as_status() {
+            // Another handler may let it in.
+            Some(status @ (401 | 403)) if phase == Phase::Access && r.place().core.satisfy == Satisfy::Any => {
+                let refused = &r.extra().refused;
+                if refused.get() != 401 {
+                    refused.set(status);
+                }
+                Next::Handler
+            }
+            _ => Next::Finalize,
+        },
+    }
+}
+
+/// A URI that was changed in the rewrite phase finds its location anew.
+fn post_rewrite(r: &Rc<Request>) -> Result<Step, Code> {
+    if !r.extra.get().is_some_and(|extra| extra.uri_changed.take()) {
+        return Ok(Step::PostRewrite.next());
+    }
+    if !redirect::count_change(r, "processing", &r.text_owned(r.uri.get())) {
+        return Err(Code::status(500));
+    }
+    Ok(Step::FindConfig)
+}
+
+/// Nobody has let a request in that some handler of the access phase has refused (satisfy = "any").
+fn post_access(r: &Rc<Request>) -> Result<Step, Code> {
+    match r.extra.get().map_or(0, |extra| extra.refused.take()) {
+        0 => Ok(Step::PostAccess.next()),
+        status => {
+            if status == 403 {
+                log_line!(Level::Error, "*{} access forbidden by rule{}", r.conn.number, r.log_tail());
+            }
+            Err(Code::status(status))
         }
     }
 }
@@ -141,11 +227,11 @@ fn wait(r: &Rc<Request>, wait: Wait) {
 }
 
 /// No handler has taken the request (nginx: the end of the content phase).
-fn nobody(r: &Request) -> Code {
+fn nobody(r: &Rc<Request>) -> Code {
     let parts = r.parts.borrow();
-    if parts.text(r.uri.get()).last() == Some(&b'/') && r.place().core.root.is_some() {
+    if parts.text(r.uri.get()).last() == Some(&b'/') && r.place().root.is_some() {
         drop(parts);
-        let name = r.text_owned(filename(r));
+        let name = r.text_owned(map_uri::filename(r));
         log_line!(
             Level::Error,
             "*{} directory index of \"{}\" is forbidden{}",
@@ -159,7 +245,7 @@ fn nobody(r: &Request) -> Code {
 }
 
 /// The location of the URI, and what it bounds.
-fn find_config(r: &Rc<Request>) -> Result<(), Code> {
+fn find_config(r: &Rc<Request>) -> Result<Step, Code> {
     let server = r.server;
     let found = {
         let uri = r.uri.get();
@@ -169,6 +255,11 @@ fn find_config(r: &Rc<Request>) -> Result<(), Code> {
     let max = place.core.client_max_body_size;
     r.place.set(place);
     r.filename.set(None);
+    if let Some(extra) = r.extra.get() {
+        // A change before this, in server-rewrite, has had its effect.
+        extra.uri_changed.set(false);
+        extra.uri_behind_alias.set(false);
+    }
     if place.core.internal && !r.internal.get() {
         return Err(Code::status(404));
     }
@@ -189,7 +280,7 @@ fn find_config(r: &Rc<Request>) -> Result<(), Code> {
     if found.redirect {
         return Err(redirect_to_slash(r, place));
     }
-    Ok(())
+    Ok(Step::FindConfig.next())
 }
 
 /// Tells the client that its URI lacks the slash at the end (nginx: auto_redirect).
@@ -207,23 +298,6 @@ fn redirect_to_slash(r: &Request, place: &Place) -> Code {
         Ok(()) => Code::status(301),
         Err(_) => Code::status(500),
     }
-}
-
-/// The file that the URI maps to: root and URI (nginx: $request_filename).
-pub fn filename(r: &Request) -> Text {
-    if let Some(text) = r.filename.get() {
-        return text;
-    }
-    let place = r.place();
-    let text = match &place.root {
-        Some(root) => {
-            let uri = r.text_owned(r.uri.get());
-            r.store(&[root, &uri])
-        }
-        None => Text::default(),
-    };
-    r.filename.set(Some(text));
-    text
 }
 
 /// Something that a hook has asked to be woken for has happened.

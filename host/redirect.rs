@@ -91,6 +91,11 @@ pub fn start_over(r: &Rc<Request>) -> bool {
         return false;
     }
     r.filename.set(None);
+    if let Some(extra) = r.extra.get() {
+        extra.uri_changed.set(false);
+        extra.uri_behind_alias.set(false);
+        extra.refused.set(0);
+    }
     r.allow_ranges.set(false);
     match named {
         Some(place) => {

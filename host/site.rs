@@ -24,6 +24,7 @@ use crate::{
     listen::Address,
     location::Locations,
     log::{access::AccessLog, error::ErrorLog},
+    map_uri::Root,
     open_file,
     plugins::{
         LoadedModule,
@@ -116,8 +117,8 @@ pub struct Place {
     pub title: String,
     /// The host's directives.
     pub core: HttpCore,
-    /// The folder of files, absolute, without a slash at its end.
-    pub root: Option<Vec<u8>>,
+    /// Where files are.
+    pub root: Option<Root>,
     /// Answers in place of the server's own error pages.
     pub error_pages: Arc<[error_page::Page]>,
     /// How files are looked for.

@@ -305,7 +305,8 @@ fn facts(description: &Description) -> String {
 fn contexts(description: &Description) -> Contexts {
     let in_http =
         ["filter", "phases", "content", "upstream", "variables"].into_iter().any(|kind| description.provides(kind));
-    let http = Contexts::HTTP.or(Contexts::SERVER).or(Contexts::LOCATION);
+    let inside = Contexts::SERVER.or(Contexts::LOCATION);
+    let http = if description.inherit { Contexts::HTTP.or(inside) } else { inside };
     match (in_http, description.provides("balancer")) {
         (true, true) => http.or(Contexts::UPSTREAM),
         (true, false) => http,

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use super::address::Listen;
 use super::check::{Checker, Level, missing};
@@ -230,13 +231,27 @@ impl<'a> Builder<'a> {
                 }
                 first.entry(key).or_insert(*origin);
             }
-            let scope = self.scope(outer, &levels);
+            let mut scope = self.scope(outer, &levels);
+            self.alias(&level, path.as_ref().map(|(path, _)| path), &mut scope);
             let inner = self.locations(&levels, &scope, path.as_ref().map(|(path, _)| path));
             if let Some((path, origin)) = path {
                 locations.push(Location { path, origin, scope, locations: inner });
             }
         }
         locations
+    }
+
+    /// `alias` belongs to the location in which it is written, and to those inside it.
+    fn alias(&mut self, level: &Level<'a>, path: Option<&LocationPath>, scope: &mut Scope) {
+        let Some(alias) = level.core("alias") else { return };
+        if let Some(root) = level.core("root") {
+            let message =
+                format!("root stands in this location already, at {}; write one of the two", self.place(root.origin));
+            self.checker.errors.push(alias.origin, join_key(&level.prefix, "alias"), message);
+        }
+        if let Some(root) = &mut scope.core.root {
+            root.alias = path.map(|path| Arc::new(path.clone()));
+        }
     }
 
     fn location_path(&mut self, level: &Level<'a>, parent: Option<&LocationPath>) -> Option<(LocationPath, Origin)> {

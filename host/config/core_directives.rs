@@ -81,8 +81,11 @@ fn table() -> Vec<Directive> {
         // http, server, location
         directive("server", HTTP, Type::Block(Block::Tables), "", "A virtual server."),
         directive("upstream", HTTP, Type::Block(Block::Named), "", "A named group of servers to pass requests to."),
-        directive("root", ALL_HTTP, Type::String, "",
-            "Folder of the files to serve; the path of the request is appended to it."),
+        directive("root", ALL_HTTP, Type::Template, "",
+            "Folder of the files to serve; the path of the request is appended to it. It may contain variables."),
+        directive("alias", LOCATION, Type::Template, "",
+            "Where the files of the location are, in place of root: what follows the location's path is appended to it; in a \
+             location with a regular expression nothing is, so that it is made of the captures."),
         directive("error_page", ALL_HTTP, list(Type::Table(vec![
                 required("code", list(integer(300, 599)), "The statuses that it is for; not 444 and 499, which have no response."),
                 required("uri", Type::Template, "\"/path\": an internal redirect, as GET; \"@name\": a named location, which \
@@ -93,6 +96,8 @@ fn table() -> Vec<Directive> {
             that of an outer one."),
         directive("recursive_error_pages", ALL_HTTP, Type::Bool, "false",
             "Whether an error that occurs while an error page is made has an error page in its turn."),
+        directive("satisfy", ALL_HTTP, choice(&["all", "any"]), "\"all\"",
+            "Whether all modules of the access phase must let a request in, or one of them is enough."),
         directive("log_format", HTTP, Type::Map(Box::new(Type::OneOf(vec![
                 Type::Template,
                 list(Type::Template),

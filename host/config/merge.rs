@@ -101,8 +101,10 @@ pub(super) fn modules(
     let Some(own) = levels.last() else { return Vec::new() };
     let tables = schemas.iter().enumerate().map(|(index, schema)| {
         let written = own.modules.get(index).and_then(Option::as_ref);
+        // What is not inherited is as if the levels around had not written it.
+        let levels = if schema.inherit { levels } else { std::slice::from_ref(own) };
         match (written, outer.get(index)) {
-            (None, Some(shared)) => shared.clone(),
+            (None, Some(shared)) if schema.inherit || !shared.written => shared.clone(),
             _ => {
                 let table = merge(schema, index, levels);
                 if let Some(written) = written {
@@ -193,7 +195,8 @@ fn report_missing(
     }
     for field in schema.fields.iter().filter(|field| field.presence == Presence::Required) {
         let set = merged.table.get(&field.key).is_some() || written.refused.contains(&field.key.as_str());
-        if !set && !set_below(own.table, &schema.name, &field.key) {
+        let below = || schema.inherit && set_below(own.table, &schema.name, &field.key);
+        if !set && !below() {
             errors.push(written.origin, join_key(&merged.key_prefix, &field.key), missing(&field.ty));
         }
     }

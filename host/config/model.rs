@@ -4,7 +4,6 @@
 //! Every struct first gets all defaults of the directive table, then what was written. Values given to `set` have been
 //! checked, and lack no key that has a default.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,12 +159,14 @@ impl Scope {
 /// The directives of http, server and location.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HttpCore {
-    /// Folder of the files to serve.
-    pub root: Option<PathBuf>,
+    /// Where the files to serve are.
+    pub root: Option<Root>,
     /// Answers in place of the server's own error pages. Shared by all scopes for which they were written once.
     pub error_page: Arc<[ErrorPage]>,
     /// Whether errors of error pages have error pages.
     pub recursive_error_pages: bool,
+    /// Who must let a request in.
+    pub satisfy: Satisfy,
     /// Whether only internal redirects lead here.
     pub internal: bool,
     /// Where requests are logged; empty: nowhere.
@@ -242,6 +243,25 @@ pub struct HttpCore {
     pub server_tokens: bool,
     /// MIME type if no other is known.
     pub default_type: String,
+}
+
+/// Whose consent in the access phase a request needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Satisfy {
+    /// That of each handler which does not decline.
+    #[default]
+    All,
+    /// That of one.
+    Any,
+}
+
+/// Where files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// The folder, which may contain variables.
+    pub folder: String,
+    /// For `alias`: the location in which it was written, whose path is not a part of the file's.
+    pub alias: Option<Arc<LocationPath>>,
 }
 
 /// What is answered for some statuses.
@@ -451,9 +471,12 @@ impl HttpCore {
     /// Sets a directive. False if no field has this name.
     pub(super) fn set(&mut self, name: &str, node: &Node) -> bool {
         match name {
-            "root" => self.root = Some(text(node).into()),
+            "root" => self.root = Some(Root { folder: text(node), alias: None }),
+            // Which location it stands in is told by `set_alias`.
+            "alias" => self.root = Some(Root { folder: text(node), alias: None }),
             "error_page" => self.error_page = node.as_list().unwrap_or(&[]).iter().map(ErrorPage::of).collect(),
             "recursive_error_pages" => self.recursive_error_pages = flag(node),
+            "satisfy" => self.satisfy = if text(node) == "any" { Satisfy::Any } else { Satisfy::All },
             "internal" => self.internal = flag(node),
             "access_log" => self.access_log = AccessLog::list(node),
             "error_log" => self.error_log = ErrorLog::list(node),

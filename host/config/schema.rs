@@ -1,6 +1,6 @@
 //! The keys of a module, as its description gives them.
 //!
-//! A description is TOML text; of its keys only `config` is read here:
+//! A description is TOML text; of its keys only `config` is read here, and whether it is inherited (`inherit`):
 //!
 //! ```toml
 //! config = [
@@ -34,6 +34,8 @@ pub struct ModuleSchema {
     pub contexts: Contexts,
     /// Its keys.
     pub fields: Vec<Field>,
+    /// Whether the keys hold inside the level in which they are written.
+    pub inherit: bool,
 }
 
 impl ModuleSchema {
@@ -50,7 +52,8 @@ impl ModuleSchema {
             None => Vec::new(),
             Some(node) => fields(node, 0).map_err(|message| format!("config: {message}"))?,
         };
-        Ok(ModuleSchema { name: config_table_name.to_owned(), contexts, fields })
+        let inherit = table.get("inherit").and_then(Node::as_bool).unwrap_or(true);
+        Ok(ModuleSchema { name: config_table_name.to_owned(), contexts, fields, inherit })
     }
 
     /// The definition of a key.

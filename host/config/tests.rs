@@ -1,6 +1,5 @@
 //! The configuration as a whole: texts in, error lines or merged values out.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,6 +107,7 @@ fn defaults_are_nginxs() {
         server_tokens: true,
         error_page: Arc::default(),
         recursive_error_pages: false,
+        satisfy: Satisfy::All,
         internal: false,
         default_type: "text/plain".to_owned(),
     };
@@ -171,11 +171,11 @@ hash.key = "$uri"
     let [health, api] = &server.locations[..] else { panic!("{:?}", server.locations) };
     assert_eq!((health.path.kind, health.path.text.as_str()), (LocationKind::Exact, "/health"));
     assert_eq!(health.scope.core.access_log, []);
-    assert_eq!(health.scope.core.root, Some(PathBuf::from("html")));
+    assert_eq!(health.scope.core.root, Some(Root { folder: "html".to_owned(), alias: None }));
     assert_eq!(health.scope.core.keepalive_timeout, Duration::ZERO);
     assert_eq!(health.scope.core.client_max_body_size, 8 << 20);
     let nested = &api.locations[0].scope;
-    assert_eq!(nested.core.root, Some(PathBuf::from("v2")));
+    assert_eq!(nested.core.root, Some(Root { folder: "v2".to_owned(), alias: None }));
     let line = |scope: &Scope, name: &str| scope.origin_of(name).line;
     assert_eq!((line(nested, "root"), line(&api.scope, "root"), line(nested, "send_timeout")), (26, 7, 24));
     assert!(matches!(&nested.core.access_log[..], [log] if log.path == "api.log"), "{:?}", nested.core.access_log);

@@ -68,6 +68,8 @@ pub struct Description {
     pub panic: String,
     /// Whether it is active wherever it can be, without configuration.
     pub always: bool,
+    /// Whether its table holds inside the level in which it stands.
+    pub inherit: bool,
     /// Modules that a response must meet before this one.
     pub after: Vec<String>,
     /// Modules that a response must meet after this one.
@@ -309,6 +311,12 @@ fn parse(path: &Path, text: String, metadata: &Metadata) -> Result<Description, 
         Some(toml::Value::Boolean(flag)) => *flag,
         other => return Err(bad(&expected("always", "true or false", other))),
     };
+    // Descriptions of earlier states do not say it.
+    let inherit = match table.get("inherit") {
+        None => true,
+        Some(toml::Value::Boolean(flag)) => *flag,
+        other => return Err(bad(&expected("inherit", "true or false", other))),
+    };
     Ok(Description {
         file: path.to_owned(),
         size: metadata.len(),
@@ -322,6 +330,7 @@ fn parse(path: &Path, text: String, metadata: &Metadata) -> Result<Description, 
         target: string("target")?,
         panic: string("panic")?,
         always,
+        inherit,
         after: words("after")?,
         before: words("before")?,
         provides: words("provides")?.into_iter().collect(),

@@ -322,6 +322,12 @@ pub struct Extra {
     pub error: error_page::Redirected,
     /// The named location to which a redirect leads that waits for the outermost hook to return.
     pub named: Cell<Option<&'static Place>>,
+    /// A handler of the rewrite phase has changed the URI, so that the location is to be found anew.
+    pub uri_changed: Cell<bool>,
+    /// The URI is appended to the `alias` of a location with a regular expression (nginx: add_uri_to_alias).
+    pub uri_behind_alias: Cell<bool>,
+    /// 401 or 403 of a handler in the access phase where another one may let the request in; else 0 (nginx: access_code).
+    pub refused: Cell<u16>,
     /// The body was refused as too large, and is not read.
     pub body_refused: Cell<bool>,
     /// The number of the system's error in opening a file last.
@@ -488,12 +494,16 @@ impl Request {
     pub fn store(&self, parts: &[&[u8]]) -> Text {
         match self.parts.borrow_mut().pool.store(parts) {
             Some(text) => Text::Pool(text),
-            None => {
-                log_line!(Level::Error, "*{} the pool of a request is full{}", self.conn.number, self.log_tail());
-                self.failed.set(true);
-                Text::default()
-            }
+            None => self.pool_is_full(),
         }
+    }
+
+    /// What stands for a text that could not be stored. The request has failed.
+    #[cold]
+    pub fn pool_is_full(&self) -> Text {
+        log_line!(Level::Error, "*{} the pool of a request is full{}", self.conn.number, self.log_tail());
+        self.failed.set(true);
+        Text::default()
     }
 
     /// Stores a string for a module, until the outermost hook has returned; an empty one if there is no room, which fails

@@ -3,7 +3,9 @@
 
 use std::{
     collections::HashSet,
+    ffi::OsStr,
     fmt,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,11 +20,13 @@ use crate::{
     config::{
         Config, Contexts, Diagnostics, Document, ErrorPage, Files, HttpCore, Location, ModuleDecl, ModuleSchema,
         ModuleTable, NameForm, Origin, PeerAddress, Scope, ServerName,
+        address::unix_socket_path,
         diagnostic::{did_you_mean, join_key},
     },
     error_page,
     event::thread_pool::ThreadPool,
     location::{Entry, Locations},
+    map_uri::Root,
     open_file,
     plugins::{
         self, Candidate, Declared, Description, LoadedModule, Refusal,
@@ -32,6 +36,7 @@ use crate::{
         services::main::{self, Configuring},
     },
     regex::{Pattern, RegexLists},
+    socket::Endpoint,
     template::Templates,
     upstream::{
         Upstream,
@@ -171,7 +176,13 @@ fn load_modules(candidates: Vec<Candidate>) -> Modules {
 fn contexts(description: &Description) -> Contexts {
     let provides = |kind| description.provides(kind);
     let http = ["filter", "phases", "content", "upstream", "variables"].into_iter().any(provides);
-    let http = if http { Contexts::HTTP.or(Contexts::SERVER).or(Contexts::LOCATION) } else { Contexts::NONE };
+    let inside = Contexts::SERVER.or(Contexts::LOCATION);
+    let http = match http {
+        // At the top it would hold nowhere.
+        true if !description.inherit => inside,
+        true => Contexts::HTTP.or(inside),
+        false => Contexts::NONE,
+    };
     if provides("balancer") { http.or(Contexts::UPSTREAM) } else { http }
 }
 
@@ -273,7 +284,7 @@ impl<'a> Builder<'a> {
         let named = config.http.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         main::begin_configuring(Configuring {
             templates: Templates::new(std::mem::take(&mut self.added)),
-            upstreams: Registry::new(named),
+            upstreams: Registry::new(named, self.prefix),
         });
         let error_log = self.logs.error(&config.main.error_log, self.errors);
         let servers: Vec<Arc<Server>> = config.http.servers.iter().map(|server| self.server(server)).collect();
@@ -421,17 +432,25 @@ impl<'a> Builder<'a> {
         core
     }
 
-    fn root(&mut self, scope: &Scope) -> Option<Vec<u8>> {
-        let root = self.prefix.join(scope.core.root.as_ref()?);
-        if !open_file::is_directory(&root) {
-            let text = format!("found {:?}, which is not a folder", root.display());
-            self.errors.push(scope.origin_of("root"), "root", text);
+    fn root(&mut self, scope: &Scope) -> Option<Root> {
+        let conf = scope.core.root.as_ref()?;
+        let key = if conf.alias.is_some() { "alias" } else { "root" };
+        let root = match Root::new(conf, self.prefix) {
+            Ok(root) => root,
+            Err(text) => {
+                self.errors.push(scope.origin_of(key), key, text);
+                return None;
+            }
+        };
+        if let Some(folder) = root.constant_folder().map(|folder| Path::new(OsStr::from_bytes(folder)))
+            // The root of the file system has lost its slash.
+            && !folder.as_os_str().is_empty()
+            && !open_file::is_directory(folder)
+        {
+            let text = format!("found {:?}, which is not a folder", folder.display());
+            self.errors.push(scope.origin_of(key), key, text);
         }
-        let mut bytes = root.into_os_string().into_encoded_bytes();
-        while bytes.last() == Some(&b'/') {
-            bytes.pop();
-        }
-        Some(bytes)
+        Some(root)
     }
 
     /// The error pages of a scope, compiled once for all that share them.
@@ -458,16 +477,18 @@ impl<'a> Builder<'a> {
         let mut list = Vec::new();
         for server in &upstream.server {
             let addresses = match &server.address {
-                PeerAddress::Ip(address) => Ok(vec![*address]),
-                PeerAddress::Name { host, port } => registry::resolve(host, *port),
-                PeerAddress::Unix(_) => Err("unix sockets of peers are not supported yet".to_string()),
+                PeerAddress::Ip(address) => Ok(vec![Endpoint::Ip(*address)]),
+                PeerAddress::Name { host, port } => {
+                    registry::resolve(host, *port).map(|list| list.into_iter().map(Endpoint::Ip).collect())
+                }
+                PeerAddress::Unix(path) => unix_socket_path(self.prefix, path).map(|path| vec![Endpoint::Unix(path)]),
             };
             let addresses = addresses.unwrap_or_else(|text| {
                 self.errors.push(server.origin, format!("http.upstream.{}.server", upstream.name), text);
                 Vec::new()
             });
             list.extend(addresses.into_iter().map(|address| {
-                let mut peer = Peer::new(address.to_string(), address);
+                let mut peer = Peer::new(address);
                 (peer.weight, peer.max_fails, peer.fail_timeout) =
                     (server.weight, server.max_fails, server.fail_timeout);
                 (peer.max_conns, peer.backup, peer.down) = (server.max_conns, server.backup, server.down);

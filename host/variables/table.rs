@@ -11,7 +11,7 @@ use super::{Write, request_id};
 use crate::{
     clock,
     config::Listen,
-    phases,
+    map_uri,
     plugins::running,
     request::{Request, Text},
     site, stats,
@@ -71,7 +71,7 @@ pub const VARIABLES: &[Core] = &[
     plain("connections_active", "Connections of clients that are open (nginx: stub_status).", |_, out| number(out, stats::get(stats::Counter::Connections))),
     text("content_length", "The Content-Length field of the request.", |r| r.header_in(b"content-length", 0).map(Text::Head)),
     text("content_type", "The Content-Type field of the request.", |r| r.header_in(b"content-type", 0).map(Text::Head)),
-    written("document_root", "The folder that `root` names for this request.", |r, out| bytes_of(r.place().root.as_deref(), out)),
+    text("document_root", "The folder that `root` or `alias` names for this request.", map_uri::document_root),
     text("document_uri", "The same as `$uri`.", |r| some(r, r.uri.get())),
     text("host", "The host that the client asked for, in lower case and without port; without one, the name of the server.", |r| Some(r.host.get())),
     written("hostname", "The name of the machine.", |_, out| bytes(rustix::system::uname().nodename().to_bytes(), out)),
@@ -100,6 +100,7 @@ pub const VARIABLES: &[Core] = &[
         r.conn.announced().is_some_and(|of| port(out, Some(of.destination.port())))
     }),
     text("query_string", "The same as `$args`.", |r| some(r, r.args.get())),
+    text("realpath_root", "The same as `$document_root`, with all symbolic links resolved.", map_uri::realpath_root),
     plain("remote_addr", "The address of the client.", |r, out| bytes(r.conn.remote_addr(), out)),
     plain("remote_port", "The port of the client; empty on a unix socket.", |r, out| port(out, r.conn.remote_port())),
     written("remote_user", "The name of the user, from an Authorization field with Basic authentication. Nobody has checked it unless a module did.", remote_user),
@@ -114,7 +115,7 @@ pub const VARIABLES: &[Core] = &[
     plain("request_completion", "`OK` if the whole response has been sent, else empty.", |r, out| {
         if r.is_complete() { bytes(b"OK", out) } else { true }
     }),
-    text("request_filename", "The file that the URI maps to.", |r| some(r, phases::filename(r))),
+    text("request_filename", "The file that the URI maps to.", |r| some(r, map_uri::filename(r))),
     plain("request_id", "32 hexadecimal digits, made of random bits once for each request.", |r, out| {
         let id = &r.extra().request_id;
         let known = id.get().unwrap_or_else(request_id::next);
@@ -214,10 +215,6 @@ fn seconds(out: &mut Vec<u8>, ms: u64) -> bool {
 fn bytes(value: &[u8], out: &mut Vec<u8>) -> bool {
     out.extend_from_slice(value);
     true
-}
-
-fn bytes_of(value: Option<&[u8]>, out: &mut Vec<u8>) -> bool {
-    value.is_some_and(|value| bytes(value, out))
 }
 
 /// The text, unless it is empty.

@@ -23,6 +23,8 @@ pub struct Description {
     pub panic: &'static str,
     /// Active wherever it can be, without configuration.
     pub always: bool,
+    /// Its table holds for the servers and locations inside that in which it stands.
+    pub inherit: bool,
     /// Modules that a response must meet before this one.
     pub after: &'static [&'static str],
     /// Modules that a response must meet after this one.
@@ -102,6 +104,9 @@ impl Description {
         out.raw("\n");
         out.key("always");
         out.flag(self.always);
+        out.raw("\n");
+        out.key("inherit");
+        out.flag(self.inherit);
         out.raw("\n");
         out.key("after");
         out.words(self.after);
@@ -326,6 +331,7 @@ mod tests {
         about: "",
         panic: "unwind",
         always: false,
+        inherit: true,
         after: &["a", "b"],
         before: &[],
         provides: Provides { filter: true, ..Provides::NONE },

@@ -136,6 +136,10 @@ pub struct RequestApi {
     pub open_file: unsafe extern "C" fn(r: HostData, path: RSlice<'_, u8>) -> RawOpened,
     /// Posts an internal redirect to a URI or a named location.
     pub internal_redirect: unsafe extern "C" fn(r: HostData, uri: RSlice<'_, u8>, args: RSlice<'_, u8>) -> Code,
+    /// The file that a URI maps to in the location of the request; empty if there is none.
+    pub map_uri_to_path: unsafe extern "C" fn(r: HostData, uri: RSlice<'_, u8>) -> RSlice<'static, u8>,
+    /// Changes the URI, and the arguments if there are some. False if it cannot be changed so.
+    pub set_uri: unsafe extern "C" fn(r: HostData, uri: RSlice<'_, u8>, args: ROption<RSlice<'_, u8>>) -> bool,
     /// Whether a line of this level would be logged.
     pub logs: unsafe extern "C" fn(r: HostData, level: u32) -> bool,
     /// Writes a line into the error log that holds for this request.

@@ -2,7 +2,10 @@
 
 use std::{fmt, marker::PhantomData, time::Duration};
 
-use abi_stable::{StableAbi, std_types::Tuple2};
+use abi_stable::{
+    StableAbi,
+    std_types::{ROption, Tuple2},
+};
 
 use crate::{
     chain::Chain,
@@ -428,6 +431,29 @@ impl<'h> Request<'h> {
     pub fn internal_redirect(&mut self, uri: &[u8], args: &[u8]) -> Code {
         // SAFETY: see `text`.
         unsafe { self.api().internal_redirect()(self.data, uri.into(), args.into()) }
+    }
+
+    /// The file that a URI maps to in this location, by root or alias (nginx: ngx_http_map_uri_to_path). Empty if no root
+    /// is set, or if the URI leads out of it.
+    pub fn map_uri_to_path(&self, uri: &[u8]) -> &'h [u8] {
+        // SAFETY: see `text`.
+        unsafe { self.api().map_uri_to_path()(self.data, uri.into()) }.as_slice()
+    }
+
+    /// Changes the URI; the arguments stay.
+    ///
+    /// In a rewrite phase the request finds its location by the new URI, which starts with a slash. In a later phase it
+    /// stays in its location, and the URI is one that [`Request::map_uri_to_path`] was asked for: with an alias, the path of
+    /// the location may be missing in it. False, and nothing changes, if the URI has a segment `..` or the header is out.
+    pub fn set_uri(&mut self, uri: &[u8]) -> bool {
+        // SAFETY: see `text`.
+        unsafe { self.api().set_uri()(self.data, uri.into(), ROption::RNone) }
+    }
+
+    /// Changes the URI and the arguments: see [`Request::set_uri`].
+    pub fn set_uri_and_args(&mut self, uri: &[u8], args: &[u8]) -> bool {
+        // SAFETY: see `text`.
+        unsafe { self.api().set_uri()(self.data, uri.into(), ROption::RSome(args.into())) }
     }
 
     // ---- time and threads

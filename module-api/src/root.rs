@@ -82,6 +82,7 @@ impl RootModule for ModuleRootRef {
 ///     after: ["sub"],                  // optional: a response must meet these modules before this one
 ///     before: ["chunked"],             // optional: ... and these after it
 ///     always: true,                    // optional: active without configuration
+///     inherit: false,                  // optional: its table holds where it stands, and not in locations inside
 /// }
 /// ```
 #[macro_export]
@@ -94,6 +95,7 @@ macro_rules! export_module {
         $(, after: [$($after:literal),* $(,)?])?
         $(, before: [$($before:literal),* $(,)?])?
         $(, always: $always:literal)?
+        $(, inherit: $inherit:literal)?
         $(,)?
     ) => {
         const _: () = {
@@ -107,6 +109,7 @@ macro_rules! export_module {
                 about: env!("CARGO_PKG_DESCRIPTION"),
                 panic: if cfg!(panic = "unwind") { "unwind" } else { "abort" },
                 always: false $(|| $always)?,
+                inherit: true $(&& $inherit)?,
                 after: &[$($($after),*)?],
                 before: &[$($($before),*)?],
                 provides: {
@@ -139,7 +142,7 @@ macro_rules! export_module {
     ($($other:tt)*) => {
         ::core::compile_error!(concat!(
             "export_module! takes, in this order: name: \"...\", module: TYPE, provides: [filter | phases | content | ",
-            "upstream | balancer | variables], and if wanted state: TYPE, after: [\"...\"], before: [\"...\"], always: true"
+            "upstream | balancer | variables], and if wanted state: TYPE, after: [\"...\"], before: [\"...\"], always: true, inherit: false"
         ));
     };
 }

@@ -57,6 +57,7 @@ const DESCRIPTION: Description = Description {
     about: "Tests",
     panic: "unwind",
     always: true,
+    inherit: false,
     after: &["one", "two"],
     before: &["three"],
     provides: Provides {
@@ -90,6 +91,7 @@ fn says_what_the_module_is() {
     assert_eq!(["name", "version", "about", "panic"].map(text), ["every", "1.2.3", "Tests", "unwind"]);
     assert_eq!(["api", "rustc", "target"].map(text), [API_VERSION, RUSTC, TARGET]);
     assert_eq!(table.get("always").and_then(toml::Value::as_bool), Some(true));
+    assert_eq!(table.get("inherit").and_then(toml::Value::as_bool), Some(false));
     assert_eq!(
         (words(&table, "after"), words(&table, "before")),
         (vec!["one".into(), "two".into()], vec!["three".into()])

@@ -112,6 +112,8 @@ not_called! {
     body(HostData) -> Chain;
     open_file(HostData, RSlice<'_, u8>) -> RawOpened;
     internal_redirect(HostData, RSlice<'_, u8>, RSlice<'_, u8>) -> Code;
+    map_uri_to_path(HostData, RSlice<'_, u8>) -> RSlice<'static, u8>;
+    set_uri(HostData, RSlice<'_, u8>, ROption<RSlice<'_, u8>>) -> bool;
     logs(HostData, u32) -> bool;
     logs_level(u32) -> bool;
     log_request(HostData, u32, RStr<'_>);
@@ -150,6 +152,8 @@ fn requests() -> RequestApi {
         body,
         open_file,
         internal_redirect,
+        map_uri_to_path,
+        set_uri,
         logs,
         log: log_request,
     }

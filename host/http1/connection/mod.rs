@@ -444,7 +444,7 @@ impl Source for Http1 {
     fn idle_since(&self) -> Option<u64> {
         let core = &self.address.names.default_server().place.core;
         let time = match self.state.get() {
-            State::Idle if self.requests.get() > 0 => self.idle_timeout.get().unwrap_or(core.keepalive_timeout),
+            State::Idle if self.requests.get() > 0 => self.place.get().core.keepalive_timeout,
             State::Announced | State::Idle => core.client_header_timeout,
             // These come last: a response may still be on its way to the client.
             State::Linger => Duration::ZERO,

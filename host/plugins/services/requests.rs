@@ -24,9 +24,9 @@ use super::{bufs, drop_context, guarded, lasting, quick};
 use crate::{
     event::{Remote, RemoteId},
     log::error::Level,
-    log_line, mime,
+    log_line, map_uri, mime,
     open_file::find,
-    output, phases,
+    output,
     plugins::{
         link::{request, request_ref},
         running,
@@ -62,6 +62,8 @@ static API: WithMetadata<RequestApi> = WithMetadata::new(RequestApi {
     body,
     open_file: open,
     internal_redirect,
+    map_uri_to_path,
+    set_uri,
     logs,
     log,
 });
@@ -115,6 +117,10 @@ fn text_of(r: &Request, text: Text) -> RSlice<'static, u8> {
 const EMPTY: RSlice<'static, u8> = RSlice::EMPTY;
 
 unsafe extern "C" fn get_text(data: HostData, which: u32) -> RSlice<'static, u8> {
+    if which == text::FILENAME {
+        // SAFETY: the contract of the table.
+        return unsafe { filename(data) };
+    }
     // SAFETY: the contract of the table.
     unsafe {
         with_ref(data, EMPTY, |r| match which {
@@ -125,7 +131,6 @@ unsafe extern "C" fn get_text(data: HostData, which: u32) -> RSlice<'static, u8>
                 let span = r.parts.borrow().head.target();
                 text_of(r, Text::Head(span))
             }
-            text::FILENAME => text_of(r, phases::filename(r)),
             text::HOST => text_of(r, r.host.get()),
             // SAFETY: the connection keeps its address, and the request keeps the connection.
             text::REMOTE_ADDR => lasting(r.conn.remote_addr()),
@@ -134,6 +139,31 @@ unsafe extern "C" fn get_text(data: HostData, which: u32) -> RSlice<'static, u8>
             _ => EMPTY,
         })
     }
+}
+
+/// The file that the URI maps to. The variables of its folder may be those of modules.
+///
+/// # Safety
+/// As for [`with`].
+unsafe fn filename(data: HostData) -> RSlice<'static, u8> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match with_ref(data, None, |r| map_uri::filename_now(r).map(|text| text_of(r, text))) {
+            Some(text) => text,
+            None => with_bound(data, EMPTY, |r| text_of(&r, map_uri::filename(&r))),
+        }
+    }
+}
+
+unsafe extern "C" fn map_uri_to_path(data: HostData, uri: RSlice<'_, u8>) -> RSlice<'static, u8> {
+    // SAFETY: the contract of the table.
+    unsafe { with_bound(data, EMPTY, |r| text_of(&r, map_uri::map(&r, uri.as_slice()))) }
+}
+
+unsafe extern "C" fn set_uri(data: HostData, uri: RSlice<'_, u8>, args: ROption<RSlice<'_, u8>>) -> bool {
+    let args = args.into_option();
+    // SAFETY: the contract of the table.
+    unsafe { with(data, false, |r| map_uri::set_uri(&r, uri.as_slice(), args.as_ref().map(|args| args.as_slice()))) }
 }
 
 unsafe extern "C" fn get_number(data: HostData, which: u32) -> i64 {

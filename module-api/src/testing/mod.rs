@@ -167,6 +167,8 @@ pub struct Output {
     pub sent: Vec<(Duration, usize)>,
     /// Where the request was redirected to internally: URI and arguments.
     pub redirect: Option<(String, String)>,
+    /// The URI that the module has set.
+    pub uri: Option<String>,
     /// The values of the module's variables at the end, if the test asked for them.
     pub variables: Vec<(String, Option<Vec<u8>>)>,
     /// The virtual time that it took.
@@ -205,6 +207,7 @@ impl Output {
             // Ok and Again mean the same once everything has left.
             code: self.code.filter(|code| ![Code::OK, Code::AGAIN].contains(code)),
             redirect: self.redirect.clone(),
+            uri: self.uri.clone(),
             failed: self.failed(),
         }
     }
@@ -236,6 +239,7 @@ impl Output {
             flushes: state.end.flushes.borrow().clone(),
             sent: state.end.sent.borrow().iter().map(|(now, len)| (since(*now), *len)).collect(),
             redirect: state.redirect.borrow().as_ref().map(|(uri, args)| (text(uri), text(args))),
+            uri: state.set_uri.borrow().as_deref().map(text),
             variables: state.values.borrow().clone(),
             time: since(state.now.get()),
         }
@@ -251,6 +255,7 @@ struct Outcome {
     body: String,
     code: Option<Code>,
     redirect: Option<(String, String)>,
+    uri: Option<String>,
     failed: bool,
 }
 

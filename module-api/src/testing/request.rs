@@ -209,6 +209,9 @@ pub(crate) struct State {
     /// The handler is asked in the log phase, where nobody waits for anything.
     pub(crate) log_phase: Cell<bool>,
     pub(crate) redirect: RefCell<Option<(Vec<u8>, Vec<u8>)>>,
+    /// The URI and the arguments that the module has set.
+    pub(crate) set_uri: RefCell<Option<Vec<u8>>>,
+    pub(crate) set_args: RefCell<Option<Vec<u8>>>,
     /// The handler has sent the end of the body.
     pub(crate) last_sent: Cell<bool>,
     /// Strings that were handed out, until the hook returns.
@@ -251,6 +254,8 @@ impl State {
             producer: Cell::new("body_filter"),
             log_phase: Cell::new(false),
             redirect: RefCell::default(),
+            set_uri: RefCell::default(),
+            set_args: RefCell::default(),
             last_sent: Cell::new(false),
             pool: RefCell::default(),
             links,
@@ -268,6 +273,24 @@ impl State {
         let mut faults = self.faults.borrow_mut();
         if !faults.contains(&text) {
             faults.push(text);
+        }
+    }
+
+    /// The URI, as it is now.
+    pub(crate) fn uri(&self) -> Vec<u8> {
+        self.set_uri.borrow().clone().unwrap_or_else(|| self.spec.uri.clone())
+    }
+
+    /// The arguments, as they are now.
+    pub(crate) fn args(&self) -> Vec<u8> {
+        self.set_args.borrow().clone().unwrap_or_else(|| self.spec.args.clone())
+    }
+
+    /// The file that the URI maps to.
+    pub(crate) fn filename(&self) -> Vec<u8> {
+        match &*self.set_uri.borrow() {
+            Some(uri) => [b"html", uri.as_slice()].concat(),
+            None => self.spec.filename(),
         }
     }
 
@@ -293,11 +316,11 @@ impl State {
             return args.find_map(|arg| arg.strip_prefix(wanted.as_bytes())?.strip_prefix(b"=")).map(<[u8]>::to_vec);
         }
         Some(match name {
-            "uri" | "document_uri" => spec.uri.clone(),
-            "args" | "query_string" => spec.args.clone(),
+            "uri" | "document_uri" => self.uri(),
+            "args" | "query_string" => self.args(),
             "request_uri" => spec.request_uri.clone(),
             "request_method" => spec.method.clone(),
-            "request_filename" => spec.filename(),
+            "request_filename" => self.filename(),
             "host" => spec.host(),
             "remote_addr" => spec.remote_addr.clone().into_bytes(),
             "scheme" => b"http".to_vec(),

@@ -49,6 +49,8 @@ pub(crate) fn table() -> RequestApiRef {
         body,
         open_file,
         internal_redirect,
+        map_uri_to_path,
+        set_uri,
         logs,
         log,
     }
@@ -90,10 +92,10 @@ unsafe extern "C" fn request_text(r: HostData, which: u32) -> RSlice<'static, u8
     let spec = &state.spec;
     match which {
         text::METHOD => state.keep(spec.method.as_slice()),
-        text::URI => state.keep(spec.uri.as_slice()),
-        text::ARGS => state.keep(spec.args.as_slice()),
+        text::URI => state.keep(state.uri()),
+        text::ARGS => state.keep(state.args()),
         text::REQUEST_URI => state.keep(spec.request_uri.as_slice()),
-        text::FILENAME => state.keep(spec.filename()),
+        text::FILENAME => state.keep(state.filename()),
         text::HOST => state.keep(spec.host()),
         text::REMOTE_ADDR => state.keep(spec.remote_addr.as_bytes()),
         text::LOCATION => state.keep(spec.location.as_bytes()),
@@ -394,6 +396,29 @@ unsafe extern "C" fn internal_redirect(r: HostData, uri: RSlice<'_, u8>, args: R
     }
     *state.redirect.borrow_mut() = Some((uri.to_vec(), args.to_vec()));
     Code::DONE
+}
+
+unsafe extern "C" fn map_uri_to_path(r: HostData, uri: RSlice<'_, u8>) -> RSlice<'static, u8> {
+    // SAFETY: as above.
+    let state = unsafe { state(r) };
+    match state.spec.filename.as_deref() {
+        Some([]) => RSlice::EMPTY,
+        _ if uri.split(|&byte| byte == b'/').any(|part| part == b"..") => RSlice::EMPTY,
+        _ => state.keep([b"html", uri.as_slice()].concat()),
+    }
+}
+
+unsafe extern "C" fn set_uri(r: HostData, uri: RSlice<'_, u8>, args: ROption<RSlice<'_, u8>>) -> bool {
+    // SAFETY: as above.
+    let state = unsafe { state(r) };
+    if state.header_sent.get() || uri.split(|&byte| byte == b'/').any(|part| part == b"..") {
+        return false;
+    }
+    *state.set_uri.borrow_mut() = Some(uri.to_vec());
+    if let ROption::RSome(args) = args {
+        *state.set_args.borrow_mut() = Some(args.to_vec());
+    }
+    true
 }
 
 unsafe extern "C" fn logs(_: HostData, _: u32) -> bool {

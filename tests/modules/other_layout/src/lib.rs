@@ -62,6 +62,7 @@ const DESCRIPTION: Description = Description {
     about: "A module whose root has another layout",
     panic: "unwind",
     always: false,
+    inherit: true,
     after: &[],
     before: &[],
     provides: Provides {

@@ -89,6 +89,7 @@ const DESCRIPTION: Description = Description {
     about: "A module of which a type below the root has another layout",
     panic: "unwind",
     always: false,
+    inherit: true,
     after: &[],
     before: &[],
     provides: Provides { filter: true, ..Provides::NONE },
