@@ -5,18 +5,38 @@
 
 use std::{
     cell::OnceCell,
-    io,
+    fmt, io,
     net::{IpAddr, Shutdown, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
 };
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
 use rustix::{
     io::Errno,
-    net::{SocketAddrAny, SocketFlags},
+    net::{AddressFamily, RecvFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType},
 };
 
 use crate::{config::Listen, listen::Address, proxy_protocol::Addresses};
+
+/// Where to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// TCP.
+    Ip(SocketAddr),
+    /// A socket file, by its absolute path.
+    Unix(PathBuf),
+}
+
+/// `127.0.0.1:80`, or `unix:` with the path.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Ip(address) => address.fmt(f),
+            Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
 
 /// A socket, non-blocking: one that listens, or a connection.
 #[derive(Debug)]
@@ -29,6 +49,57 @@ impl Socket {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (socket, peer) = rustix::net::acceptfrom_with(&self.0, flags)?;
         Ok((Socket(socket), peer.and_then(ip_address)))
+    }
+
+    /// Begins to connect: [`connected`](Socket::connected) tells when it is. On a unix socket that is at once, and a full
+    /// queue of the listener is an error.
+    pub fn connect(to: &Endpoint) -> io::Result<Socket> {
+        let open = |family| {
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            rustix::net::socket_with(family, SocketType::STREAM, flags, None)
+        };
+        let (socket, result) = match to {
+            Endpoint::Ip(address) => {
+                let socket = open(if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 })?;
+                let result = rustix::net::connect(&socket, address);
+                (socket, result)
+            }
+            Endpoint::Unix(path) => {
+                let address = SocketAddrUnix::new(path.as_path())?;
+                let socket = open(AddressFamily::UNIX)?;
+                let result = rustix::net::connect(&socket, &address);
+                (socket, result)
+            }
+        };
+        match result {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(Socket(socket)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the connection is made; an error if it failed.
+    pub fn connected(&self) -> io::Result<bool> {
+        rustix::net::sockopt::socket_error(&self.0)??;
+        match rustix::net::getpeername(&self.0) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOTCONN) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads once.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match rustix::net::recv(&self.0, &mut *buffer, RecvFlags::empty()) {
+                Err(Errno::INTR) => (),
+                result => return Ok(result?.1),
+            }
+        }
+    }
+
+    /// Whether there is nothing to read, neither a byte nor the end.
+    pub fn is_silent(&self) -> bool {
+        rustix::net::recv(&self.0, &mut [0], RecvFlags::PEEK) == Err(Errno::AGAIN)
     }
 
     /// Sets TCP_NODELAY, or not. Only a delay is lost if it cannot be set, so nobody is told.

@@ -20,6 +20,7 @@ use crate::{
     config::{
         Config, Contexts, Diagnostics, Document, ErrorPage, Files, HttpCore, Location, ModuleDecl, ModuleSchema,
         ModuleTable, NameForm, Origin, PeerAddress, Scope, ServerName,
+        address::unix_socket_path,
         diagnostic::{did_you_mean, join_key},
     },
     error_page,
@@ -35,6 +36,7 @@ use crate::{
         services::main::{self, Configuring},
     },
     regex::{Pattern, RegexLists},
+    socket::Endpoint,
     template::Templates,
     upstream::{
         Upstream,
@@ -282,7 +284,7 @@ impl<'a> Builder<'a> {
         let named = config.http.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         main::begin_configuring(Configuring {
             templates: Templates::new(std::mem::take(&mut self.added)),
-            upstreams: Registry::new(named),
+            upstreams: Registry::new(named, self.prefix),
         });
         let error_log = self.logs.error(&config.main.error_log, self.errors);
         let servers: Vec<Arc<Server>> = config.http.servers.iter().map(|server| self.server(server)).collect();
@@ -479,16 +481,18 @@ impl<'a> Builder<'a> {
         let mut list = Vec::new();
         for server in &upstream.server {
             let addresses = match &server.address {
-                PeerAddress::Ip(address) => Ok(vec![*address]),
-                PeerAddress::Name { host, port } => registry::resolve(host, *port),
-                PeerAddress::Unix(_) => Err("unix sockets of peers are not supported yet".to_string()),
+                PeerAddress::Ip(address) => Ok(vec![Endpoint::Ip(*address)]),
+                PeerAddress::Name { host, port } => {
+                    registry::resolve(host, *port).map(|list| list.into_iter().map(Endpoint::Ip).collect())
+                }
+                PeerAddress::Unix(path) => unix_socket_path(self.prefix, path).map(|path| vec![Endpoint::Unix(path)]),
             };
             let addresses = addresses.unwrap_or_else(|text| {
                 self.errors.push(server.origin, format!("http.upstream.{}.server", upstream.name), text);
                 Vec::new()
             });
             list.extend(addresses.into_iter().map(|address| {
-                let mut peer = Peer::new(address.to_string(), address);
+                let mut peer = Peer::new(address);
                 (peer.weight, peer.max_fails, peer.fail_timeout) =
                     (server.weight, server.max_fails, server.fail_timeout);
                 (peer.max_conns, peer.backup, peer.down) = (server.max_conns, server.backup, server.down);

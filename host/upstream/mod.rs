@@ -271,7 +271,7 @@ impl Exchange {
         self.state.set(State::Connecting);
         let socket = match self.upstream.keepalive.take(peer, now) {
             Some(idle) => Socket::kept(idle, self),
-            None => Socket::connect(self.upstream.peers.list[peer].address, self),
+            None => Socket::connect(&self.upstream.peers.list[peer].address, self),
         };
         match socket {
             Ok(socket) => {

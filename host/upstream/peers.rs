@@ -1,13 +1,14 @@
 //! The peers of an upstream, and their state, shared by all threads and by http, stream and mail.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
+
+use crate::socket::{Endpoint, Socket};
 
 /// The peers of one upstream.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub struct Peer {
     /// Its address, as it is logged and as balancers see it.
     pub name: String,
     /// Its address.
-    pub address: SocketAddr,
+    pub address: Endpoint,
     /// Its share (weight).
     pub weight: u32,
     /// Failures that make it unavailable; 0: none does (max_fails).
@@ -44,9 +45,9 @@ pub struct Peer {
 
 impl Peer {
     /// A peer that has not failed.
-    pub fn new(name: String, address: SocketAddr) -> Peer {
+    pub fn new(address: Endpoint) -> Peer {
         Peer {
-            name,
+            name: address.to_string(),
             address,
             weight: 1,
             max_fails: 1,
@@ -142,7 +143,7 @@ pub struct Idle {
     /// The number of its peer.
     pub peer: usize,
     /// The socket, non-blocking.
-    pub socket: std::net::TcpStream,
+    pub socket: Socket,
     /// Requests that it has served.
     pub requests: u32,
     since_ms: u64,
@@ -169,7 +170,7 @@ impl Keepalive {
     }
 
     /// Keeps a connection; the oldest goes if there are too many.
-    pub fn put(&self, peer: usize, socket: std::net::TcpStream, requests: u32, now_ms: u64) {
+    pub fn put(&self, peer: usize, socket: Socket, requests: u32, now_ms: u64) {
         if self.max == 0 || requests >= self.max_requests {
             return;
         }
@@ -195,8 +196,7 @@ impl Keepalive {
     fn is_alive(&self, idle: &Idle, now_ms: u64) -> bool {
         let waited = u128::from(now_ms.saturating_sub(idle.since_ms));
         // A byte, or the end, where nothing was asked for: the connection cannot be used.
-        let silent = idle.socket.peek(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
-        waited < self.timeout.as_millis() && silent
+        waited < self.timeout.as_millis() && idle.socket.is_silent()
     }
 }
 
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     fn peer() -> Peer {
-        Peer { max_fails: 2, ..Peer::new("a".to_string(), ([127, 0, 0, 1], 1).into()) }
+        Peer { max_fails: 2, ..Peer::new(Endpoint::Ip(([127, 0, 0, 1], 1).into())) }
     }
 
     #[test]

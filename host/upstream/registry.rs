@@ -2,12 +2,14 @@
 
 use std::{
     net::{SocketAddr, ToSocketAddrs},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use topnext_module_api::upstream::RawUpstream;
 
 use super::peers::Peer;
+use crate::{config::address::unix_socket_path, socket::Endpoint};
 
 /// What a location wants of an upstream.
 #[derive(Clone, Debug)]
@@ -51,6 +53,8 @@ pub struct Target {
 #[derive(Debug, Default)]
 pub struct Registry {
     named: Vec<String>,
+    /// Where the relative paths of socket files start.
+    prefix: PathBuf,
     /// Upstreams that an address implies; they are numbered behind the named ones.
     pub implied: Vec<(String, Vec<Peer>)>,
     /// By the number that modules get.
@@ -58,9 +62,9 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Knows the upstreams that the configuration names, in its order.
-    pub fn new(named: Vec<String>) -> Registry {
-        Registry { named, ..Registry::default() }
+    /// Knows the upstreams that the configuration names, in its order. Relative paths start from `prefix`.
+    pub fn new(named: Vec<String>, prefix: &Path) -> Registry {
+        Registry { named, prefix: prefix.to_path_buf(), ..Registry::default() }
     }
 
     /// Finds or makes an upstream, and numbers the use of it. Names are resolved here, blocking.
@@ -75,6 +79,10 @@ impl Registry {
     }
 
     fn imply(&mut self, name: &str, default_port: u16) -> Result<usize, String> {
+        if let Some(path) = name.strip_prefix("unix:") {
+            let endpoint = Endpoint::Unix(unix_socket_path(&self.prefix, Path::new(path))?);
+            return Ok(self.add(endpoint.to_string(), vec![Peer::new(endpoint)]));
+        }
         let (host, port) = split_port(name, default_port)?;
         let full = format!("{host}:{port}");
         if let Some(known) = self.implied.iter().position(|(known, _)| *known == full) {
@@ -84,9 +92,17 @@ impl Registry {
             Some(near) => format!("{error}; is the upstream {near:?} meant?"),
             None => format!("{error}; no [http.upstream.{name}] is configured either"),
         })?;
-        let peers = addresses.into_iter().map(|address| Peer::new(address.to_string(), address)).collect();
-        self.implied.push((full, peers));
-        Ok(self.implied.len() - 1)
+        let peers = addresses.into_iter().map(|address| Peer::new(Endpoint::Ip(address))).collect();
+        Ok(self.add(full, peers))
+    }
+
+    /// The number of the implied upstream of this name.
+    fn add(&mut self, name: String, peers: Vec<Peer>) -> usize {
+        let known = self.implied.iter().position(|(known, _)| *known == name);
+        known.unwrap_or_else(|| {
+            self.implied.push((name, peers));
+            self.implied.len() - 1
+        })
     }
 
     fn near(&self, name: &str) -> Option<&String> {

@@ -1,13 +1,12 @@
 //! The socket to a peer: a new connection or a kept one, registered with the loop while a request uses it.
 
 use std::{
-    cell::{RefCell, RefMut},
-    io::{self, Read},
-    net::SocketAddr,
+    cell::{Ref, RefCell},
+    io,
     rc::Rc,
 };
 
-use mio::{Token, net::TcpStream};
+use mio::Token;
 
 use super::{
     Exchange,
@@ -15,6 +14,7 @@ use super::{
 };
 use crate::{
     event::{Loop, Ready, Source},
+    socket::{self, Endpoint},
     stats,
 };
 
@@ -28,7 +28,7 @@ thread_local! {
 
 /// A connection to a peer, in use.
 pub struct Socket {
-    stream: RefCell<TcpStream>,
+    stream: RefCell<socket::Socket>,
     token: Token,
     /// Requests that it has served before.
     pub requests: u32,
@@ -39,20 +39,20 @@ pub struct Socket {
 
 impl Socket {
     /// Begins to connect.
-    pub fn connect(address: SocketAddr, exchange: &Rc<Exchange>) -> io::Result<Socket> {
-        Socket::register(TcpStream::connect(address)?, 0, exchange)
+    pub fn connect(to: &Endpoint, exchange: &Rc<Exchange>) -> io::Result<Socket> {
+        let stream = socket::Socket::connect(to)?;
+        if matches!(to, Endpoint::Ip(_)) {
+            stream.set_nodelay(true);
+        }
+        Socket::register(stream, 0, exchange)
     }
 
     /// Takes a kept connection into use.
     pub fn kept(idle: Idle, exchange: &Rc<Exchange>) -> io::Result<Socket> {
-        Socket::register(TcpStream::from_std(idle.socket), idle.requests, exchange)
+        Socket::register(idle.socket, idle.requests, exchange)
     }
 
-    fn register(mut stream: TcpStream, requests: u32, exchange: &Rc<Exchange>) -> io::Result<Socket> {
-        if requests == 0 {
-            // Only a delay is lost if it cannot be set.
-            let _ = stream.set_nodelay(true);
-        }
+    fn register(mut stream: socket::Socket, requests: u32, exchange: &Rc<Exchange>) -> io::Result<Socket> {
         let source: Rc<dyn Source> = exchange.clone();
         let token = exchange.r.conn.lp.register(&mut stream, source)?;
         let stream = RefCell::new(stream);
@@ -60,8 +60,8 @@ impl Socket {
     }
 
     /// The stream, to write to.
-    pub fn stream(&self) -> RefMut<'_, TcpStream> {
-        self.stream.borrow_mut()
+    pub fn stream(&self) -> Ref<'_, socket::Socket> {
+        self.stream.borrow()
     }
 
     /// Notes what an event says.
@@ -72,15 +72,7 @@ impl Socket {
 
     /// Whether the connection is made; an error if it failed.
     pub fn connected(&self) -> io::Result<bool> {
-        let stream = self.stream.borrow();
-        if let Some(error) = stream.take_error()? {
-            return Err(error);
-        }
-        match stream.peer_addr() {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-            Err(error) => Err(error),
-        }
+        self.stream.borrow().connected()
     }
 
     /// Reads once, at most `size` bytes, and hands them to `take`, which copies what it needs: so what waits for a slow
@@ -91,12 +83,7 @@ impl Socket {
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let size = size.min(scratch.len());
-            let result = loop {
-                match self.stream.borrow_mut().read(&mut scratch[..size]) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-                    result => break result,
-                }
-            };
+            let result = self.stream.borrow().read(&mut scratch[..size]);
             match result {
                 Ok(0) => {
                     self.end = true;
@@ -125,7 +112,7 @@ impl Socket {
     pub fn keep(self, lp: &Loop, keepalive: &Keepalive, peer: usize) {
         let mut stream = self.stream.into_inner();
         lp.deregister(&mut stream, self.token);
-        keepalive.put(peer, std::net::TcpStream::from(stream), self.requests + 1, stats::now_ms());
+        keepalive.put(peer, stream, self.requests + 1, stats::now_ms());
     }
 
     /// Closes it.

@@ -56,7 +56,8 @@ pub struct RawUpstream<'a> {
 pub struct UpstreamId(u32);
 
 impl UpstreamId {
-    /// Finds `[http.upstream.NAME]`, or stands for the single peer `host:port`. Only while configuring.
+    /// Finds `[http.upstream.NAME]`, or stands for the single peer `host:port` or `unix:PATH`. Only while
+    /// configuring.
     pub fn find(name: &str, default_port: u16, options: &UpstreamOptions) -> Result<UpstreamId, String> {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let raw = RawUpstream {

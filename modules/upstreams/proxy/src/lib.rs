@@ -43,7 +43,8 @@ use crate::{
 #[derive(Config)]
 pub struct Table {
     /// Where requests go: "http://backend" (an upstream), "http://127.0.0.1:9001", or with a URI part, which replaces
-    /// the location's path: "http://backend/uri/" (proxy_pass).
+    /// the location's path: "http://backend/uri/". A unix socket is "http://unix:PATH" or "http://unix:PATH:/uri/"
+    /// (proxy_pass).
     pass: String,
     /// Fields of the request to the peer, instead of the client's of the same name. An empty value leaves the field
     /// out. Host is by default the address in `pass` (proxy_set_header).
@@ -127,7 +128,7 @@ impl Module for Proxy {
             read_timeout: table.read_timeout,
             buffer_size: usize::try_from(table.buffer_size.0).unwrap_or(usize::MAX),
         };
-        let found = pass.as_ref().map(|pass| UpstreamId::find(pass.authority(), 80, &options));
+        let found = pass.as_ref().map(|pass| UpstreamId::find(pass.upstream(), 80, &options));
         match (pass, found) {
             (Some(pass), Some(Ok(upstream))) if errors.is_empty() => Ok(Proxy { upstream, pass, table }),
             (_, Some(Err(message))) => {

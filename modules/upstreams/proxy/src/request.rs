@@ -45,7 +45,7 @@ pub fn header(table: &Table, pass: &Pass, r: &Request<'_>, body: u64) -> Result<
         }
     }
     if !sets_host {
-        write_field(&mut out, b"Host", pass.authority().as_bytes());
+        write_field(&mut out, b"Host", pass.host().as_bytes());
     }
     if table.http_version == "1.0" && !sets(table, b"connection") {
         write_field(&mut out, b"Connection", b"close");
