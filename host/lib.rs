@@ -53,6 +53,8 @@ pub mod socket;
 
 pub mod status;
 
+mod tcp_info;
+
 pub mod template;
 
 pub mod variables;
