@@ -19,6 +19,9 @@ pub const FILES: [(&str, usize, bool); 6] = [
 /// How many files are in the folder `list/`, which is shown by autoindex.
 pub const LISTED: usize = 200;
 
+/// The folder whose files a cache keeps open.
+pub const CACHED: &str = "cached";
+
 /// The largest body that the server takes, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
 
@@ -67,7 +70,13 @@ pub fn write(dir: &Path, modules: &Path, address: SocketAddr, origin: SocketAddr
         "round_robin",
     ];
     let declared: String = names.iter().map(|name| format!("[[module]]\nname = \"{name}\"\n")).collect();
-    let folder = format!("{}/", root.display());
+    // Of a folder of its own, so that descriptors that a cache keeps can be told from others.
+    let cached = dir.join(CACHED);
+    fs::create_dir(&cached)?;
+    for (name, ..) in FILES {
+        fs::write(cached.join(name), content(name))?;
+    }
+    let folder = format!("{}/", cached.display());
     // Short times, so that slow clients meet them.
     let text = format!(
         r#"worker_threads = 2

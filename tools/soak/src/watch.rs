@@ -3,11 +3,12 @@
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::http::Connection;
-use crate::site::STATUS;
+use crate::site::{CACHED, STATUS};
 
 /// How long the server has to come to rest: longer than each of its time-outs, lingering close included.
 const REST: Duration = Duration::from_secs(60);
@@ -25,6 +26,7 @@ const MORE_MEMORY: u64 = 8 * 1024 * 1024;
 pub struct Level {
     /// Resident memory, in bytes.
     pub memory: u64,
+    /// Without those that a cache keeps.
     pub descriptors: u64,
     pub threads: u64,
     /// With the one that asks.
@@ -59,7 +61,10 @@ impl Level {
             value.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
         };
         let folder = format!("/proc/{pid}/fd");
-        let descriptors = fs::read_dir(&folder).map_err(|error| format!("{folder}: {error}"))?.count() as u64;
+        let open = fs::read_dir(&folder).map_err(|error| format!("{folder}: {error}"))?;
+        // One that is closed meanwhile leads nowhere.
+        let leads_to = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        let descriptors = leads_to.filter(|file| !is_cached(file)).count() as u64;
         Ok(Level {
             memory: line("VmRSS:").unwrap_or(0) * 1024,
             descriptors,
@@ -103,6 +108,11 @@ impl Level {
         .flatten()
         .collect()
     }
+}
+
+/// The cache closes what is not used any more only when it is used again, as nginx's does.
+fn is_cached(file: &Path) -> bool {
+    file.parent().is_some_and(|folder| folder.ends_with(CACHED))
 }
 
 /// The numbers of the status page, asked for on a connection that closes.
