@@ -97,7 +97,7 @@ impl Spec {
             .take_while(|line| !line.is_empty())
             .map(|line| {
                 let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("not a header field: {line:?}"));
-                (name.to_string(), value.trim().as_bytes().to_vec())
+                (name.to_string(), value.trim_matches([' ', '\t']).as_bytes().to_vec())
             })
             .collect();
     }

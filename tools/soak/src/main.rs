@@ -127,6 +127,9 @@ fn soak(options: &Options) -> Result<bool, String> {
     println!("after the load  {after}\n");
 
     let mut well = tally.print();
+    if after.descriptors > before.descriptors {
+        println!("*** descriptors lead to {:?}", watch::descriptors(pid)?);
+    }
     for leak in after.leaks(&before) {
         println!("*** kept: {leak}");
         well = false;
