@@ -24,6 +24,8 @@ use crate::{
 pub struct Locations<P = Arc<Place>> {
     /// Exact ones and prefixes, by their text.
     literals: Vec<Literal<P>>,
+    /// The [`key`] of each: most comparisons need no more.
+    keys: Vec<u64>,
     /// Whether a literal redirects to itself: see [`Literal::redirects`].
     redirects: bool,
     /// The regular expressions, in the order of the configuration, and what belongs to each.
@@ -84,7 +86,13 @@ enum Outcome {
 
 impl<P> Default for Locations<P> {
     fn default() -> Locations<P> {
-        Locations { literals: Vec::new(), redirects: false, regexes: None, named: FxHashMap::default() }
+        Locations {
+            literals: Vec::new(),
+            keys: Vec::new(),
+            redirects: false,
+            regexes: None,
+            named: FxHashMap::default(),
+        }
     }
 }
 
@@ -110,6 +118,7 @@ impl<P> Locations<P> {
             }
         }
         level.redirects = level.literals.iter().any(|literal| literal.redirects);
+        level.keys = level.literals.iter().map(|literal| key(&literal.text)).collect();
         level.link();
         level.regexes = regexes.map(|regexes| (regexes, by_regex));
         level
@@ -154,10 +163,9 @@ impl<P> Locations<P> {
 
     fn search<'a>(&'a self, uri: &[u8], place: &mut Option<&'a P>, matched: &mut dyn FnMut(&'a Regex)) -> Outcome {
         let mut no_regex = false;
-        // The texts behind `at` are greater than the URI; the one before it begins as the URI does, or none does.
-        let at = self.literals.partition_point(|literal| *literal.text <= *uri);
+        // The one before `at` is the URI, or begins as the URI does, or none does.
+        let (at, same) = self.place_of(uri);
         let before = at.checked_sub(1).map(|at| &self.literals[at]);
-        let same = before.is_some_and(|literal| literal.text.len() == uri.len() && *literal.text == *uri);
         if same && let Some(exact) = before.and_then(|literal| literal.exact.as_ref()) {
             *place = Some(exact);
             return Outcome::Final;
@@ -191,6 +199,20 @@ impl<P> Locations<P> {
             return Outcome::Final;
         }
         Outcome::Open
+    }
+
+    /// How many texts are not greater than the URI, and whether the last of those is the URI.
+    fn place_of(&self, uri: &[u8]) -> (usize, bool) {
+        let wanted = key(uri);
+        let start = self.keys.partition_point(|key| *key < wanted);
+        if self.keys.get(start) != Some(&wanted) {
+            return (start, false);
+        }
+        let same_key = self.keys[start..].partition_point(|key| *key == wanted);
+        match self.literals[start..start + same_key].binary_search_by(|literal| (*literal.text).cmp(uri)) {
+            Ok(at) => (start + at + 1, true),
+            Err(at) => (start + at, false),
+        }
     }
 
     /// The longest prefix of the URI, from `literal` on, which shares most with it.
@@ -229,6 +251,15 @@ impl<P> Locations<P> {
         self.regexes.iter().flat_map(|(_, places)| places).for_each(&mut inner);
         self.literals.iter().filter_map(|literal| literal.exact.as_ref()).for_each(&mut *each);
         self.named.values().for_each(each);
+    }
+}
+
+/// The first bytes of a text as a number: two numbers that differ are in the order of their texts.
+#[inline]
+fn key(text: &[u8]) -> u64 {
+    match text.first_chunk::<8>() {
+        Some(first) => u64::from_be_bytes(*first),
+        None => text.iter().fold(0, |key, byte| key << 8 | u64::from(*byte)) << (8 * (8 - text.len()) as u32 % 64),
     }
 }
 

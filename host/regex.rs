@@ -4,7 +4,7 @@
 //! Pattern::parse("^/(?<user>[^/]+)/", false)    what an operator wrote; errors say what is wrong with it, and where
 //!   -> RegexList::new(&[&pattern, ..], names)   compiled, with the number of each named group
 //!   -> list.find(text)                          the first that matches: one pass over the text, however many there are
-//!   -> regex.groups(text, ..)                   what the groups of that one hold
+//!   -> regex.groups(text)                       what the groups of that one hold
 //! ```
 //!
 //! They are matched with bytes, in time linear in the length of the text: a request cannot make one slow (nginx: PCRE,
@@ -136,6 +136,9 @@ fn names_of(hir: &Hir, names: &mut Vec<(usize, String)>) {
     }
 }
 
+/// Where groups start and end in a text, by number; None: it took no part.
+pub type Groups = [Option<(u32, u32)>; MAX_GROUPS];
+
 /// A compiled expression.
 pub struct Regex {
     text: String,
@@ -153,16 +156,22 @@ impl Regex {
         self.slots > 1
     }
 
-    /// Matches `text`, which it is known to match, again, and gives each group that took part: its number, the number of
-    /// its name if it has one, and where it starts and ends.
-    pub fn groups(&self, text: &[u8], mut each: impl FnMut(usize, Option<usize>, Option<(usize, usize)>)) {
-        let Some(automaton) = self.automaton.as_ref().filter(|_| self.has_groups()) else { return };
+    /// The number of the group with this name, which is a number in the list of all names.
+    pub fn group_of(&self, name: usize) -> Option<usize> {
+        self.names.iter().find(|(_, known)| *known == name).map(|(group, _)| *group)
+    }
+
+    /// Matches `text`, which it is known to match, again: where each group that took part is, group 0 being the whole.
+    pub fn groups(&self, text: &[u8]) -> Groups {
+        let mut groups = [None; MAX_GROUPS];
+        let Some(automaton) = &self.automaton else { return groups };
         let mut slots: [Option<NonMaxUsize>; 2 * MAX_GROUPS] = [None; 2 * MAX_GROUPS];
         automaton.search_slots(&Input::new(text), &mut slots[..2 * self.slots]);
-        for (group, ends) in slots[..2 * self.slots].chunks_exact(2).enumerate().skip(1) {
-            let name = self.names.iter().find(|(of, _)| *of == group).map(|(_, name)| *name);
-            each(group, name, ends[0].zip(ends[1]).map(|(start, end)| (start.get(), end.get())));
+        for (group, ends) in groups.iter_mut().zip(slots.chunks_exact(2)) {
+            // A text of a request is far shorter than 4 GiB.
+            *group = ends[0].zip(ends[1]).map(|(start, end)| (start.get() as u32, end.get() as u32));
         }
+        groups
     }
 }
 
@@ -271,13 +280,12 @@ mod tests {
         RegexList::new(&patterns.iter().collect::<Vec<_>>(), &names).expect("compiles")
     }
 
-    fn groups(list: &RegexList, text: &str) -> Vec<(usize, Option<usize>, Option<String>)> {
-        let mut found = Vec::new();
+    /// The groups that took part, by number.
+    fn groups(list: &RegexList, text: &str) -> Vec<(usize, String)> {
         let index = list.find(text.as_bytes()).expect("matches");
-        list.get(index).expect("there").groups(text.as_bytes(), |group, name, ends| {
-            found.push((group, name, ends.map(|(start, end)| text[start..end].to_string())));
-        });
-        found
+        let groups = list.get(index).expect("there").groups(text.as_bytes());
+        let text = |(start, end): (u32, u32)| text[start as usize..end as usize].to_string();
+        groups.iter().enumerate().skip(1).filter_map(|(number, ends)| Some((number, text((*ends)?)))).collect()
     }
 
     #[test]
@@ -296,11 +304,15 @@ mod tests {
     #[test]
     fn groups_have_numbers_and_names() {
         let list = list(&["^/(?<user>[a-z]+)(/(?P<rest>.*))?$", "^no", "(b)"], &["other", "rest", "user"]);
-        let text = |text: &str| Some(text.to_string());
-        assert_eq!(groups(&list, "/joe"), [(1, Some(2), text("joe")), (2, None, None), (3, Some(1), None)]);
-        assert_eq!(groups(&list, "/joe/x")[1..], [(2, None, text("/x")), (3, Some(1), text("x"))]);
-        assert_eq!(groups(&list, "nob"), []);
-        assert_eq!(groups(&list, "xb"), [(1, None, text("b"))]);
+        let found = |text| groups(&list, text);
+        let text = |number: usize, text: &str| (number, text.to_string());
+        assert_eq!(found("/joe"), [text(1, "joe")]);
+        assert_eq!(found("/joe/x"), [text(1, "joe"), text(2, "/x"), text(3, "x")]);
+        assert_eq!(found("nob"), []);
+        assert_eq!(found("xb"), [text(1, "b")]);
+        let first = list.get(0).expect("there");
+        assert_eq!((first.group_of(0), first.group_of(1), first.group_of(2)), (None, Some(3), Some(1)));
+        assert!(first.has_groups() && !list.get(1).expect("there").has_groups());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use crate::{
     http1::{Facts, Seen, Span},
     plugins::{link, running},
-    request::{Request, Text, with_buffer},
+    request::{Request, Text, captures, with_buffer},
 };
 use table::{Core, VARIABLES, Value};
 
@@ -167,8 +167,8 @@ fn get(r: &Rc<Request>, variable: &Variable, out: &mut Vec<u8>) -> Option<Found>
             written(push(fields.find_map(|field| cookie(field.value.of(&parts.bytes), name.as_bytes())), out))
         }
         Variable::Module(variable) => of_module(r, variable, out),
-        Variable::Numbered(number) => r.extra.get()?.captures.borrow().numbered(*number).map(Found::Text),
-        Variable::Named(name) => r.extra.get()?.captures.borrow().named(*name).map(Found::Text),
+        Variable::Numbered(number) => captures::numbered(r, *number).map(Found::Text),
+        Variable::Named(name) => captures::named(r, *name).map(Found::Text),
     }
 }
 

@@ -24,23 +24,28 @@ impl Nginx {
     /// skipped.
     pub fn start(files: &[(&str, &[u8])]) -> Option<Nginx> {
         let folder = Folder::with(files);
-        let root = folder.path("html");
-        Nginx::start_in(folder, &root, "", "")
+        let server = server(&folder.path("html"), "");
+        Nginx::start_in(folder, &server)
     }
 
     /// Starts one with these directives in its block http, and those in its server. Otherwise like [`Nginx::start`].
     pub fn configured(http: &str, directives: &str) -> Option<Nginx> {
         let folder = Folder::new();
-        let root = folder.path("html");
-        Nginx::start_in(folder, &root, http, directives)
+        let server = server(&folder.path("html"), directives);
+        Nginx::start_in(folder, &format!("{http}\n{server}"))
     }
 
     /// Starts one that serves this folder, with more directives in its server. Otherwise like [`Nginx::start`].
     pub fn serving(root: &Path, directives: &str) -> Option<Nginx> {
-        Nginx::start_in(Folder::new(), root, "", directives)
+        Nginx::start_in(Folder::new(), &server(root, directives))
     }
 
-    fn start_in(folder: Folder, root: &Path, http: &str, directives: &str) -> Option<Nginx> {
+    /// Starts one with these servers; `PORT` stands for its port. Otherwise like [`Nginx::start`].
+    pub fn with_servers(servers: &str) -> Option<Nginx> {
+        Nginx::start_in(Folder::new(), servers)
+    }
+
+    fn start_in(folder: Folder, servers: &str) -> Option<Nginx> {
         let found = Command::new("nginx").arg("-v").output();
         if found.is_err() {
             let strict = std::env::var("TOPNEXT_NO_SKIP").is_ok_and(|value| value == "1");
@@ -50,7 +55,8 @@ impl Nginx {
         }
         fs::create_dir_all(folder.path("logs")).unwrap();
         let port = Reserved::new();
-        let (prefix, root) = (folder.path("").display().to_string(), root.display());
+        let prefix = folder.path("").display().to_string();
+        let servers = servers.replace("PORT", &port.port.to_string());
         folder.write(
             "nginx.conf",
             format!(
@@ -66,10 +72,8 @@ impl Nginx {
                         application/octet-stream bin;
                     }}
                     keepalive_requests 100000;
-                    {http}
-                    server {{ listen 127.0.0.1:{port}; root {root}; {directives} }}
-                }}"#,
-                port = port.port
+                    {servers}
+                }}"#
             )
             .as_bytes(),
         );
@@ -95,12 +99,21 @@ impl Nginx {
         self.folder.read("access.log")
     }
 
+    /// A new connection.
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address())
+    }
+
     /// The response to a request without a body, on a connection of its own.
     pub fn request(&self, method: &str, path: &str, fields: &str) -> Response {
-        let mut client = Client::connect(self.address());
+        let mut client = self.connect();
         client.send(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n"));
         client.response_to(method)
     }
+}
+
+fn server(root: &Path, directives: &str) -> String {
+    format!("server {{ listen 127.0.0.1:PORT; root {}; {directives} }}", root.display())
 }
 
 /// A master that is root gives its workers to a user that cannot read the files.

@@ -17,7 +17,7 @@ impl Http1 {
         let disabled = core.keepalive_disable;
         !core.keepalive_timeout.is_zero()
             && self.requests.get() < core.keepalive_requests
-            && u128::from(self.lp.now_ms() - self.started_ms) <= core.keepalive_time.as_millis()
+            && u128::from(self.lp.now_ms() - self.accepted_ms) <= core.keepalive_time.as_millis()
             && !(disabled.msie6 && r.method() == Method::Post && r.is_by(browsers::is_msie6))
             && !(disabled.safari && r.is_by(browsers::is_safari))
     }
