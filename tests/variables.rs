@@ -7,6 +7,8 @@ mod support;
 use std::collections::HashSet;
 
 use support::Server;
+use support::peer::{Peer, Reserved};
+use support::proxied::{GET, OK, at, at_peer_with_head, balanced};
 
 /// A server that answers with the text of this template.
 fn answering(template: &str) -> Server {
@@ -125,4 +127,45 @@ variables.template = "$large$large"
     assert_eq!(server.get("/count").expect(200).text(), "2 2 3 4 2");
     // 19 MB in all: strings live until the hook returns, and not as long as the request.
     assert_eq!(server.get("/large").expect(200).text(), format!("{} bytes\n", 100 * 3 * 64 * 1024));
+}
+
+#[test]
+fn of_upstreams_that_were_tried() {
+    let (dead, peer) = (Reserved::new(), Peer::new());
+    let format = "$upstream_addr|$upstream_status|$upstream_response_length|$upstream_bytes_received|$upstream_bytes_sent|\
+                  $upstream_connect_time|$upstream_header_time|$upstream_response_time";
+    let server = balanced(
+        &[at(dead.port, ""), at(peer.port, "")],
+        &format!("keepalive = 0\n[http.log_format]\nup = \"{format}\""),
+        "access_log = { format = \"up\" }",
+    );
+    let (mut client, (head, mut connection)) = at_peer_with_head(&peer, &server, GET);
+    connection.reply(OK);
+    client.response().expect(200);
+    let log = server.stdout(|log| log.ends_with('\n'));
+    let fields: Vec<&str> = log.trim_end().split('|').collect();
+    let ports = format!("127.0.0.1:{}, 127.0.0.1:{}", dead.port, peer.port);
+    let (received, sent) = (format!("0, {}", OK.len()), format!("0, {}", head.len()));
+    assert_eq!(fields[..5], [ports.as_str(), "502, 200", "0, 5", &received, &sent], "{log}");
+    let [connect, header, response] = fields[5..] else { panic!("{log}") };
+    for time in [connect, header] {
+        let (first, second) = time.split_once(", ").unwrap();
+        assert!(first == "-" && second.parse::<f64>().is_ok_and(|time| time < 60.0), "{log}");
+    }
+    assert!(response.split(", ").all(|time| time.parse::<f64>().is_ok()), "{log}");
+    // None, where there was no upstream.
+    let server = Server::start(
+        "module = [{ name = \"return\" }]\n[http.log_format]\nup = \"$upstream_addr $upstream_status\"\n[[http.server]]\n\
+         listen = [\"127.0.0.1:PORT\"]\naccess_log = { format = \"up\" }\nreturn = { code = 204 }\n",
+    );
+    server.get("/").expect(204);
+    assert_eq!(server.stdout(|log| log.ends_with('\n')), "- -\n");
+}
+
+#[test]
+fn of_tcp() {
+    let server = answering("$tcpinfo_rtt $tcpinfo_rttvar $tcpinfo_snd_cwnd $tcpinfo_rcv_space");
+    let response = server.get("/").expect(200);
+    let numbers: Vec<u64> = response.text().split(' ').map(|number| number.parse().unwrap()).collect();
+    assert!(numbers.len() == 4 && numbers[2] > 0 && numbers[3] > 0, "{numbers:?}");
 }

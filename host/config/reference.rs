@@ -52,7 +52,18 @@ fn keys_of(text: &mut String, ty: &Type, prefix: &str) {
     match ty {
         Type::Table(inner) => fields(text, inner, prefix),
         Type::List(element) | Type::Map(element) => keys_of(text, element, prefix),
-        Type::OneOf(types) => types.iter().for_each(|ty| keys_of(text, ty, prefix)),
+        Type::OneOf(types) => {
+            // A table or a list of such tables: the same keys, told once.
+            let mut told: Vec<String> = Vec::new();
+            for ty in types {
+                let mut keys = String::new();
+                keys_of(&mut keys, ty, prefix);
+                if !told.contains(&keys) {
+                    text.push_str(&keys);
+                    told.push(keys);
+                }
+            }
+        }
         _ => {}
     }
 }

@@ -316,6 +316,8 @@ pub struct Extra {
     pub copy: RefCell<Copy>,
     /// The upstream that makes the response.
     pub upstream: RefCell<Option<Rc<upstream::Exchange>>>,
+    /// The peers that it has been sent to.
+    pub attempts: RefCell<Vec<upstream::attempts::Attempt>>,
     /// A file that the pool opens for a handler.
     pub opening: RefCell<Option<Opening>>,
     /// What is kept of an error whose page is being made.

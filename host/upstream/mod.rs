@@ -11,6 +11,8 @@
 //! end:      finalize_request; the connection is kept or closed; balancers free the peer
 //! ```
 
+pub mod attempts;
+
 pub mod peers;
 
 pub mod registry;
@@ -42,6 +44,7 @@ use crate::{
     stats,
     write::{Flushed, Sending, WriteQueue},
 };
+use attempts::Attempt;
 use peers::{Keepalive, Peers};
 use registry::Target;
 use socket::{READ_SIZE, Socket};
@@ -98,6 +101,8 @@ pub struct Exchange {
     paused: Cell<bool>,
     /// The header has passed the filters, and may leave together with the start of the body if that is there.
     header_waits: Cell<bool>,
+    /// Whether a peer has been asked.
+    attempted: Cell<bool>,
     /// Peers that may still be tried.
     tries: Cell<usize>,
     /// Fields of the response that were there before a peer answered.
@@ -160,6 +165,7 @@ pub fn start(r: &Rc<Request>) {
         keep: Cell::new(false),
         paused: Cell::new(false),
         header_waits: Cell::new(false),
+        attempted: Cell::new(false),
         tries: Cell::new(upstream.peers.list.iter().filter(|peer| !peer.down).count()),
         fields_before: r.parts.borrow().headers_out.fields().len(),
         timer: Cell::new(None),
@@ -217,6 +223,27 @@ impl Exchange {
         self.peer.get().and_then(|peer| self.upstream.peers.list.get(peer)).map_or("", |peer| peer.name.as_str())
     }
 
+    // ---- what is told of it in logs
+
+    fn begin_attempt(&self, peer: &'static str) {
+        let is_first = !self.attempted.replace(true);
+        let attempt = Attempt::new(peer, is_first, self.r.conn.lp.now_ms());
+        self.r.extra().attempts.borrow_mut().push(attempt);
+    }
+
+    fn note(&self, what: impl FnOnce(&mut Attempt, u64)) {
+        if let Some(attempt) = self.r.extra().attempts.borrow_mut().last_mut().filter(|_| self.attempted.get()) {
+            what(attempt, self.r.conn.lp.now_ms());
+        }
+    }
+
+    fn end_attempt(&self, failed: Option<u16>) {
+        let sent = self.queue.borrow().written();
+        self.note(|attempt, now| attempt.end(failed, sent, now));
+    }
+
+    // ---- its timer
+
     fn start_timer(&self, time: Duration) {
         if let Some(timer) = self.timer.get() {
             self.r.conn.lp.start_timer(timer, time);
@@ -254,6 +281,8 @@ impl Exchange {
                     self.upstream.name,
                     self.r.log_tail()
                 );
+                self.begin_attempt(&self.upstream.name);
+                self.end_attempt(Some(502));
                 return self.give_up(502);
             };
             self.choice.tried.borrow_mut()[peer] = true;
@@ -263,6 +292,8 @@ impl Exchange {
             // Another thread was faster and has its last connection (max_conns).
             self.r.guarded(|| self.upstream.balancers.free(&self.choice, peer, Outcome::Unknown));
         };
+        let upstream: &'static Upstream = self.upstream;
+        self.begin_attempt(&upstream.peers.list[peer].name);
         self.peer.set(Some(peer));
         self.keep.set(false);
         self.eof.set(false);
@@ -310,7 +341,9 @@ impl Exchange {
         self.reading_ahead.set(false);
         let (unsent, queued) = {
             let queue = &mut *self.queue.borrow_mut();
-            (queue.clear(), copy.into_iter().try_for_each(|buf| queue.add_buf(buf)))
+            let unsent = queue.clear();
+            queue.begin_count();
+            (unsent, copy.into_iter().try_for_each(|buf| queue.add_buf(buf)))
         };
         self.r.guarded(|| drop(unsent));
         queued
@@ -334,6 +367,7 @@ impl Exchange {
     /// False if the connection has failed.
     fn send(self: &Rc<Self>) -> bool {
         self.request_sent.set(true);
+        self.note(Attempt::connected);
         if self.reading_ahead.get() {
             return true;
         }
@@ -403,7 +437,10 @@ impl Exchange {
     fn read<T>(&self, size: usize, take: impl FnOnce(&[u8]) -> T) -> io::Result<Option<T>> {
         let mut socket = self.socket.borrow_mut();
         let Some(socket) = socket.as_mut().filter(|_| !self.eof.get()) else { return Ok(None) };
-        let result = socket.read(size, take);
+        let result = socket.read(size, |bytes| {
+            self.note(|attempt, _| attempt.received(bytes.len()));
+            take(bytes)
+        });
         self.eof.set(socket.at_end());
         result
     }
@@ -462,6 +499,7 @@ impl Exchange {
     fn header_done(self: &Rc<Self>, rest: Bytes) {
         let Some(protocol) = &self.place.upstream else { return };
         self.upstream_succeeded();
+        self.note(|attempt, now| attempt.header_done(self.r.status.get(), rest.len(), now));
         self.state.set(State::Body);
         match output::send_header(&self.r) {
             Code::OK | Code::AGAIN => self.header_waits.set(true),
@@ -618,6 +656,8 @@ impl Exchange {
         let kept = self.socket.borrow().as_ref().is_some_and(|socket| socket.requests > 0);
         // A kept connection that the peer closed meanwhile says nothing about the peer (nginx: u->peer.cached).
         let stale = kept && failure == Failure::Error && self.input.borrow().is_empty();
+        let status = if failure == Failure::Timeout { 504 } else { 502 };
+        self.end_attempt(Some(status));
         self.drop_socket();
         if let Some(peer) = self.peer.take() {
             if stale {
@@ -631,7 +671,6 @@ impl Exchange {
         if self.r.failed.get() {
             return self.give_up(500);
         }
-        let status = if failure == Failure::Timeout { 504 } else { 502 };
         // nginx's default, "error timeout": and what is not idempotent is not sent twice.
         let resend = !self.request_sent.get() || is_idempotent(&self.r);
         let another = self.tries.get() > 0 && failure != Failure::InvalidHeader && resend;
@@ -679,6 +718,7 @@ impl Exchange {
         if self.state.replace(State::Done) == State::Done {
             return;
         }
+        self.end_attempt(None);
         if let Some(timer) = self.timer.take() {
             self.r.conn.lp.remove_timer(timer);
         }

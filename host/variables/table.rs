@@ -15,6 +15,7 @@ use crate::{
     plugins::running,
     request::{Request, Text},
     site, stats,
+    upstream::attempts::{self, Attempt},
 };
 
 /// A variable of the host.
@@ -66,7 +67,7 @@ pub const VARIABLES: &[Core] = &[
     plain("connection", "Number of the connection, unique in the process; error logs show it behind `*`.", |r, out| number(out, r.conn.number)),
     plain("connection_requests", "Requests so far on the connection, this one included.", |r, out| number(out, u64::from(r.conn.requests()))),
     plain("connection_time", "Age of the connection, in seconds with milliseconds.", |r, out| {
-        seconds(out, r.conn.lp.now_ms().saturating_sub(r.conn.started_ms))
+        seconds(out, r.conn.lp.now_ms().saturating_sub(r.conn.accepted_ms))
     }),
     plain("connections_active", "Connections of clients that are open (nginx: stub_status).", |_, out| number(out, stats::get(stats::Counter::Connections))),
     text("content_length", "The Content-Length field of the request.", |r| r.header_in(b"content-length", 0).map(Text::Head)),
@@ -148,6 +149,10 @@ pub const VARIABLES: &[Core] = &[
             number(out, u64::from(status))
         }
     }),
+    plain("tcpinfo_rcv_space", "Space that the connection's receiver has, in bytes (tcp(7), TCP_INFO).", |r, out| tcp(r, out, |info| info.tcpi_rcv_space)),
+    plain("tcpinfo_rtt", "Round trip time of the connection, in microseconds.", |r, out| tcp(r, out, |info| info.tcpi_rtt)),
+    plain("tcpinfo_rttvar", "How much the round trip time varies, in microseconds.", |r, out| tcp(r, out, |info| info.tcpi_rttvar)),
+    plain("tcpinfo_snd_cwnd", "Congestion window of the connection, in segments.", |r, out| tcp(r, out, |info| info.tcpi_snd_cwnd)),
     plain("time_iso8601", "The time as in `2026-11-22T03:26:11+00:00`.", |_, out| {
         clock::write_iso8601(out);
         true
@@ -157,6 +162,26 @@ pub const VARIABLES: &[Core] = &[
         true
     }),
     plain("topnext_version", "The version of this server.", |_, out| bytes(site::VERSION.as_bytes(), out)),
+    plain("upstream_addr", "The peer that the request was sent to. Of several peers this and all of the following values are joined \
+        by `, `, and by ` : ` where an internal redirect led to another upstream; `-` is what was not come to.",
+        |r, out| attempts::write(r, out, Attempt::write_addr)),
+    plain("upstream_bytes_received", "Bytes received from the peer.", |r, out| attempts::write(r, out, Attempt::write_bytes_received)),
+    plain("upstream_bytes_sent", "Bytes sent to the peer.", |r, out| attempts::write(r, out, Attempt::write_bytes_sent)),
+    plain("upstream_connect_time", "Time until there was a connection to the peer, in seconds with milliseconds.", |r, out| {
+        attempts::write(r, out, Attempt::write_connect_time)
+    }),
+    plain("upstream_header_time", "Time until the header of the peer's response was there.", |r, out| {
+        attempts::write(r, out, Attempt::write_header_time)
+    }),
+    plain("upstream_response_length", "Bytes that the peer sent behind its header.", |r, out| {
+        attempts::write(r, out, Attempt::write_response_length)
+    }),
+    plain("upstream_response_time", "Time until the end of the peer's response.", |r, out| {
+        attempts::write(r, out, Attempt::write_response_time)
+    }),
+    plain("upstream_status", "Status of the peer's response; 502 or 504 if it gave none.", |r, out| {
+        attempts::write(r, out, Attempt::write_status)
+    }),
     plain("uptime", "Seconds since the start.", |_, out| number(out, stats::uptime().as_secs())),
     text("uri", "The path of the request: decoded, normalized, and as internal redirects have changed it.", |r| some(r, r.uri.get())),
     plain("worker_threads", "Event loops of the process.", |r, out| number(out, r.site.threads as u64)),
@@ -188,7 +213,7 @@ pub const SENT_BY_HOST: &[(&str, Write)] = &[
         out.extend_from_slice(clock::http_date(r.header_second.get()).as_bytes());
         true
     }),
-    ("server", |r, out| bytes(crate::http1::response::server(r.place().core.server_tokens), out)),
+    ("server", |r, out| bytes(r.place().core.server_tokens.server().as_bytes(), out)),
     ("transfer-encoding", |r, out| r.chunked.get() && bytes(b"chunked", out)),
 ];
 
@@ -220,6 +245,10 @@ fn bytes(value: &[u8], out: &mut Vec<u8>) -> bool {
 /// The text, unless it is empty.
 fn some(r: &Request, text: Text) -> Option<Text> {
     (!r.parts.borrow().text(text).is_empty()).then_some(text)
+}
+
+fn tcp(r: &Request, out: &mut Vec<u8>, field: fn(&libc::tcp_info) -> u32) -> bool {
+    r.conn.tcp_info().is_some_and(|info| number(out, u64::from(field(&info))))
 }
 
 fn remote_user(r: &Rc<Request>, out: &mut Vec<u8>) -> bool {

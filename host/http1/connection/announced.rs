@@ -74,6 +74,6 @@ impl Http1 {
     }
 
     fn while_reading(&self) -> String {
-        format!(" while reading PROXY protocol, client: {}, server: {}", self.remote, self.address.address)
+        format!(" while reading PROXY protocol{}", self.log_tail())
     }
 }

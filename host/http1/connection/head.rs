@@ -38,7 +38,7 @@ impl Http1 {
                 Ok(Parsed::Incomplete) => match self.read_and_parse() {
                     Ok(parsed) => parsed,
                     Err(error) => {
-                        log_line!(Level::Info, "*{} recv() failed ({error}), client: {}", self.number, self.remote);
+                        log_line!(Level::Info, "*{} recv() failed ({error}){}", self.number, self.log_tail());
                         return self.close();
                     }
                 },
@@ -112,7 +112,7 @@ impl Http1 {
     fn end_of_input(self: &Rc<Self>) {
         if self.state.get() == State::Head {
             let text = "client closed the connection while sending a request head";
-            log_line!(Level::Info, "*{} {text}, client: {}", self.number, self.remote);
+            log_line!(Level::Info, "*{} {text}{}", self.number, self.log_tail());
             return self.give_up_head(400);
         }
         self.close();

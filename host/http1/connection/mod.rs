@@ -59,13 +59,13 @@ use crate::{
     event::{Loop, Ready, RemoteId, Source, TimerId, remote},
     finalize,
     listen::Address,
-    log::error::Level,
+    log::error::{Level, Tail},
     log_line, phases,
     proxy_protocol::Addresses,
     request::Request,
     site::{Place, Site},
     socket::{Ends, Socket},
-    stats,
+    stats, tcp_info,
     write::WriteQueue,
 };
 
@@ -109,8 +109,6 @@ pub struct Http1 {
     token: Cell<Option<Token>>,
     /// Its number in logs.
     pub number: u64,
-    /// When it was accepted, on the loop's clock.
-    pub started_ms: u64,
     remote: String,
     ends: Ends,
 
@@ -147,7 +145,7 @@ pub struct Http1 {
     /// Where the last request was; before the first, the default server.
     place: Cell<&'static Place>,
     /// When it was accepted, on the loop's clock.
-    accepted_ms: u64,
+    pub accepted_ms: u64,
     /// TCP_NODELAY is set.
     nodelay: Cell<bool>,
     remote_id: Cell<Option<RemoteId>>,
@@ -186,7 +184,6 @@ pub fn accept(
         socket: RefCell::new(socket),
         token: Cell::new(None),
         number: stats::next_connection(),
-        started_ms: lp.now_ms(),
         remote: ends.remote_text(),
         ends,
         state: Cell::new(if address.options.proxy_protocol { State::Announced } else { State::Idle }),
@@ -293,6 +290,18 @@ impl Http1 {
     /// Bytes that have left for the running request.
     pub fn sent(&self) -> u64 {
         self.queue.borrow().written()
+    }
+
+    /// The end of a line of the error log about it, before there is a request. The line goes to the log of the default server.
+    #[cold]
+    fn log_tail(&self) -> Tail {
+        let text = format!(", client: {}, server: {}", self.remote, self.address.address);
+        Tail::new(&self.address.names.default_server().place.error_log, text)
+    }
+
+    /// What the kernel knows of it, if it is of TCP.
+    pub fn tcp_info(&self) -> Option<libc::tcp_info> {
+        tcp_info::of(&*self.socket.borrow())
     }
 
     fn start_read_timer(&self, time: Duration) {
@@ -422,9 +431,9 @@ impl Source for Http1 {
             (READ_TIMER, State::Head, _) => {
                 log_line!(
                     Level::Info,
-                    "*{} client timed out while sending a request head, client: {}",
+                    "*{} client timed out while sending a request head{}",
                     self.number,
-                    self.remote
+                    self.log_tail()
                 );
                 self.give_up_head(408);
             }
