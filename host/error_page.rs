@@ -16,7 +16,8 @@ use std::{cell::Cell, rc::Rc};
 use topnext_module_api::{Buf, Chain, Code};
 
 use crate::{
-    config::{self, ErrorResponse},
+    absolute_redirect,
+    config::{self, ErrorResponse, ServerTokens},
     finalize, output, phases,
     plugins::services::main::compile,
     redirect,
@@ -140,8 +141,8 @@ fn redirect_client(r: &Rc<Request>, page: &Page, url: &[u8]) {
 }
 
 /// A small page that says the status.
-pub fn page(status: u16, tokens: bool) -> String {
-    let server = if tokens { concat!("topnext/", env!("CARGO_PKG_VERSION")) } else { "topnext" };
+pub fn page(status: u16, tokens: ServerTokens) -> String {
+    let server = tokens.server();
     let title = status::title(status);
     format!(
         "<!DOCTYPE html>\n<html>\n<head><title>{title}</title></head>\n<body>\n\
@@ -169,6 +170,9 @@ pub fn send(r: &Rc<Request>, status: u16) {
         }
         let set = parts.headers_out.set(&mut parts.pool, b"Content-Type", b"text/html", false);
         r.failed.set(r.failed.get() || set.is_err());
+    }
+    if status < 400 && absolute_redirect::complete(r).is_err() {
+        r.failed.set(true);
     }
     r.wait.set(Wait::Nothing);
     r.status.set(status::shown(status));

@@ -34,6 +34,8 @@ pub mod write;
 
 pub mod error_page;
 
+pub mod absolute_redirect;
+
 pub mod finalize;
 
 // What it needs on the way.

@@ -214,8 +214,19 @@ fn table() -> Vec<Directive> {
             "What becomes of a path with a symbolic link in it. off: it is followed; on: 403; if_not_owner: 403 unless the \
              link and what it leads to have the same owner. A string is the mode."),
         directive("etag", ALL_HTTP, Type::Bool, "true", "Whether files are sent with the field ETag."),
-        directive("server_tokens", ALL_HTTP, Type::Bool, "true",
-            "Whether the version is told in the Server field and on error pages."),
+        directive("server_tokens", ALL_HTTP, Type::OneOf(vec![Type::Bool, choice(&["on", "off", "build"])]), "true",
+            "Whether the version is told in the Server field and on error pages; \"build\": and the name that the build was \
+             given by the variable TOPNEXT_BUILD."),
+        directive("types", ALL_HTTP, Type::Map(Box::new(list(Type::String))), "",
+            "MIME types, each with the extensions of files that are of it. The table of an inner level replaces that of an \
+             outer one. Without any: the types that are usual."),
+        directive("log_not_found", ALL_HTTP, Type::Bool, "true", "Whether a file that is not found is logged as an error."),
+        directive("absolute_redirect", ALL_HTTP, Type::Bool, "true",
+            "Whether the server's own redirects are absolute URLs; else they are paths."),
+        directive("port_in_redirect", ALL_HTTP, Type::Bool, "true",
+            "Whether absolute redirects have the port that the client came to, unless it is 80."),
+        directive("server_name_in_redirect", ALL_HTTP, Type::Bool, "false",
+            "Whether absolute redirects have the first name of the server, rather than the one that the client asked for."),
         directive("default_type", ALL_HTTP, Type::String, "\"text/plain\"",
             "MIME type of responses for which no other is known."),
         // server

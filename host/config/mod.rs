@@ -70,7 +70,8 @@ pub use location_path::{LocationKind, LocationPath};
 pub use merge::ModuleTable;
 pub use model::{
     AccessLog, Buffers, Config, ErrorLog, ErrorPage, ErrorResponse, Http, HttpCore, Location, LogFormat, LogLevel,
-    Main, OpenFileCache, PeerConf, Root, Satisfy, Scope, Server, SymlinkMode, ThreadPool, Upstream,
+    Main, OpenFileCache, PeerConf, Root, Satisfy, Scope, Server, ServerTokens, SymlinkMode, ThreadPool, Types,
+    Upstream,
 };
 pub use schema::ModuleSchema;
 pub use server_name::{NameForm, ServerName};

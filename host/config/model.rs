@@ -4,7 +4,8 @@
 //! Every struct first gets all defaults of the directive table, then what was written. Values given to `set` have been
 //! checked, and lack no key that has a default.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::address::PeerAddress;
@@ -240,9 +241,85 @@ pub struct HttpCore {
     /// Whether files are sent with an ETag.
     pub etag: bool,
     /// Whether the version is told.
-    pub server_tokens: bool,
+    pub server_tokens: ServerTokens,
+    /// MIME types of extensions. None: those that are usual.
+    pub types: Option<Arc<Types>>,
+    /// Whether files that are not found are logged.
+    pub log_not_found: bool,
+    /// Whether redirects are absolute URLs.
+    pub absolute_redirect: bool,
+    /// Whether these have the port of the connection.
+    pub port_in_redirect: bool,
+    /// Whether these have the first name of the server instead of the client's.
+    pub server_name_in_redirect: bool,
     /// MIME type if no other is known.
     pub default_type: String,
+}
+
+/// What is told of the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServerTokens {
+    /// Its name.
+    Off,
+    /// And its version.
+    #[default]
+    On,
+    /// And the name of the build.
+    Build,
+}
+
+impl ServerTokens {
+    /// The value of the Server field.
+    pub fn server(self) -> &'static str {
+        const VERSION: &str = concat!("topnext/", env!("CARGO_PKG_VERSION"));
+        static BUILD: LazyLock<String> = LazyLock::new(|| match option_env!("TOPNEXT_BUILD") {
+            Some(name) => format!("{VERSION} ({name})"),
+            None => VERSION.to_string(),
+        });
+        match self {
+            ServerTokens::Off => "topnext",
+            ServerTokens::On => VERSION,
+            ServerTokens::Build => &BUILD,
+        }
+    }
+
+    fn of(node: &Node) -> ServerTokens {
+        match (node.as_bool(), node.as_str()) {
+            (Some(false), _) | (_, Some("off")) => ServerTokens::Off,
+            (_, Some("build")) => ServerTokens::Build,
+            _ => ServerTokens::On,
+        }
+    }
+}
+
+/// MIME types by extension.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Types {
+    /// The type of each extension, which is in lower case.
+    of: HashMap<Vec<u8>, String>,
+    /// Extensions that stand for two types, with both.
+    pub repeated: Vec<(String, String, String)>,
+}
+
+impl Types {
+    fn of(node: &Node) -> Types {
+        let mut types = Types::default();
+        for entry in node.as_table().into_iter().flat_map(Table::iter) {
+            for extension in entry.node.as_list().unwrap_or(&[]).iter().map(text) {
+                let extension = extension.to_ascii_lowercase();
+                let other = types.of.insert(extension.clone().into_bytes(), entry.key.clone());
+                if let Some(other) = other.filter(|other| *other != entry.key) {
+                    types.repeated.push((extension, other, entry.key.clone()));
+                }
+            }
+        }
+        types
+    }
+
+    /// The type of an extension, in any case.
+    pub fn get(&self, extension: &[u8]) -> Option<&str> {
+        self.of.get(&extension.to_ascii_lowercase()).map(String::as_str)
+    }
 }
 
 /// Whose consent in the access phase a request needs.
@@ -528,7 +605,12 @@ impl HttpCore {
             "open_file_cache_errors" => self.open_file_cache_errors = flag(node),
             "disable_symlinks" => self.disable_symlinks = DisableSymlinks::of(node),
             "etag" => self.etag = flag(node),
-            "server_tokens" => self.server_tokens = flag(node),
+            "server_tokens" => self.server_tokens = ServerTokens::of(node),
+            "types" => self.types = Some(Arc::new(Types::of(node))),
+            "log_not_found" => self.log_not_found = flag(node),
+            "absolute_redirect" => self.absolute_redirect = flag(node),
+            "port_in_redirect" => self.port_in_redirect = flag(node),
+            "server_name_in_redirect" => self.server_name_in_redirect = flag(node),
             "default_type" => self.default_type = text(node),
             _ => return false,
         }

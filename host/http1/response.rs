@@ -4,6 +4,7 @@ use std::{cell::RefCell, time::Duration};
 
 use crate::{
     clock,
+    config::ServerTokens,
     request::{headers_out::HeadersOut, pool::Pool},
     status,
 };
@@ -13,7 +14,7 @@ pub struct HeadOut {
     /// The status.
     pub status: u16,
     /// Whether the version is told (nginx: server_tokens).
-    pub tokens: bool,
+    pub tokens: ServerTokens,
     /// The length of the body, if it is known and there may be one.
     pub length: Option<u64>,
     /// The body is chunked.
@@ -35,7 +36,7 @@ pub fn write_head(out: &mut Vec<u8>, head: &HeadOut, fields: &HeadersOut, pool: 
         let has = |name| fields.get(pool, name, 0).is_some();
         status_line(out, head.status);
         if !has(b"server") {
-            out.extend_from_slice(server_line(head.tokens));
+            server_line(head.tokens, out);
         }
         if !has(b"date") {
             clock::with_date(|date, _| date_line(out, date));
@@ -68,20 +69,20 @@ pub fn write_head(out: &mut Vec<u8>, head: &HeadOut, fields: &HeadersOut, pool: 
 }
 
 thread_local! {
-    /// The start of nearly every head, and the second that it was made in; with and without the version.
-    static USUAL_START: RefCell<[(u64, Vec<u8>); 2]> = RefCell::default();
+    /// The start of nearly every head, and the second that it was made in; for each of `server_tokens`.
+    static USUAL_START: RefCell<[(u64, Vec<u8>); 3]> = RefCell::default();
 }
 
 /// Status 200, Server and Date, made once a second.
-fn usual_start(out: &mut Vec<u8>, tokens: bool) {
+fn usual_start(out: &mut Vec<u8>, tokens: ServerTokens) {
     clock::with_date(|date, now| {
         USUAL_START.with_borrow_mut(|starts| {
-            let (second, start) = &mut starts[usize::from(tokens)];
+            let (second, start) = &mut starts[tokens as usize];
             if *second != now || start.is_empty() {
                 *second = now;
                 start.clear();
                 status_line(start, 200);
-                start.extend_from_slice(server_line(tokens));
+                server_line(tokens, start);
                 date_line(start, date);
             }
             out.extend_from_slice(start);
@@ -97,17 +98,10 @@ fn status_line(out: &mut Vec<u8>, status: u16) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn server_line(tokens: bool) -> &'static [u8] {
-    if tokens {
-        concat!("Server: topnext/", env!("CARGO_PKG_VERSION"), "\r\n").as_bytes()
-    } else {
-        b"Server: topnext\r\n"
-    }
-}
-
-/// The Server field.
-pub fn server(tokens: bool) -> &'static [u8] {
-    server_line(tokens).strip_prefix(b"Server: ").unwrap_or_default().trim_ascii_end()
+fn server_line(tokens: ServerTokens, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Server: ");
+    out.extend_from_slice(tokens.server().as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 fn date_line(out: &mut Vec<u8>, date: &str) {
@@ -131,7 +125,7 @@ mod tests {
 
     const HEAD: HeadOut = HeadOut {
         status: 404,
-        tokens: false,
+        tokens: ServerTokens::Off,
         length: Some(12),
         chunked: false,
         keep: true,

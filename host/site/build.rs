@@ -405,6 +405,10 @@ impl<'a> Builder<'a> {
             Some((_, _, content, upstream)) => (content, upstream),
             None => (None, None),
         };
+        for (extension, one, other) in scope.core.types.iter().flat_map(|types| &types.repeated) {
+            let text = format!("the extension {extension:?} is of two types, {one:?} and {other:?}");
+            self.errors.push(scope.origin_of("types"), "types", text);
+        }
         let place = Arc::new(Place {
             path,
             title,

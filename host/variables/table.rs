@@ -213,7 +213,7 @@ pub const SENT_BY_HOST: &[(&str, Write)] = &[
         out.extend_from_slice(clock::http_date(r.header_second.get()).as_bytes());
         true
     }),
-    ("server", |r, out| bytes(crate::http1::response::server(r.place().core.server_tokens), out)),
+    ("server", |r, out| bytes(r.place().core.server_tokens.server().as_bytes(), out)),
     ("transfer-encoding", |r, out| r.chunked.get() && bytes(b"chunked", out)),
 ];
 

@@ -58,6 +58,8 @@ pub mod number {
     pub const NOW_MS: u32 = 7;
     /// Whether the upstream connection may be kept (only set).
     pub const UPSTREAM_KEEPALIVE: u32 = 8;
+    /// 1 if files that are not found are to be logged, else 0.
+    pub const LOG_NOT_FOUND: u32 = 14;
     /// 1 if the request has a precondition, 0 if it has none.
     pub const IS_CONDITIONAL: u32 = 9;
     /// 1 if the response may be answered in ranges, 0 if not.
@@ -431,6 +433,11 @@ impl<'h> Request<'h> {
     pub fn internal_redirect(&mut self, uri: &[u8], args: &[u8]) -> Code {
         // SAFETY: see `text`.
         unsafe { self.api().internal_redirect()(self.data, uri.into(), args.into()) }
+    }
+
+    /// Whether a file that is not found is to be logged (nginx: log_not_found).
+    pub fn log_not_found(&self) -> bool {
+        self.number(number::LOG_NOT_FOUND) != 0
     }
 
     /// The file that a URI maps to in this location, by root or alias (nginx: ngx_http_map_uri_to_path). Empty if no root

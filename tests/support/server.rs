@@ -108,6 +108,11 @@ impl Server {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
+    /// The URL of a path, as redirects of the requests below have it.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://localhost:{}{path}", self.port)
+    }
+
     /// The address that `PORT2` stands for.
     pub fn address2(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.ports[1].number))

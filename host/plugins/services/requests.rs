@@ -180,6 +180,7 @@ unsafe extern "C" fn get_number(data: HostData, which: u32) -> i64 {
             number::BODY_LENGTH => length(r.body_length()),
             number::NOW_MS => length(Some(r.conn.lp.now_ms())),
             number::OPEN_ERROR => r.extra.get().map_or(0, |extra| i64::from(extra.open_error.get())),
+            number::LOG_NOT_FOUND => i64::from(r.place().core.log_not_found),
             number::IS_CONDITIONAL => i64::from(r.parts.borrow().head.facts().is_conditional()),
             number::ALLOW_RANGES => i64::from(r.allow_ranges.get()),
             _ => -1,
@@ -311,7 +312,7 @@ unsafe extern "C" fn set_content_type(data: HostData) -> bool {
                 Text::Head(span) => span.of(&parts.bytes),
                 Text::Pool(text) => parts.pool.get(text),
             };
-            let mime = mime::of(uri, &r.place().core.default_type);
+            let mime = mime::of(uri, r.place().core.types.as_deref(), &r.place().core.default_type);
             parts.headers_out.set_content_type(&mut parts.pool, mime).is_ok()
         })
     }

@@ -65,6 +65,12 @@ impl HandlerTest<'_> {
         self
     }
 
+    /// The operator does not want files logged that are not found.
+    pub fn without_log_of_not_found(mut self) -> Self {
+        self.common.spec.log_not_found = false;
+        self
+    }
+
     /// A file that the module can open, last modified at `mtime` (seconds since 1970). Other paths are not found.
     pub fn file(mut self, path: &str, bytes: impl AsRef<[u8]>, mtime: i64) -> Self {
         let source = Source::File(Bytes::copy_from_slice(bytes.as_ref()), mtime);

@@ -117,6 +117,7 @@ unsafe extern "C" fn request_number(r: HostData, which: u32) -> i64 {
         number::BODY_LENGTH => state.spec.body_length(),
         number::NOW_MS => of(state.now.get()),
         number::OPEN_ERROR => i64::from(state.open_error.get()),
+        number::LOG_NOT_FOUND => i64::from(state.spec.log_not_found),
         number::IS_CONDITIONAL => i64::from(state.spec.is_conditional()),
         number::ALLOW_RANGES => i64::from(state.allow_ranges.get()),
         _ => -1,

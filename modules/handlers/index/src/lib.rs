@@ -131,6 +131,7 @@ fn look_for_folder(r: &mut Request<'_>, folder: &[u8]) -> Code {
     match r.open_file(folder) {
         Opened::File(_) => Code::OK,
         Opened::Pending => Code::AGAIN,
+        Opened::NotFound if !r.log_not_found() => Code::status(404),
         Opened::NotFound => {
             let folder = String::from_utf8_lossy(folder);
             log!(r, Level::Error, "{folder:?} is not found ({})", r.open_error());

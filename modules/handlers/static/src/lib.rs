@@ -43,6 +43,7 @@ impl PhaseHandler for Static {
         let file = match r.open_file(path) {
             Opened::File(file) => file,
             Opened::Pending => return Code::AGAIN,
+            Opened::NotFound if !r.log_not_found() => return Code::status(404),
             Opened::NotFound => {
                 let path = String::from_utf8_lossy(path);
                 log!(r, Level::Error, "open() {path:?} failed ({})", r.open_error());
