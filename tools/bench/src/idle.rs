@@ -34,8 +34,13 @@ Opens connections to topnext and to nginx, asks once on each, and prints the mem
   --help           this text
 ";
 
-/// File descriptors, and places of nginx's `worker_connections`, beside those of the connections.
+/// File descriptors beside those of the connections.
 const MORE_FILES: u32 = 100;
+
+/// `worker_connections` for so many: when only a sixteenth of them is free, nginx closes idle ones to make room.
+fn room_for(connections: u32) -> u32 {
+    connections + connections / 16 + MORE_FILES
+}
 
 /// How long a server has to come to rest.
 const REST: Duration = Duration::from_secs(2);
@@ -117,7 +122,7 @@ fn measure(options: &Options) -> Result<Verdict, String> {
     let mut resident = Vec::new();
     for software in &servers {
         let few = with_connections(&Server::start(&**software, &case(None), &dir)?, 0)?;
-        let server = Server::start(&**software, &case(Some(options.connections + MORE_FILES)), &dir)?;
+        let server = Server::start(&**software, &case(Some(room_for(options.connections))), &dir)?;
         let (room, all) = (with_connections(&server, 0)?, with_connections(&server, options.connections)?);
         let each = |all: u64, before: u64| all.saturating_sub(before) as f64 / f64::from(options.connections);
         println!(

@@ -27,6 +27,7 @@ pub static KINDS: &[Kind] = &[
     Kind { name: "keepalive", weight: 20, run: good::keepalive },
     Kind { name: "pipelined", weight: 10, run: good::pipelined },
     Kind { name: "ranges", weight: 8, run: good::ranges },
+    Kind { name: "listing", weight: 4, run: good::listing },
     Kind { name: "compressed", weight: 8, run: good::compressed },
     Kind { name: "proxied", weight: 12, run: good::proxied },
     Kind { name: "bodies", weight: 8, run: good::bodies },

@@ -111,7 +111,7 @@ fn soak(options: &Options) -> Result<bool, String> {
     println!("{} s, {} clients, seed {seed}", options.seconds, options.clients);
     let mut server = Server::start(options.server.clone())?;
     let (pid, address) = (server.pid(), server.address());
-    let started = Level::at_rest(pid, address)?;
+    let started = Level::now(pid, address)?;
     println!("at the start    {started}");
 
     let warm_up = Duration::from_secs(options.seconds / 3);

@@ -16,6 +16,9 @@ pub const FILES: [(&str, usize, bool); 6] = [
     ("page.html", 50_000, true),
 ];
 
+/// How many files are in the folder `list/`, which is shown by autoindex.
+pub const LISTED: usize = 200;
+
 /// The largest body that the server takes, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
 
@@ -46,9 +49,25 @@ pub fn write(dir: &Path, modules: &Path, address: SocketAddr, origin: SocketAddr
     for (name, ..) in FILES {
         fs::write(root.join(name), content(name))?;
     }
-    let names =
-        ["return", "index", "static", "not_modified", "headers", "gzip", "range", "limit_rate", "proxy", "round_robin"];
+    fs::create_dir(root.join("list"))?;
+    for number in 0..LISTED {
+        fs::write(root.join(format!("list/file-{number}.txt")), "x")?;
+    }
+    let names = [
+        "return",
+        "index",
+        "autoindex",
+        "static",
+        "not_modified",
+        "headers",
+        "gzip",
+        "range",
+        "limit_rate",
+        "proxy",
+        "round_robin",
+    ];
     let declared: String = names.iter().map(|name| format!("[[module]]\nname = \"{name}\"\n")).collect();
+    let folder = format!("{}/", root.display());
     // Short times, so that slow clients meet them.
     let text = format!(
         r#"worker_threads = 2
@@ -73,6 +92,15 @@ return = {{ code = 200, text = "$connections_active $live_bufs $module_panics" }
 [[http.server.location]]
 path = "= /ok"
 return = {{ code = 200, text = "ok" }}
+
+[[http.server.location]]
+path = "/list/"
+autoindex.enabled = true
+
+[[http.server.location]]
+path = "/cached/"
+alias = {folder:?}
+open_file_cache = {{ max = 100, inactive = "1s" }}
 
 [[http.server.location]]
 path = "/origin/"

@@ -10,10 +10,11 @@ use crate::http::Connection;
 use crate::site::STATUS;
 
 /// How long the server has to come to rest: longer than each of its time-outs, lingering close included.
-const REST: Duration = Duration::from_secs(40);
+const REST: Duration = Duration::from_secs(60);
 
-/// How long nothing changes at rest. Longer than the origin keeps a connection.
-const STILL: Duration = Duration::from_secs(3);
+/// How long nothing changes at rest. Longer than the origin keeps a connection, and than the server keeps a thread of its
+/// pool that has no work (10 s).
+const STILL: Duration = Duration::from_secs(11);
 
 /// What may grow between the two looks without being a leak: the allocator keeps what was needed at once, and how much
 /// that was is a matter of chance.

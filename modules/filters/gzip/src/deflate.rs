@@ -1,68 +1,27 @@
-//! The compressor of one response: bufs in, bufs out, a bounded amount at a time.
+//! The compression of one response: bufs in, bufs out, a bounded amount at a time.
 //!
 //! ```text
 //!            run(input, limit)
 //! input ---> compressor ---> buffer ---> bufs, when the buffer is full, at a flush, and at the end
+//!      \---> all of it, if it is short ---> one buf
 //! ```
 
-use std::{
-    fmt, mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{fmt, mem, sync::Arc};
 
-use flate2::{Compress, Compression, FlushCompress, Status};
+use flate2::{Compress, FlushCompress, Status};
 use topnext_module_api::prelude::*;
 
-/// Idle compressors of the worker, by level: making one costs more than compressing a small response.
-pub struct Compressors([Mutex<Vec<Compress>>; 9]);
+use crate::compressors::Compressors;
 
-/// Idle compressors that are kept for each level. One takes about 300 KiB.
-const IDLE: usize = 16;
-
-/// The binary logarithm of the window's size; 15 is the greatest of zlib.
-const WINDOW_BITS: u8 = 15;
-
-impl State for Compressors {
-    fn create() -> Result<Compressors, String> {
-        Ok(Compressors(Default::default()))
-    }
-}
-
-impl Compressors {
-    /// One that has compressed nothing yet.
-    ///
-    /// Level 1 is level 2 of zlib-rs: of a page of HTML it makes a little less than level 1 of zlib, in about 0.6 of the
-    /// time. Level 1 of zlib-rs knows the fixed codes only, and makes a quarter more.
-    fn take(&self, level: u32) -> Compress {
-        let idle = self.idle(level).and_then(|mut idle| idle.pop());
-        idle.unwrap_or_else(|| Compress::new_gzip(Compression::new(level.max(2)), WINDOW_BITS))
-    }
-
-    /// Takes one back that has come to the end of its stream.
-    ///
-    /// Never one that stopped before: zlib-rs 0.6.8 forgets on reset that a block of level 1 is open, and the next stream
-    /// is then corrupt. The test `bufs_of_any_size_and_of_files_come_out_whole` finds it. Those are dropped.
-    fn put(&self, level: u32, mut compress: Compress) {
-        compress.reset();
-        if let Some(mut idle) = self.idle(level)
-            && idle.len() < IDLE
-        {
-            idle.push(compress);
-        }
-    }
-
-    fn idle(&self, level: u32) -> Option<MutexGuard<'_, Vec<Compress>>> {
-        let slot = self.0.get(level.checked_sub(1)? as usize)?;
-        Some(slot.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
+/// A response of at most this many bytes is compressed in one call, unless a flush comes before its end: that takes a third
+/// less time. A compressor of streams keeps about as much of a text, too, before the first output.
+const SHORT: u64 = 64 * 1024;
 
 /// The compression of one response.
 pub struct Deflate {
     compressors: Arc<Compressors>,
     level: u32,
-    /// None once the end has been written.
-    compress: Option<Compress>,
+    stage: Stage,
     /// The output buffer: `filled` bytes of output, the rest is room. Its memory is used again once it has been sent.
     buffer: BytesMut,
     filled: usize,
@@ -70,6 +29,16 @@ pub struct Deflate {
     size: usize,
     read: u64,
     written: u64,
+}
+
+/// How far it is.
+enum Stage {
+    /// A short response, of which this came so far; it is compressed when all is there.
+    Short(Chain),
+    /// A response that is compressed as it comes.
+    Stream(Compress),
+    /// The end has been written.
+    Ended,
 }
 
 /// The compressor failed, or was given what it cannot read.
@@ -91,16 +60,19 @@ impl fmt::Display for DeflateError {
 }
 
 impl Deflate {
-    /// For a response, at a level from 1 to 9, into buffers of `size` bytes.
-    pub fn new(compressors: Arc<Compressors>, level: u32, size: usize) -> Deflate {
-        let compress = Some(compressors.take(level));
+    /// For a response of `length` bytes, if that is known, at a level from 1 to 9, into buffers of `size` bytes.
+    pub fn new(compressors: Arc<Compressors>, level: u32, size: usize, length: Option<u64>) -> Deflate {
+        let stage = match length {
+            Some(length) if length <= SHORT => Stage::Short(Chain::new()),
+            _ => Stage::Stream(compressors.stream(level)),
+        };
         let size = size.max(1);
-        Deflate { compressors, level, compress, buffer: BytesMut::new(), filled: 0, size, read: 0, written: 0 }
+        Deflate { compressors, level, stage, buffer: BytesMut::new(), filled: 0, size, read: 0, written: 0 }
     }
 
     /// Whether the end has been written.
     pub fn is_finished(&self) -> bool {
-        self.compress.is_none()
+        matches!(self.stage, Stage::Ended)
     }
 
     /// Bytes read and bytes written so far.
@@ -113,23 +85,65 @@ impl Deflate {
     /// Input that is left over stays in `input`. Behind the end, bufs are passed on as they are.
     pub fn run(&mut self, input: &mut Chain, limit: u64) -> Result<Chain, DeflateError> {
         let mut out = Chain::new();
+        if let Stage::Short(waiting) = &mut self.stage {
+            waiting.append(mem::take(input));
+            if waiting.has_last() {
+                let body = mem::take(waiting);
+                out.push(self.short(&body)?);
+                return Ok(out);
+            }
+            // It is longer than was said, or is not to wait for its end.
+            if waiting.len_bytes() <= SHORT && !waiting.iter().any(Buf::is_flush) {
+                return Ok(out);
+            }
+            *input = mem::take(waiting);
+            self.stage = Stage::Stream(self.compressors.stream(self.level));
+        }
         let stop = self.written.saturating_add(limit.max(1));
         while self.written < stop {
-            let Some(mut compress) = self.compress.take() else {
-                out.append(mem::take(input));
-                break;
+            let mut compress = match mem::replace(&mut self.stage, Stage::Ended) {
+                Stage::Stream(compress) => compress,
+                _ => {
+                    out.append(mem::take(input));
+                    break;
+                }
             };
             let step = self.step(&mut compress, input, &mut out);
             if matches!(step, Ok(Step::End)) {
-                self.compressors.put(self.level, compress);
+                self.compressors.put_stream(self.level, compress);
                 continue;
             }
-            self.compress = Some(compress);
+            self.stage = Stage::Stream(compress);
             if matches!(step?, Step::Starved) {
                 break;
             }
         }
         Ok(out)
+    }
+
+    /// Compresses all of a response at once.
+    fn short(&mut self, body: &Chain) -> Result<Buf, DeflateError> {
+        if body.iter().any(|buf| buf.in_file() && !buf.is_empty()) {
+            return Err(DeflateError::FileBuf);
+        }
+        let mut pieces = body.iter().map(Buf::bytes).filter(|bytes| !bytes.is_empty());
+        let (first, more) = (pieces.next().unwrap_or_default(), pieces.next());
+        // Most bodies are one piece. Others are put together: they are short.
+        let compressed = match more {
+            None => self.compressors.compress(self.level, first),
+            Some(_) => {
+                let joined: Vec<&[u8]> = body.iter().map(Buf::bytes).collect();
+                self.compressors.compress(self.level, &joined.concat())
+            }
+        };
+        let compressed = compressed.ok_or(DeflateError::Stuck)?;
+        self.stage = Stage::Ended;
+        self.read = body.len_bytes();
+        self.written = compressed.len() as u64;
+        let mut buf = Buf::from(compressed);
+        buf.set_last(true);
+        buf.set_last_in_chain(true);
+        Ok(buf)
     }
 
     /// Reads from the first buf until it is used up or the output buffer is full.

@@ -10,12 +10,14 @@
 //! Responses with status 200, 403 and 404 are compressed, if type, length, HTTP version and client allow it. What is
 //! compressed has no length, a weak ETag and no ranges.
 //!
-//! It compresses as the response flows: one compressor and one buffer per response, and never more output at once than
+//! A response of at most 64 kilobytes is compressed in one call. A longer one, or one whose length is not known, is
+//! compressed as it flows: one compressor and one buffer per response, and never more output at once than
 //! `buffers` allow. What the client does not take yet stays uncompressed. `$gzip_ratio` is the ratio that was achieved.
 
 #![forbid(unsafe_code)]
 
 mod accept;
+mod compressors;
 mod deflate;
 mod disable;
 mod proxied;
@@ -24,7 +26,7 @@ use std::sync::Arc;
 
 use topnext_module_api::prelude::*;
 
-pub use deflate::Compressors;
+pub use compressors::Compressors;
 use deflate::Deflate;
 use disable::Disable;
 use proxied::{Proxied, Response};
@@ -139,6 +141,7 @@ impl Filter for Gzip {
             return next.call(r);
         }
 
+        let length = r.content_length();
         r.set_header_out("Content-Encoding", "gzip");
         r.set_content_length(None);
         r.set_allow_ranges(false);
@@ -146,7 +149,7 @@ impl Filter for Gzip {
         weaken_etag(r);
         if r.method() != b"HEAD" {
             r.need_memory();
-            let deflate = Deflate::new(self.compressors.clone(), self.comp_level, self.size);
+            let deflate = Deflate::new(self.compressors.clone(), self.comp_level, self.size, length);
             r.set_context(Context { deflate, input: Chain::new(), holding: false });
         }
         next.call(r)

@@ -4,7 +4,7 @@ use std::{io::Read, sync::Arc};
 
 use flate2::read::GzDecoder;
 use topnext_gzip::{Compressors, Gzip};
-use topnext_module_api::{Buf, Chain, State, testing};
+use topnext_module_api::{Buf, Bytes, Chain, State, testing};
 
 const REQUEST: &str = "GET /x HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n";
 const HTML: &[(&str, &str)] = &[("Content-Type", "text/html")];
@@ -132,8 +132,44 @@ fn bufs_of_any_size_and_of_files_come_out_whole() {
         ["", "comp_level = 9", "buffers = { number = 1, size = 256 }", "buffers = { number = 2, size = \"1k\" }"]
     {
         let gzip = gzip(table);
-        testing::filter(&gzip).request(REQUEST).response(200, HTML, &body).decode(unzip).check();
+        let test = || testing::filter(&gzip).request(REQUEST).response(200, HTML, &body).decode(unzip);
+        test().check();
+        test().length_unknown().check();
     }
+}
+
+#[test]
+fn a_short_body_comes_out_in_one_piece() {
+    let gzip = gzip("");
+    for len in [20, 65_536] {
+        let body = text(len);
+        let test = testing::filter(&gzip).request(REQUEST).response(200, HTML, &body);
+        let pieces = |body: &Bytes| {
+            let mut chains: Vec<Chain> = body.chunks(1000).map(|piece| Chain::from(Buf::copy_from(piece))).collect();
+            chains.push(Chain::from(Buf::last()));
+            chains
+        };
+        let (whole, in_pieces) = (test.run(), test.run_chains(pieces));
+        assert_eq!((whole.sent.len(), in_pieces.sent.len()), (1, 1));
+        assert!(unzip(&whole.body) == body && whole.body == in_pieces.body);
+    }
+    let body = text(65_537);
+    let out = testing::filter(&gzip).request(REQUEST).response(200, HTML, &body).run();
+    assert!(unzip(&out.body) == body && out.sent.len() > 1, "{:?}", out.sent);
+}
+
+#[test]
+fn a_body_that_is_longer_than_was_said_comes_out_whole() {
+    let gzip = gzip("");
+    let body = text(100_000);
+    // The kit says the length of the body; this one is of the header only.
+    let test = testing::filter(&gzip).request(REQUEST).response(200, HTML, text(50));
+    let out = test.run_chains(|_| {
+        let mut chains: Vec<Chain> = body.chunks(30_000).map(|piece| Chain::from(Buf::copy_from(piece))).collect();
+        chains.push(Chain::from(Buf::last()));
+        chains
+    });
+    assert!(unzip(&out.body) == body);
 }
 
 #[test]

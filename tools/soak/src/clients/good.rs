@@ -7,7 +7,7 @@ use super::{failed, same};
 use crate::http::{Answer, Connection};
 use crate::origin;
 use crate::random::{Random, noise};
-use crate::site::{self, FILES, MAX_BODY};
+use crate::site::{self, FILES, LISTED, MAX_BODY};
 
 /// Something to ask for, and what has to come back.
 struct Wanted {
@@ -27,8 +27,9 @@ impl Wanted {
         let (name, ..) = FILES[random.below(FILES.len() - 2)];
         match random.below(8) {
             0 => Wanted::get("/ok", 200, b"ok".to_vec()),
-            1 => Wanted { head: true, ..Wanted::head(name) },
-            2 => Wanted { body: Vec::new(), ..Wanted::get("/not/there", 404, Vec::new()) },
+            1 => Wanted::head(name),
+            2 => Wanted::get("/not/there", 404, Vec::new()),
+            3 => Wanted::get(&format!("/cached/{name}"), 200, site::content(name)),
             _ => Wanted::get(&format!("/{name}"), 200, site::content(name)),
         }
     }
@@ -95,6 +96,23 @@ pub fn ranges(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
             return Err(format!("{request}: status {}, Content-Range {said:?}", answer.status));
         }
         same(&request, &answer.body, &content[start..=end])?;
+    }
+    Ok(number as u64)
+}
+
+/// The list of a folder.
+pub fn listing(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
+    let mut connection = Connection::open(address).map_err(failed("connect"))?;
+    let number = random.between(1, 3);
+    for _ in 0..number {
+        let wanted = Wanted::get("/list/", 200, Vec::new());
+        connection.send(wanted.request.as_bytes()).map_err(failed("send"))?;
+        let answer = connection.answer(false).map_err(failed("a list"))?;
+        let page = String::from_utf8_lossy(&answer.body);
+        let missing = (0..LISTED).find(|number| !page.contains(&format!("<a href=\"file-{number}.txt\">")));
+        if answer.status != 200 || missing.is_some() {
+            return Err(format!("/list/: status {}, first file that is missing: {missing:?}", answer.status));
+        }
     }
     Ok(number as u64)
 }
