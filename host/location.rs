@@ -387,9 +387,9 @@ mod tests {
     #[test]
     fn the_longest_prefix_is_found_among_many() {
         let alphabet = ["/", "a", "b", "~"];
-        let texts = |len: u32| {
+        let texts = |base: &'static str, len: u32| {
             (0..4_usize.pow(len)).map(move |mut number| {
-                let mut text = "/".to_string();
+                let mut text = base.to_string();
                 for _ in 0..len {
                     text.push_str(alphabet[number % 4]);
                     number /= 4;
@@ -402,7 +402,9 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             state >> 33
         };
-        for _ in 0..20 {
+        // Also with a beginning that fills the keys, so that they say nothing, and nearly fills them.
+        for base in ["/", "/", "/", "/", "/common", "/common", "/common/", "/common/beginning", "/com", "/"] {
+            let texts = |len| texts(base, len);
             let prefixes: Vec<String> = (0..5).flat_map(texts).filter(|_| random() % 8 == 0).collect();
             let level = flat(&prefixes.iter().map(String::as_str).collect::<Vec<_>>());
             for uri in (0..6).flat_map(texts) {

@@ -54,8 +54,10 @@ pub struct OpenFile {
     id: (u64, u64),
     /// The header fields that say which version it is, once they were asked for.
     validators: OnceLock<Validators>,
-    /// Milliseconds of the loop's clock until which it is believed to be in the page cache.
-    in_memory_until: AtomicU64,
+    /// Which of its first 64 steps are believed to be in the page cache, a bit each.
+    believed: AtomicU64,
+    /// Until when, in milliseconds of the loop's clock.
+    believed_until: AtomicU64,
 }
 
 /// Last-Modified and ETag of a file, as they are sent.
@@ -89,10 +91,10 @@ pub enum NoWait<T> {
 
 const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
-/// The part of a file that one sendfile takes, and that is known to be in memory before.
+/// The part of a file that is looked for in the page cache, and read into it, at once.
 pub const FILE_STEP: u64 = 512 * 1024;
 
-/// How long a file that was in the page cache is believed to be still there.
+/// How long a part of a file that was in the page cache is believed to be still there.
 const BELIEVED_MS: u64 = 1000;
 
 /// Smaller files are not worth the advice (nginx: NGX_MIN_READ_AHEAD).
@@ -162,7 +164,8 @@ impl OpenFile {
             kind,
             id: (stat.st_dev, stat.st_ino),
             validators: OnceLock::new(),
-            in_memory_until: AtomicU64::new(0),
+            believed: AtomicU64::new(0),
+            believed_until: AtomicU64::new(0),
         })
     }
 
@@ -209,25 +212,44 @@ impl OpenFile {
         }
     }
 
-    /// Whether a part is in the page cache, as far as its first and last bytes tell. Of a file of one [`FILE_STEP`] at most
-    /// that stays open, this is believed for a second.
-    pub fn is_in_memory(&self, pos: u64, len: u64, now_ms: u64) -> io::Result<bool> {
-        let believed = self.in_memory_until.load(Ordering::Relaxed);
-        if now_ms < believed {
-            return Ok(true);
+    /// How many of the next `len` bytes at `pos` are in the page cache, as far as the first and last byte of a
+    /// [`FILE_STEP`] tell; 0 if the disk is needed. Of a file that stays open this is believed for a second.
+    pub fn in_memory(&self, pos: u64, len: u64, now_ms: u64) -> io::Result<u64> {
+        let step =
+            u32::try_from(pos / FILE_STEP).ok().filter(|step| pos.is_multiple_of(FILE_STEP) && *step < u64::BITS);
+        if let Some(step) = step
+            && now_ms < self.believed_until.load(Ordering::Relaxed)
+        {
+            let steps = (self.believed.load(Ordering::Relaxed) >> step).trailing_ones();
+            if steps > 0 {
+                return Ok(len.min(u64::from(steps) * FILE_STEP));
+            }
         }
+        let len = len.min(FILE_STEP);
         let mut byte = [0];
         for at in [pos + len - 1, pos] {
             match self.read_nowait(at, &mut byte)? {
                 // Its end: whoever sends it will see that.
                 NoWait::Done(_) => (),
-                NoWait::WouldBlock => return Ok(false),
+                NoWait::WouldBlock => return Ok(0),
             }
         }
-        if pos == 0 && len == self.size {
-            self.in_memory_until.store(now_ms + BELIEVED_MS, Ordering::Relaxed);
+        if let Some(step) = step.filter(|_| len == FILE_STEP || pos + len == self.size) {
+            self.believe(step, now_ms);
         }
-        Ok(true)
+        Ok(len)
+    }
+
+    /// Notes that a step was in the page cache. (Another thread may undo it, which costs a look.)
+    fn believe(&self, step: u32, now_ms: u64) {
+        let known = match now_ms < self.believed_until.load(Ordering::Relaxed) {
+            true => self.believed.load(Ordering::Relaxed),
+            false => {
+                self.believed_until.store(now_ms + BELIEVED_MS, Ordering::Relaxed);
+                0
+            }
+        };
+        self.believed.store(known | (1 << step), Ordering::Relaxed);
     }
 
     /// The descriptor, for sendfile. An error if it is not a regular file.
@@ -308,6 +330,31 @@ mod tests {
         assert_eq!(Validators::of(-1, 0).last_modified, None);
         assert_eq!(Validators::of(253_402_300_800, 0).last_modified, None);
         assert!(Validators::of(253_402_300_799, 0).last_modified.is_some());
+    }
+
+    #[test]
+    fn what_was_in_the_page_cache_is_believed_for_a_while() {
+        let path = std::env::temp_dir().join(format!("topnext-open-file-{}", std::process::id()));
+        fs::write(&path, vec![1; 3 * FILE_STEP as usize + 10]).expect("a folder for files");
+        let file = open_blocking(path.as_os_str().as_bytes(), How::default()).expect("it was written");
+        fs::remove_file(&path).expect("it is there");
+        let size = file.size;
+        match file.in_memory(0, size, 0).expect("a file") {
+            // A file system that cannot tell.
+            0 => return,
+            len => assert_eq!(len, FILE_STEP, "a step at a time"),
+        }
+        assert_eq!(file.in_memory(0, size, 1).ok(), Some(FILE_STEP));
+        assert_eq!(file.in_memory(FILE_STEP, size - FILE_STEP, 1).ok(), Some(FILE_STEP));
+        assert_eq!(file.in_memory(0, size, 2).ok(), Some(2 * FILE_STEP), "both of them");
+        assert_eq!(file.in_memory(3 * FILE_STEP, 10, 3).ok(), Some(10), "the end");
+        assert_eq!(file.believed.load(Ordering::Relaxed), 0b1011);
+        assert_eq!(file.in_memory(5, 100, 3).ok(), Some(100), "not at a step: looked for");
+        assert_eq!(file.in_memory(0, 100, BELIEVED_MS).ok(), Some(100), "looked for again");
+        assert!(
+            BELIEVED_MS >= file.believed_until.load(Ordering::Relaxed),
+            "a part of a step says nothing of the rest"
+        );
     }
 
     #[test]

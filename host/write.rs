@@ -178,14 +178,19 @@ impl WriteQueue {
                 Some(Item::Buf(buf)) if buf.in_file() => {
                     let Some((handle, pos, len)) = buf.file() else { return Ok(Flushed::Done) };
                     let Some(file) = bufs::open_file(handle) else { return Err(io::ErrorKind::InvalidInput.into()) };
-                    let step = len.min(if self.trusted > 0 { self.trusted } else { FILE_STEP });
-                    let on_disk = || bufs::share(handle).map_or(Flushed::Done, |file| Flushed::Disk(file, pos, step));
+                    let on_disk = || {
+                        let len = len.min(FILE_STEP);
+                        bufs::share(handle).map_or(Flushed::Done, |file| Flushed::Disk(file, pos, len))
+                    };
                     if self.trusted == 0 {
-                        if !file.is_in_memory(pos, step, how.now_ms).map_err(|error| of_file(file, &error))? {
+                        let known = file.in_memory(pos, len, how.now_ms).map_err(|error| of_file(file, &error))?;
+                        if known == 0 {
                             return Ok(on_disk());
                         }
-                        (self.trusted, self.from_disk) = (step, false);
+                        (self.trusted, self.from_disk) = (known, false);
                     }
+                    let turn = if how.max_chunk > 0 { how.max_chunk - of_files } else { u64::MAX };
+                    let step = len.min(self.trusted).min(turn);
                     let sent = if how.sendfile {
                         send_file(socket, file, pos, step)?
                     } else {
@@ -210,10 +215,11 @@ impl WriteQueue {
 
     /// Writes pieces in memory, as many as one call takes. 0: the socket takes no more.
     fn send_memory(&self, socket: &impl AsFd) -> io::Result<usize> {
-        // Most responses are one piece: the header with a small body behind it.
-        if self.items.len() == 1
-            && let Some(Item::Bytes { bytes, start }) = self.items.front()
-        {
+        // Most responses are one piece, the header with a small body behind it, or such a piece and a file. (MSG_MORE, which
+        // would put the start of the file into the packet of the header, was measured with 32 connections at once: a
+        // quarter fewer responses a second of 100 KB.)
+        let is_alone = self.items.get(1).is_none_or(|next| matches!(next, Item::Buf(buf) if buf.in_file()));
+        if is_alone && let Some(Item::Bytes { bytes, start }) = self.items.front() {
             return write_once(|| rustix::net::send(socket, &bytes[*start..], SendFlags::NOSIGNAL));
         }
         let mut pieces = [IoSlice::new(&[]); MAX_PIECES];

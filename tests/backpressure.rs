@@ -105,3 +105,32 @@ fn an_error_page_after_a_filter_has_prepared_itself() {
     }
     assert!(page.contains("412 Precondition Failed"), "{page}");
 }
+
+#[test]
+fn clients_that_stop_reading_stop_the_disk_and_the_filters() {
+    let noise = files::noise(8 << 20);
+    let ways = [
+        "sendfile = false",
+        "sendfile = false\nopen_file_cache = { max = 10 }",
+        "gzip = { enabled = true, types = [\"*\"] }\noutput_buffers = { number = 8, size = \"64k\" }",
+    ];
+    for way in ways {
+        let server = Server::with(&[("html/a", &noise)], &site(way));
+        let before = server.memory_kb();
+        let mut clients: Vec<Client> = (0..4).map(|_| Client::slow(server.address())).collect();
+        for client in &mut clients {
+            client.send("GET /a HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n");
+            client.head().unwrap();
+            client.take(1 << 20).unwrap();
+        }
+        // Answered on the one thread there is, after all that came before.
+        server.get("/n").expect(200);
+        let more = server.memory_kb().saturating_sub(before);
+        assert!(more < 12_000, "{way:?}: {more} KiB more for 4 clients of 8 MiB each that do not read");
+        let mut last = clients.pop().unwrap();
+        clients.into_iter().for_each(Client::reset);
+        let (_, ending) = last.rest_and_end();
+        assert_eq!(ending, support::Ending::Closed, "{way:?}: the last one goes on to its end");
+        eventually("no connection stays", || server.get("/n").text().starts_with("1 "));
+    }
+}

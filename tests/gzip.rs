@@ -485,3 +485,20 @@ fn the_ratio_as_a_variable() {
     // Nothing is compressed yet when the header is sent.
     assert_eq!(response.field("X-Ratio"), Some("<>"), "{response:?}");
 }
+
+#[test]
+fn the_ratio_in_the_log() {
+    let config = site("").replace(
+        "[[http.server]]",
+        "[http]\nlog_format.ratio = { format = \"$status <$gzip_ratio>\" }\n\
+         access_log = { path = \"stdout\", format = \"ratio\" }\n[[http.server]]",
+    );
+    for len in [10_000, 100_000] {
+        let server = Server::with(&[("html/a.html", &vec![b'a'; len])], &config);
+        let sent = server.get_with("/a.html", ACCEPT).expect(200).body.len();
+        server.get("/a.html").expect(200);
+        let ratio = format!("{:.2}", len as f64 / sent as f64);
+        let log = server.stdout(|text| text.lines().count() == 2);
+        assert_eq!(log, format!("200 <{ratio}>\n200 <->\n"), "{sent} bytes of {len}");
+    }
+}

@@ -198,9 +198,11 @@ fn no_file_mentions_the_folders_of_a_machine() {
 #[test]
 fn a_file_has_at_most_1200_lines() {
     let is_data = |file: &str| file.starts_with("html/");
+    // The reference is as long as there are directives.
+    let written = |text: &str| text.split(GENERATED).next().unwrap_or_default().lines().count();
     let long: Vec<String> = files()
         .into_iter()
-        .map(|(file, text)| (file, text.lines().count()))
+        .map(|(file, text)| if file.ends_with(".md") { (file, written(&text)) } else { (file, text.lines().count()) })
         .filter(|(file, count)| *count > MAX_LINES && !is_data(file))
         .map(|(file, count)| format!("{file}: {count} lines"))
         .collect();

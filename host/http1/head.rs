@@ -28,7 +28,7 @@ pub const MAX_FIELDS: usize = 128;
 const MAX_EMPTY_LINES: u8 = 8;
 
 /// How large the parts of a head may be, in bytes. Line lengths are without CRLF.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
     /// A longer request line gives 414.
     pub request_line: usize,
@@ -254,6 +254,11 @@ impl<const FIELDS: usize> HeadParser<FIELDS> {
             field_count: 0,
             head: Head::default(),
         }
+    }
+
+    /// Sets other limits, for the heads that begin from here on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = Limits { total: limits.total.min(u32::MAX as usize), ..limits };
     }
 
     /// Goes on where the last call stopped. `buf` starts with the first byte of the head, and only grows from call to

@@ -78,18 +78,28 @@ impl Format {
 }
 
 impl Escape {
+    #[inline]
     fn must_change(self, byte: u8) -> bool {
+        // Without branches, so that many bytes are looked at at once.
+        let is_special = (byte == b'"') | (byte == b'\\') | (byte < 0x20);
         match self {
-            Escape::Default => !(0x20..=0x7e).contains(&byte) || byte == b'"' || byte == b'\\',
-            Escape::Json => byte < 0x20 || byte == b'"' || byte == b'\\',
+            Escape::Default => is_special | (byte > 0x7e),
+            Escape::Json => is_special,
             Escape::None => false,
         }
     }
 
     /// Escapes what stands behind `start`.
     fn apply(self, line: &mut Vec<u8>, start: usize) {
-        // Without an early end, so that it takes many bytes at once.
-        if line[start..].iter().fold(false, |found, &byte| found | self.must_change(byte)) {
+        let must_change =
+            |escape: Escape| line[start..].iter().fold(false, |found, &byte| found | escape.must_change(byte));
+        // Each way by itself, so that none is chosen for each byte.
+        let must_change = match self {
+            Escape::Default => must_change(Escape::Default),
+            Escape::Json => must_change(Escape::Json),
+            Escape::None => false,
+        };
+        if must_change {
             self.rewrite(line, start);
         }
     }

@@ -318,3 +318,27 @@ impl Target {
 fn say(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{text}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_for_which_there_is_no_room_are_dropped_and_counted() {
+        let sink = Sink::new(Target::Stderr, None);
+        let mut lines = vec![b'x'; 1024];
+        (lines[511], lines[1023]) = (b'\n', b'\n');
+        (0..1024 + 3).for_each(|_| sink.write(&lines));
+        let waiting = lock(&sink.waiting);
+        assert_eq!((waiting.lines.len(), waiting.dropped), (MAX_WAITING, 6));
+    }
+
+    #[test]
+    fn a_buffer_is_the_same_for_all_who_ask() {
+        let sink = Sink::new(Target::Stdout, None);
+        let buffering = Buffering { size: 1024, flush: None };
+        assert_eq!(sink.set_buffering(buffering), Ok(()));
+        assert_eq!(sink.set_buffering(buffering), Ok(()));
+        assert_eq!(sink.set_buffering(Buffering { size: 2048, ..buffering }), Err(Conflict));
+    }
+}

@@ -35,7 +35,8 @@ const MIN_READ: u64 = 512;
 pub(super) enum BodyReader {
     Nothing,
     Length(u64),
-    Chunked(ChunkedDecoder),
+    /// Boxed, since few connections have one, and it is large.
+    Chunked(Box<ChunkedDecoder>),
 }
 
 impl Http1 {

@@ -1,35 +1,50 @@
 //! What a head says beyond its syntax.
 
+use std::cell::RefCell;
+
 use crate::{
     http1::{BadRequest, Framing, Head, Normalized, Seen, Span, Target, body_framing, host, normalize},
+    listen::Address,
     server_name::Chosen,
 };
 
-/// The Host field of the last request on a connection, and what it led to: nearly always the next one is the same.
+/// The Host field of the last request on this thread, and what it led to: nearly always the next one is the same. (Kept for
+/// each connection it would be found more often, but an idle connection would cost more memory.)
 #[derive(Default)]
-pub(super) struct Asked {
+struct Asked {
+    /// Where it came to.
+    address: Option<&'static Address>,
     /// The value as received.
-    value: Box<[u8]>,
+    value: Vec<u8>,
     /// The length of the name in it, which is at its start.
     name_len: u32,
     /// None before the first.
-    pub(super) server: Option<Chosen<'static>>,
+    server: Option<Chosen<'static>>,
 }
 
-/// A longer Host field is not remembered: it costs each idle connection as much memory.
-const MAX_ASKED: usize = 64;
+thread_local! {
+    static ASKED: RefCell<Asked> = RefCell::default();
+}
+
+/// A longer Host field is not remembered.
+const MAX_ASKED: usize = 256;
+
+/// Remembers which server the Host of this head names.
+pub(super) fn note(address: &'static Address, head: &Head, bytes: &[u8], name_len: usize, server: Chosen<'static>) {
+    let value = head.value(head.facts().host, bytes).unwrap_or_default();
+    if head.plain_target().is_some() && !value.is_empty() && value.len() <= MAX_ASKED {
+        ASKED.with_borrow_mut(|asked| {
+            asked.value.clear();
+            asked.value.extend_from_slice(value);
+            (asked.address, asked.name_len, asked.server) = (Some(address), name_len as u32, Some(server));
+        });
+    }
+}
 
 impl Asked {
-    pub(super) fn note(&mut self, head: &Head, bytes: &[u8], name_len: usize, server: Chosen<'static>) {
-        let value = head.value(head.facts().host, bytes).unwrap_or_default();
-        if head.plain_target().is_some() && !value.is_empty() && value.len() <= MAX_ASKED {
-            *self = Asked { value: value.into(), name_len: name_len as u32, server: Some(server) };
-        }
-    }
-
     /// The name that `head` asks for and its server, if it asks for the same.
-    fn find(&self, head: &Head, bytes: &[u8]) -> Option<(Span, Chosen<'static>)> {
-        let server = self.server?;
+    fn find(&self, address: &'static Address, head: &Head, bytes: &[u8]) -> Option<(Span, Chosen<'static>)> {
+        let server = self.server.filter(|_| self.address.is_some_and(|known| std::ptr::eq(known, address)))?;
         let Seen::One(index) = head.facts().host else { return None };
         let value = head.fields().get(usize::from(index))?.value;
         let same = value.of(bytes) == &*self.value;
@@ -49,10 +64,15 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn of(head: &Head, bytes: &[u8], asked: &Asked, merge_slashes: bool) -> Result<Facts, BadRequest> {
+    pub(super) fn of(
+        head: &Head,
+        bytes: &[u8],
+        address: &'static Address,
+        merge_slashes: bool,
+    ) -> Result<Facts, BadRequest> {
         let framing = body_framing(head, bytes)?;
         if let Some((raw_path, args)) = head.plain_target() {
-            let (host, server) = match asked.find(head, bytes) {
+            let (host, server) = match ASKED.with_borrow(|asked| asked.find(address, head, bytes)) {
                 Some((host, server)) => (Some(host), Some(server)),
                 None => (host(head, bytes, &Target::Origin { path: raw_path, args })?.map(|host| host.name), None),
             };

@@ -1,14 +1,18 @@
 //! Reads heads, and begins requests.
 
-use std::{io, rc::Rc};
+use std::{cell::RefCell, io, rc::Rc};
 
 use bytes::Buf as _;
 use topnext_module_api::Code;
 
-use super::{Http1, SCRATCH, State, body::BodyReader, facts::Facts};
+use super::{
+    Http1, SCRATCH, State,
+    body::BodyReader,
+    facts::{self, Facts},
+};
 use crate::{
     finalize,
-    http1::{BadRequest, ChunkedDecoder, Framing, Head, Method, Normalized, Progress, persistent},
+    http1::{BadRequest, Framing, Head, HeadParser, Limits, Method, Normalized, Progress, persistent},
     log::error::Level,
     log_line, phases,
     request::{Lent, Request, Text, captures},
@@ -20,6 +24,11 @@ use crate::{
 const HEAD_READ_SIZE: usize = 16 * 1024;
 /// What is read at once of the rest of a head that came in pieces.
 const READ_SIZE: usize = 4096;
+
+thread_local! {
+    /// The parser of heads that come in one piece, as most do: an idle connection needs none.
+    static PARSER: RefCell<HeadParser> = RefCell::new(HeadParser::new(Limits::default()));
+}
 
 /// What came of parsing what was read.
 enum Parsed {
@@ -96,7 +105,7 @@ impl Http1 {
     fn parse(&self, bytes: &[u8]) -> Result<Parsed, BadRequest> {
         let first = self.state.replace(State::Head) == State::Idle;
         let mut parts = Lent::new();
-        if self.parser.borrow_mut().parse(bytes, &mut parts.head)? == Progress::Incomplete {
+        if self.parse_with(bytes, &mut parts.head)? == Progress::Incomplete {
             // Before the first request it counts from the start of the connection.
             if first && self.requests.get() > 0 {
                 self.start_read_timer(self.address.names.default_server().place.core.client_header_timeout);
@@ -106,6 +115,41 @@ impl Http1 {
         let head = parts.head.head_len();
         parts.bytes.extend_from_slice(&bytes[..head]);
         Ok(Parsed::Head(parts))
+    }
+
+    /// Parses with the parser that has seen the start of the head, else with that of the thread.
+    fn parse_with(&self, bytes: &[u8], head: &mut Head) -> Result<Progress, BadRequest> {
+        let own = &mut *self.parser.borrow_mut();
+        if let Some(parser) = own {
+            let progress = parser.parse(bytes, head)?;
+            if progress == Progress::Complete {
+                *own = None;
+            }
+            return Ok(progress);
+        }
+        let limits = self.limits();
+        PARSER.with_borrow_mut(|parser| {
+            parser.set_limits(limits);
+            let progress = parser.parse(bytes, head);
+            if progress != Ok(Progress::Complete) {
+                // The rest of the head is for this one.
+                *own = Some(Box::new(std::mem::replace(parser, HeadParser::new(limits))));
+            }
+            progress
+        })
+    }
+
+    /// nginx: client_header_buffer_size, large_client_header_buffers.
+    fn limits(&self) -> Limits {
+        let core = &self.address.names.default_server().place.core;
+        let large = core.large_client_header_buffers;
+        let line = usize::try_from(large.size.max(core.client_header_buffer_size)).unwrap_or(usize::MAX);
+        Limits {
+            request_line: line,
+            header_line: line,
+            total: line.saturating_mul(large.number.max(1) as usize),
+            underscores: core.underscores_in_headers,
+        }
     }
 
     /// The client has closed where a head could have begun, or within one.
@@ -122,7 +166,7 @@ impl Http1 {
     fn begin(self: &Rc<Self>, parts: Lent) {
         self.stop_read_timer();
         let default = &self.address.names.default_server().place.core;
-        let facts = Facts::of(&parts.head, &parts.bytes, &self.asked.borrow(), default.merge_slashes);
+        let facts = Facts::of(&parts.head, &parts.bytes, self.address, default.merge_slashes);
         let host = facts.as_ref().ok().and_then(|facts| facts.host);
         let name = host.map_or(&b""[..], |span| span.of(&parts.bytes));
         let mut lower = None;
@@ -132,7 +176,7 @@ impl Http1 {
                 lower = name.iter().any(u8::is_ascii_uppercase).then(|| name.to_ascii_lowercase());
                 let chosen = self.address.names.find(lower.as_deref().unwrap_or(name));
                 if lower.is_none() && facts.is_ok() {
-                    self.asked.borrow_mut().note(&parts.head, &parts.bytes, name.len(), chosen);
+                    facts::note(self.address, &parts.head, &parts.bytes, name.len(), chosen);
                 }
                 chosen
             }
@@ -149,7 +193,7 @@ impl Http1 {
         self.reader.replace(match framing {
             Framing::None => BodyReader::Nothing,
             Framing::Length(length) => BodyReader::Length(length),
-            Framing::Chunked => BodyReader::Chunked(ChunkedDecoder::new()),
+            Framing::Chunked => BodyReader::Chunked(Box::default()),
         });
         self.state.set(State::Busy);
         self.discarding.set(false);

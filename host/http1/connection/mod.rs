@@ -52,8 +52,8 @@ use bytes::BytesMut;
 use mio::Token;
 use rustix::{io::Errno, net::RecvFlags};
 
-use self::{body::BodyReader, facts::Asked};
-use super::{HeadParser, Limits};
+use self::body::BodyReader;
+use super::HeadParser;
 use crate::{
     config::Listen,
     event::{Loop, Ready, RemoteId, Source, TimerId, remote},
@@ -117,8 +117,8 @@ pub struct Http1 {
     read_closed: Cell<bool>,
     eof: Cell<bool>,
     input: RefCell<BytesMut>,
-    parser: RefCell<HeadParser>,
-    asked: RefCell<Asked>,
+    /// What is known of a head that has come in part.
+    parser: RefCell<Option<Box<HeadParser>>>,
     reader: RefCell<BodyReader>,
     queue: RefCell<WriteQueue>,
     /// Another request may follow the one that runs.
@@ -165,17 +165,6 @@ pub fn accept(
     peer: Option<SocketAddr>,
 ) -> Rc<Http1> {
     let place = &address.names.default_server().place;
-    let core = &place.core;
-    let large = usize::try_from(core.large_client_header_buffers.size).unwrap_or(usize::MAX);
-    let number = core.large_client_header_buffers.number as usize;
-    let small = usize::try_from(core.client_header_buffer_size).unwrap_or(usize::MAX);
-    let line = large.max(small);
-    let limits = Limits {
-        request_line: line,
-        header_line: line,
-        total: line.saturating_mul(number.max(1)),
-        underscores: core.underscores_in_headers,
-    };
     let ends = Ends::new(peer);
     let connection = Rc::new(Http1 {
         lp: lp.clone(),
@@ -191,8 +180,7 @@ pub fn accept(
         read_closed: Cell::new(false),
         eof: Cell::new(false),
         input: RefCell::new(BytesMut::new()),
-        parser: RefCell::new(HeadParser::new(limits)),
-        asked: RefCell::default(),
+        parser: RefCell::new(None),
         reader: RefCell::new(BodyReader::Nothing),
         queue: RefCell::default(),
         keep: Cell::new(true),
@@ -223,7 +211,6 @@ impl Http1 {
         let core = &self.address.names.default_server().place.core;
         self.set_nodelay(core.tcp_nodelay);
         self.read_timer.set(Some(self.lp.add_timer(self.clone(), READ_TIMER)));
-        self.send_timer.set(Some(self.lp.add_timer(self.clone(), SEND_TIMER)));
         match self.lp.register(&mut *self.socket.borrow_mut(), self.clone()) {
             Ok(token) => self.token.set(Some(token)),
             Err(error) => {

@@ -4,7 +4,7 @@ use std::{io, rc::Rc, sync::Arc};
 
 use topnext_module_api::{Chain, Code};
 
-use super::{DISK_DONE, Http1};
+use super::{DISK_DONE, Http1, SEND_TIMER};
 use crate::{
     clock, finalize,
     http1::{encode_chunk_head, response},
@@ -166,37 +166,39 @@ impl Http1 {
             // The memory goes back to whoever made it: code of modules.
             r.guarded(|| drop(sent));
         }
-        let timer = self.send_timer.get();
         match result? {
             Flushed::Done => {
-                if let Some(timer) = timer {
+                if let Some(timer) = self.send_timer.get() {
                     self.lp.stop_timer(timer);
                 }
                 Ok(true)
             }
             Flushed::Blocked => {
                 self.begin_discarding(r);
-                if let Some(timer) = timer.filter(|timer| progress || !self.lp.timer_runs(*timer)) {
-                    self.lp.start_timer(timer, r.place().core.send_timeout);
+                if progress || !self.send_timer.get().is_some_and(|timer| self.lp.timer_runs(timer)) {
+                    self.start_send_timer(r);
                 }
                 Ok(false)
             }
             Flushed::More => {
-                if let Some(timer) = timer {
-                    self.lp.start_timer(timer, r.place().core.send_timeout);
-                }
+                self.start_send_timer(r);
                 if !self.more.replace(true) {
                     self.lp.post_later(self.clone());
                 }
                 Ok(false)
             }
             Flushed::Disk(file, pos, len) => {
-                if let Some(timer) = timer {
-                    self.lp.start_timer(timer, r.place().core.send_timeout);
-                }
+                self.start_send_timer(r);
                 self.read_ahead(r, file, pos, len).map(|()| false)
             }
         }
+    }
+
+    /// Most connections never wait for their clients, and have no such timer.
+    fn start_send_timer(self: &Rc<Self>, r: &Request) {
+        let timer = self.send_timer.get().unwrap_or_else(|| self.lp.add_timer(self.clone(), SEND_TIMER));
+        self.send_timer.set(Some(timer));
+        self.lp.start_timer(timer, r.place().core.send_timeout);
     }
 
     /// Has the pool read a part of a file into the page cache, so that sendfile does not wait for the disk.
