@@ -64,13 +64,8 @@ pub fn header(table: &Table, pass: &Pass, r: &Request<'_>, body: u64) -> Result<
 
 /// The request line.
 fn write_line(out: &mut Vec<u8>, table: &Table, pass: &Pass, r: &Request<'_>) -> Result<(), Refused> {
-    let client = Target {
-        request_uri: r.request_uri(),
-        uri: r.uri(),
-        args: r.args(),
-        location: r.location(),
-        main: r.is_main(),
-    };
+    let client =
+        Target { request_uri: r.request_uri(), uri: r.uri(), args: r.args(), location: replaced(r), main: r.is_main() };
     let target = client.for_peer(pass.uri());
     // A module may have redirected to any URI; a space or line end in it would make another request.
     if target.is_empty() || target.iter().any(|&byte| byte <= b' ' || byte == 0x7f) {
@@ -82,6 +77,15 @@ fn write_line(out: &mut Vec<u8>, table: &Table, pass: &Pass, r: &Request<'_>) ->
     out.extend_from_slice(&target);
     out.extend_from_slice(if table.http_version == "1.0" { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
     Ok(())
+}
+
+/// What the URI part of `pass` replaces: the path of the location, or of the server outside of its locations, which is
+/// all that a URI begins with.
+pub fn replaced<'r>(r: &Request<'r>) -> &'r [u8] {
+    match r.location() {
+        b"" => b"/",
+        path => path,
+    }
 }
 
 /// The client's fields that go on: not those of its connection, of the framing, or set by the operator.
