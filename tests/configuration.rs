@@ -66,7 +66,7 @@ server = ["127.0.0.1:9001", { address = "127.0.0.1:9002", wait = 2 }]
     let expected = [
         "1:1: worker_thread: unknown key; did you mean \"worker_threads\"? valid here: error_log, http, include, module, module_path, ",
         "2:40: error_log.level: found \"verbose\", expected \"debug\", \"info\", \"notice\", \"warn\", \"error\", \"crit\", \"alert\" or \"emerg\"$",
-        "18:1: http.gzip_types: unknown key; did you mean \"gzip.types\"? valid here: access_log, client_body_timeout, ",
+        "18:1: http.gzip_types: unknown key; did you mean \"gzip.types\"? valid here: absolute_redirect, access_log, ",
         "19:21: http.keepalive_timeout: found \"75 sec\", expected a duration such as \"75s\", \"1m30s\" or \"500ms\"$",
         "20:20: http.gzip.enabled: found \"on\", expected true or false; write true$",
         "20:39: http.gzip.comp_level: found 11, expected an integer from 1 to 9$",
