@@ -166,9 +166,7 @@ impl Http1 {
         }
         match result? {
             Flushed::Done => {
-                if let Some(timer) = self.send_timer.get() {
-                    self.lp.stop_timer(timer);
-                }
+                self.stop_send_timer();
                 Ok(true)
             }
             Flushed::Blocked => {
@@ -186,7 +184,8 @@ impl Http1 {
                 Ok(false)
             }
             Flushed::Disk(file, pos, len) => {
-                self.start_send_timer(r);
+                // It is not the client that is slow now.
+                self.stop_send_timer();
                 self.read_ahead(r, file, pos, len).map(|()| false)
             }
         }
@@ -197,6 +196,12 @@ impl Http1 {
         let timer = self.send_timer.get().unwrap_or_else(|| self.lp.add_timer(self.clone(), SEND_TIMER));
         self.send_timer.set(Some(timer));
         self.lp.start_timer(timer, r.place().core.send_timeout);
+    }
+
+    fn stop_send_timer(&self) {
+        if let Some(timer) = self.send_timer.get() {
+            self.lp.stop_timer(timer);
+        }
     }
 
     /// Has the pool read a part of a file into the page cache, so that sendfile does not wait for the disk.
