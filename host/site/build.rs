@@ -19,7 +19,7 @@ use super::{Place, Server, Site, addresses, facts, files::FileRules, logs::Logs}
 use crate::{
     config::{
         Config, Contexts, Diagnostics, Document, ErrorPage, Files, HttpCore, Location, LocationKind, LocationPath,
-        ModuleDecl, ModuleSchema, ModuleTable, NameForm, Origin, PeerAddress, Scope, ServerName,
+        ModuleDecl, ModuleSchema, ModuleTable, NameForm, Node, Origin, PeerAddress, Scope, ServerName,
         address::unix_socket_path,
         diagnostic::{did_you_mean, join_key},
     },
@@ -405,7 +405,7 @@ impl<'a> Builder<'a> {
         let (content, upstream) = match content.into_iter().next() {
             Some((table, _, content, upstream)) => {
                 if let (Some(path), Some(protocol)) = (path, &upstream) {
-                    check_prefix(path, protocol, table, self.errors);
+                    check_prefix(path, protocol, table, self.errors, &mut self.warnings);
                 }
                 (content, upstream)
             }
@@ -418,7 +418,7 @@ impl<'a> Builder<'a> {
         let place = Arc::new(Place {
             path: path.map(|path| path.text.clone()).unwrap_or_default(),
             title,
-            root: self.root(scope),
+            root: self.root(path, scope),
             error_pages: self.error_pages(scope),
             files: self.files.rules(scope, self.errors),
             access_logs: self.logs.access(&scope.core.access_log, self.errors),
@@ -442,8 +442,15 @@ impl<'a> Builder<'a> {
         core
     }
 
-    fn root(&mut self, scope: &Scope) -> Option<Root> {
+    fn root(&mut self, path: Option<&LocationPath>, scope: &Scope) -> Option<Root> {
         let conf = scope.core.root.as_ref()?;
+        // In the location where it is written, not in those inside.
+        if let Some(path) = path.filter(|path| conf.alias.as_deref() == Some(path))
+            && conf.folder.ends_with('/')
+            && let Some(text) = without_slash(path)
+        {
+            self.warnings.push(scope.origin_of("alias"), "alias", text);
+        }
         let key = if conf.alias.is_some() { "alias" } else { "root" };
         let root = match Root::new(conf, self.prefix) {
             Ok(root) => root,
@@ -612,9 +619,23 @@ impl<'a> Builder<'a> {
 
 /// What goes to the peer in place of the location's path needs one that the URI begins with. What a module prepared may
 /// serve many places, so that only the host knows.
-fn check_prefix(path: &LocationPath, protocol: &Protocol, table: &ModuleTable, errors: &mut Diagnostics) {
+fn check_prefix(
+    path: &LocationPath,
+    protocol: &Protocol,
+    table: &ModuleTable,
+    errors: &mut Diagnostics,
+    warnings: &mut Diagnostics,
+) {
     let what = match path.kind {
-        LocationKind::Prefix | LocationKind::PrefixNoRegex | LocationKind::Exact => return,
+        LocationKind::Prefix | LocationKind::PrefixNoRegex | LocationKind::Exact => {
+            if let Some(key) = protocol.replaces_prefix()
+                && table.table.get(key).and_then(Node::as_str).is_some_and(|value| value.ends_with('/'))
+                && let Some(text) = without_slash(path)
+            {
+                warnings.push(table.origin_of(key), table.key_of(key), text);
+            }
+            return;
+        }
         LocationKind::Regex => "regular expression",
         LocationKind::Named => "name",
     };
@@ -625,6 +646,19 @@ fn check_prefix(path: &LocationPath, protocol: &Protocol, table: &ModuleTable, e
         );
         errors.push(table.origin_of(key), table.key_of(key), text);
     }
+}
+
+/// What to say where a folder with a slash at its end stands for a path without: `/i../a` is in `/i` as well. (Such URIs
+/// get 404, so that this is a warning.)
+fn without_slash(path: &LocationPath) -> Option<String> {
+    let is_prefix = matches!(path.kind, LocationKind::Prefix | LocationKind::PrefixNoRegex);
+    (is_prefix && !path.text.ends_with('/')).then(|| {
+        format!(
+            "it ends with a slash, and the path of the location \"{path}\" does not, so that \"{0}x\" is in it as well as \
+             \"{0}/x\"; give both a slash at the end, or none",
+            path.text
+        )
+    })
 }
 
 /// For each phase: itself if it has handlers, else the next one that has, or content. Content and log stand for
