@@ -200,10 +200,13 @@ fn variables_of(modules: &[Arc<LoadedModule>]) -> Vec<ModuleVariable> {
     modules.iter().flat_map(of).collect()
 }
 
-/// The names of all named groups of regular expressions: variables, which must not hide others.
-fn captures(config: &Config, modules: &[ModuleVariable], errors: &mut Diagnostics) -> Vec<String> {
+/// A regular expression of the configuration: where it is written, and under which key.
+type Written<'p> = (&'p Pattern, Origin, &'static str);
+
+/// All regular expressions.
+fn patterns(config: &Config) -> Vec<Written<'_>> {
     const PATH: &str = "http.server.location.path";
-    fn collect<'p>(locations: &'p [Location], into: &mut Vec<(&'p Pattern, Origin, &'static str)>) {
+    fn collect<'p>(locations: &'p [Location], into: &mut Vec<Written<'p>>) {
         for location in locations {
             into.extend(location.path.regex.as_ref().map(|pattern| (pattern, location.origin, PATH)));
             collect(&location.locations, into);
@@ -216,8 +219,25 @@ fn captures(config: &Config, modules: &[ModuleVariable], errors: &mut Diagnostic
         }
         collect(&server.locations, &mut patterns);
     }
+    patterns
+}
+
+/// Warns of those that a request can make slow.
+fn warn_of_slow(patterns: &[Written<'_>], warnings: &mut Diagnostics) {
+    for (pattern, origin, key) in patterns.iter().filter(|(pattern, ..)| pattern.is_slow()) {
+        let text = format!(
+            "the regular expression {:?} counts far from many places of a text, so that a long one takes milliseconds; write \
+             a smaller number in {{...}}, + or * in its place, or ^ at its start and no + or * before",
+            pattern.text()
+        );
+        warnings.push(*origin, *key, text);
+    }
+}
+
+/// The names of all named groups of regular expressions: variables, which must not hide others.
+fn captures(patterns: &[Written<'_>], modules: &[ModuleVariable], errors: &mut Diagnostics) -> Vec<String> {
     let (mut names, mut seen) = (Vec::new(), HashSet::new());
-    for (pattern, origin, key) in patterns {
+    for &(pattern, origin, key) in patterns {
         for name in pattern.names() {
             if let Some(owner) = variables::owner(name, modules) {
                 let text = format!(
@@ -259,10 +279,12 @@ impl<'a> Builder<'a> {
         prefix: &'a Path,
         config: &'a Config,
         errors: &'a mut Diagnostics,
-        warnings: Diagnostics,
+        mut warnings: Diagnostics,
     ) -> Builder<'a> {
         let of_modules = variables_of(modules);
-        let captures = captures(config, &of_modules, errors);
+        let patterns = patterns(config);
+        warn_of_slow(&patterns, &mut warnings);
+        let captures = captures(&patterns, &of_modules, errors);
         let added = Added { modules: of_modules, captures: captures.clone() };
         let logs = Logs::new(prefix, added.clone(), &config.http.log_format, errors);
         Builder {
