@@ -368,3 +368,25 @@ fn an_upstream_that_fails_is_replaced_by_another() {
     client.send("POST /up?x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
     assert_eq!(client.response().expect(200).text(), "POST /up?x 4");
 }
+
+#[test]
+fn a_uri_that_the_requests_memory_cannot_hold_costs_that_request_only() {
+    let server = Server::with(
+        &[("html/a", b"a")],
+        r#"
+module = [{ name = "static" }]
+[http]
+large_client_header_buffers = { number = 4, size = "512k" }
+[[http.server]]
+listen = ["127.0.0.1:PORT"]
+root = "html"
+error_page = [{ code = [404], uri = "/none?from=$request_uri&again=$request_uri&and=$request_uri" }]
+"#,
+    );
+    let mut client = server.connect();
+    let long = "a".repeat(450_000);
+    client.send(format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    client.response().expect(500);
+    server.stderr(|log| log.contains("the pool of a request is full"));
+    assert_eq!(server.get("/a").expect(200).text(), "a");
+}
