@@ -23,6 +23,12 @@ fn site(config: &str) -> Server {
     Server::with(FILES, &format!("{SITE}{config}"))
 }
 
+/// With an upstream in it.
+fn proxying(config: &str) -> Server {
+    let modules = "{ name = \"headers\" }, { name = \"proxy\" }, { name = \"round_robin\" }";
+    Server::with(FILES, &format!("{}{config}", SITE.replace("{ name = \"headers\" }", modules)))
+}
+
 #[test]
 fn error_page_404_is_a_file() {
     let server = site("error_page = [{ code = [404], uri = \"/404.html\" }]\n");
@@ -367,4 +373,33 @@ fn an_upstream_that_fails_is_replaced_by_another() {
     let mut client = server.connect();
     client.send("POST /up?x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
     assert_eq!(client.response().expect(200).text(), "POST /up?x 4");
+}
+
+#[test]
+fn a_head_that_is_too_large_has_the_pages_of_431_and_of_494() {
+    for code in [431, 494] {
+        let server = site(&format!("error_page = [{{ code = [{code}], uri = \"/404.html\" }}]\n"));
+        let response = server.get_with("/", &format!("A: {}\r\n", "a".repeat(9000))).expect(431);
+        assert_eq!(response.text(), "not here", "{code}");
+        server.stdout(|log| log.contains("\" 431 8 "));
+    }
+    let server = site("error_page = [{ code = [414], uri = \"/404.html\" }]\n");
+    assert_eq!(server.get(&format!("/{}", "a".repeat(9000))).expect(414).text(), "not here");
+}
+
+#[test]
+fn a_client_that_is_too_slow_gets_no_page_either() {
+    let server = proxying(
+        r#"
+client_body_timeout = "200ms"
+error_page = [{ code = [408], uri = "/404.html" }]
+[[http.server.location]]
+path = "/none/"
+proxy.pass = "http://127.0.0.1:1"
+"#,
+    );
+    let mut client = server.connect();
+    client.send("POST /none/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel");
+    assert_eq!(client.end(), Ending::Closed);
+    server.stdout(|log| log.contains("\"POST /none/ HTTP/1.1\" 408 0 "));
 }
