@@ -330,7 +330,7 @@ pub struct Extra {
     pub uri_behind_alias: Cell<bool>,
     /// 401 or 403 of a handler in the access phase where another one may let the request in; else 0 (nginx: access_code).
     pub refused: Cell<u16>,
-    /// The body was refused as too large, and is not read.
+    /// The body was refused, as too large or broken: it is not read, and whoever asks for it gets an empty one.
     pub body_refused: Cell<bool>,
     /// The number of the system's error in opening a file last.
     pub open_error: Cell<i32>,
