@@ -40,7 +40,7 @@ pub use symlinks::Symlinks;
 /// A file or folder that was found. Shared by `Arc`; its descriptor is closed with the last owner.
 #[derive(Debug)]
 pub struct OpenFile {
-    /// Of a regular file only: nothing else is read, and an open pipe or device might be noticed.
+    /// Of a regular file or a folder only: nothing else is read, and an open pipe or device might be noticed.
     fd: Option<OwnedFd>,
     /// Size in bytes when it was opened.
     pub size: u64,
@@ -157,7 +157,7 @@ impl OpenFile {
             let _ = rustix::fs::fadvise(&fd, 0, None, Advice::Sequential);
         }
         Ok(OpenFile {
-            fd: (kind == FileKind::Regular).then_some(fd),
+            fd: (kind != FileKind::Other).then_some(fd),
             size,
             mtime: stat.st_mtime,
             mtime_nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
@@ -254,7 +254,12 @@ impl OpenFile {
 
     /// The descriptor, for sendfile. An error if it is not a regular file.
     pub fn fd(&self) -> io::Result<BorrowedFd<'_>> {
-        self.fd.as_ref().map(AsFd::as_fd).ok_or_else(|| Errno::ISDIR.into())
+        self.descriptor().filter(|_| self.kind == FileKind::Regular).ok_or_else(|| Errno::ISDIR.into())
+    }
+
+    /// The descriptor of a regular file or a folder.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
     }
 
     /// Its path as the kernel knows it now, for messages; `(deleted)` follows if it has none any more.

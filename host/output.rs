@@ -209,12 +209,15 @@ fn read_on_pool(r: &Rc<Request>, file: Arc<OpenFile>, pos: u64, want: usize) -> 
     let slot = result.clone();
     let (remote, id): (_, RemoteId) = (r.conn.lp.remote().clone(), r.announce());
     let job = Box::new(move || {
-        let mut data = vec![0; want];
-        let read = file.read_blocking(pos, &mut data).map(|n| {
-            data.truncate(n);
-            data
-        });
-        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
+        // The request may have ended while this waited for its turn.
+        if Arc::strong_count(&slot) > 1 {
+            let mut data = vec![0; want];
+            let read = file.read_blocking(pos, &mut data).map(|n| {
+                data.truncate(n);
+                data
+            });
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
+        }
         remote.call(id, COPY_DONE | JOB_DONE);
     });
     r.extra().copy.borrow_mut().reading = Some(result);

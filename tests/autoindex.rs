@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::time::Instant;
 
 use support::nginx::Nginx;
 use support::{Client, Folder, Server};
@@ -207,4 +208,56 @@ fn clients_that_leave_while_a_folder_is_read_do_no_harm() {
         if i % 2 == 0 { client.reset() } else { drop(client) }
     }
     assert_eq!(server.get("/a/").expect(200).text().matches("<a href=").count(), 34);
+}
+
+#[test]
+fn links_are_not_followed_where_they_are_forbidden() {
+    let folder = Folder::with(&[("html/a/file", b"12345"), ("elsewhere/secret", b"secret")]);
+    symlink("../elsewhere", folder.path("html/out")).unwrap();
+    symlink("../../elsewhere", folder.path("html/a/out")).unwrap();
+    symlink("file", folder.path("html/a/link")).unwrap();
+    let of = |mode: &str| {
+        format!(
+            "[[http.server.location]]\npath = \"/{mode}/\"\nalias = \"html/\"\nautoindex.format = \"json\"\n\
+             disable_symlinks = {{ mode = \"{mode}\", from = \"$document_root\" }}\n"
+        )
+    };
+    // Without the module index, which would open the folder before.
+    let config = site(&format!("{}{}", of("off"), of("on"))).replace("{ name = \"index\" }, ", "");
+    let server = Server::start_in(folder, &config);
+    assert!(server.get("/off/out/").expect(200).text().contains("secret"));
+    assert!(!server.get("/on/out/").expect(403).text().contains("secret"));
+    server.stderr(|log| log.contains("html/out/\" failed (40: Too many levels of symbolic links)"));
+    let kinds = |path: &str| {
+        let listing = server.get(path).expect(200).text().to_owned();
+        ["file", "link", "out"].map(|name| {
+            let rest = listing.split_once(&format!("\"name\":\"{name}\", \"type\":\"")).expect("listed").1;
+            rest.split('"').next().unwrap().to_owned()
+        })
+    };
+    assert_eq!(kinds("/off/a/"), ["file", "file", "directory"]);
+    assert_eq!(kinds("/on/a/"), ["file", "other", "other"]);
+}
+
+#[test]
+fn listings_that_nobody_waits_for_are_not_made() {
+    let folder = Folder::with(&[("html/small/a", b"")]);
+    fs::create_dir(folder.path("html/many")).unwrap();
+    for number in 0..15_000 {
+        fs::File::create(folder.path("html/many").join(number.to_string())).unwrap();
+    }
+    let server = Server::start_in(folder, &format!("worker_threads = 1\n{}", site("access_log = \"off\"")));
+    server.get("/many/").expect(200);
+    let started = Instant::now();
+    server.get("/many/").expect(200);
+    let one = started.elapsed();
+    for _ in 0..150 {
+        let mut client = server.connect();
+        client.send("GET /many/ HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.reset();
+    }
+    let started = Instant::now();
+    assert!(server.get("/small/").expect(200).text().contains(">a</a>"));
+    let waited = started.elapsed();
+    assert!(waited < 25 * one, "{waited:?}, where one takes {one:?}");
 }

@@ -106,8 +106,11 @@ fn open_on_pool(r: &Rc<Request>, path: &[u8], how: How, code: u64) -> Opened {
     let (slot, owned) = (result.clone(), path.to_vec());
     let (remote, id) = (r.conn.lp.remote().clone(), r.announce());
     let job = Box::new(move || {
-        let opened = open_blocking(&owned, how);
-        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+        // The request may have ended while this waited for its turn.
+        if Arc::strong_count(&slot) > 1 {
+            let opened = open_blocking(&owned, how);
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+        }
         remote.call(id, code | JOB_DONE);
     });
     if r.site.pool.run(job).is_err() {

@@ -1,6 +1,6 @@
 //! Files that the host opened: owned handles, never bare descriptors.
 
-use std::{fmt, time::Duration, time::SystemTime};
+use std::{fmt, os::fd::BorrowedFd, time::Duration, time::SystemTime};
 
 use abi_stable::StableAbi;
 
@@ -75,6 +75,21 @@ impl File {
             1 => FileKind::Directory,
             _ => FileKind::Other,
         }
+    }
+
+    /// The descriptor, of a regular file or a directory; `None` of anything else, which is never read.
+    ///
+    /// It is open for reading, and may be that of other requests as well: read at positions (pread(2)), and open `"."`
+    /// anew, relative to it, to read a directory. What is opened relative to it is where the host found the directory,
+    /// whatever has become of the path. All that may wait for the disk: for [`Request::offload`](crate::Request::offload).
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        if self.handle.is_null() {
+            return None;
+        }
+        // SAFETY: the handle is alive, since this value owns a share of it.
+        let fd = unsafe { host::expect().bufs().file_fd()(self.handle) };
+        // SAFETY: it is open as long as the file has an owner, which this value is for as long as it is borrowed.
+        (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
     }
 }
 

@@ -72,8 +72,10 @@ pub struct BufApi {
     /// Another owner of the same open file.
     pub file_clone: unsafe extern "C" fn(file: *const ()) -> *const (),
     /// Gives up one owner; the last one closes the file.
-    #[sabi(last_prefix_field)]
     pub file_drop: unsafe extern "C" fn(file: *const ()),
+    /// The descriptor of a regular file or a directory, which stays the host's; -1 of anything else.
+    #[sabi(last_prefix_field)]
+    pub file_fd: unsafe extern "C" fn(file: *const ()) -> i32,
 }
 
 /// A request's services. Called on the thread of the request, within a hook.

@@ -83,7 +83,7 @@ pub use topnext_module_api_derive::{Choice, Config};
 pub use upstream::{Progress, Upstream, UpstreamId, UpstreamOptions};
 pub use variables::Variables;
 pub use version::{ABI_EPOCH, API_VERSION, RUSTC, TARGET};
-pub use wake::{Job, Waker};
+pub use wake::{Job, Waker, Wanted};
 
 /// What a module usually needs.
 pub mod prelude {
@@ -91,7 +91,7 @@ pub mod prelude {
         Balancer, BalancerNext, BodyNext, Buf, Bytes, BytesMut, Chain, Choice, Code, Config, ConfigErrors, Content,
         Context, File, FileKind, Filter, HeaderNext, Job, Level, Merged, Module, Opened, Outcome, Phase, PhaseHandler,
         Progress, Request, Selection, Setup, Size, State, Template, Upstream, UpstreamId, UpstreamOptions, Variables,
-        Waker, export_module, log,
+        Waker, Wanted, export_module, log,
     };
     pub use std::time::Duration;
 }

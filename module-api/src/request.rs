@@ -15,7 +15,7 @@ use crate::{
     host::{HostData, RequestApiRef},
     log::Level,
     running::RunningCell,
-    wake::{Job, Waker},
+    wake::{Job, Waker, Wanted},
 };
 
 /// Which text [`RequestApi::text`](crate::host::RequestApi) is asked for.
@@ -68,6 +68,8 @@ pub mod number {
     pub const OPEN_ERROR: u32 = 11;
     /// The most bytes of the request's body that are to be kept in memory, not in a file (only set).
     pub const BODY_IN_MEMORY: u32 = 17;
+    /// 1 if symbolic links are followed wherever they are, else 0.
+    pub const FOLLOWS_SYMLINKS: u32 = 24;
 }
 
 /// A request, during a hook. Never leaves the thread, nor the hook.
@@ -427,6 +429,12 @@ impl<'h> Request<'h> {
         OpenError(i32::try_from(self.number(number::OPEN_ERROR)).unwrap_or(0))
     }
 
+    /// Whether symbolic links are followed, whosever they are (nginx: disable_symlinks). If not, [`Request::open_file`]
+    /// sees to it; a module that opens something itself has to.
+    pub fn follows_symlinks(&self) -> bool {
+        self.number(number::FOLLOWS_SYMLINKS) != 0
+    }
+
     /// Starts over at another URI, when the hook has returned (nginx: ngx_http_internal_redirect); or goes on in the named
     /// location `@name`, with its URI and arguments as they are (nginx: ngx_http_named_location). Answer what this answers:
     /// Done, or a status if it cannot be done.
@@ -488,6 +496,18 @@ impl<'h> Request<'h> {
     pub fn offload<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> Option<Job<T>> {
         let api = self.api();
         let (job, raw) = Job::new(work);
+        // SAFETY: see `text`; the job is run or dropped by the host.
+        unsafe { api.offload()(self.data, raw) }.then_some(job)
+    }
+
+    /// As [`Request::offload`], for work that is worth nothing to anybody but this request: it is told whether the [`Job`] is
+    /// still there, and gives up if not. For what takes long, so that clients that come and go do not fill the pool.
+    pub fn offload_while_wanted<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&Wanted) -> T + Send + 'static,
+    ) -> Option<Job<T>> {
+        let api = self.api();
+        let (job, raw) = Job::while_wanted(work);
         // SAFETY: see `text`; the job is run or dropped by the host.
         unsafe { api.offload()(self.data, raw) }.then_some(job)
     }

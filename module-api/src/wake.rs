@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use abi_stable::StableAbi;
@@ -88,8 +88,21 @@ unsafe impl Send for RawJob {}
 /// Keep it in the request's context; the hook that offloaded the work is called again when it is done.
 pub struct Job<T> {
     state: Arc<Mutex<State<T>>>,
+    /// What [`Wanted`] looks at.
+    _wanted: Arc<()>,
     #[cfg(feature = "testing")]
     _counted: Counted,
+}
+
+/// Whether the [`Job`] of some work is still there.
+#[derive(Debug)]
+pub struct Wanted(Weak<()>);
+
+impl Wanted {
+    /// False once nobody can ask for the result any more. Cheap; callable on any thread.
+    pub fn is_wanted(&self) -> bool {
+        self.0.strong_count() > 0
+    }
 }
 
 enum State<T> {
@@ -100,18 +113,25 @@ enum State<T> {
 
 impl<T: Send + 'static> Job<T> {
     pub(crate) fn new(work: impl FnOnce() -> T + Send + 'static) -> (Job<T>, RawJob) {
+        Job::while_wanted(|_| work())
+    }
+
+    pub(crate) fn while_wanted(work: impl FnOnce(&Wanted) -> T + Send + 'static) -> (Job<T>, RawJob) {
+        let held = Arc::new(());
+        let wanted = Wanted(Arc::downgrade(&held));
         let state = Arc::new(Mutex::new(State::Running));
         let result = state.clone();
         // Neither a panic in the work nor a job that is dropped without having run leaves the state at "running".
         let mut fail = FailOnDrop(Some(result));
         let raw = raw_job(move || {
-            let value = work();
+            let value = work(&wanted);
             if let Some(result) = fail.0.take() {
                 *lock(&result) = State::Done(value);
             }
         });
         let job = Job {
             state,
+            _wanted: held,
             #[cfg(feature = "testing")]
             _counted: Counted::new(Kind::Job),
         };
@@ -201,6 +221,23 @@ mod tests {
             drop(job);
             // SAFETY: as above.
             unsafe { (raw.run)(raw.ptr) };
+        });
+    }
+
+    #[test]
+    fn work_learns_that_nobody_wants_it() {
+        host_tests::counted(|| {
+            let (mut job, raw) = Job::while_wanted(Wanted::is_wanted);
+            // SAFETY: as above.
+            unsafe { (raw.run)(raw.ptr) };
+            assert_eq!(job.poll(), Some(Ok(true)));
+
+            let (seen, told) = std::sync::mpsc::channel();
+            let (job, raw) = Job::while_wanted(move |wanted| seen.send(wanted.is_wanted()));
+            drop(job);
+            // SAFETY: as above.
+            unsafe { (raw.run)(raw.ptr) };
+            assert_eq!(told.recv(), Ok(false));
         });
     }
 

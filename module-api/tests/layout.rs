@@ -86,7 +86,7 @@ fn numbers() -> Vec<(&'static str, Vec<(String, i64)>)> {
         (
             "request::number",
             named!(number: STATUS CONTENT_LENGTH HEADER_SENT VERSION UNSENT IS_MAIN BODY_LENGTH NOW_MS
-                UPSTREAM_KEEPALIVE LOG_NOT_FOUND IS_CONDITIONAL ALLOW_RANGES OPEN_ERROR BODY_IN_MEMORY),
+                UPSTREAM_KEEPALIVE LOG_NOT_FOUND IS_CONDITIONAL ALLOW_RANGES OPEN_ERROR BODY_IN_MEMORY FOLLOWS_SYMLINKS),
         ),
         ("balancer::peer_number", named!(peer_number: WEIGHT BACKUP AVAILABLE CONNECTIONS FAILS DOWN MAX_FAILS COUNT)),
         ("Hook", Hook::ALL.iter().map(|hook| (hook.name().to_owned(), i64::from(hook.0))).collect()),

@@ -30,7 +30,7 @@ pub fn host() -> HostApiRef {
         module_info,
         compile_template,
         find_upstream,
-        bufs: BufApi { alloc, free, file_clone, file_drop }.leak_into_prefix(),
+        bufs: BufApi { alloc, free, file_clone, file_drop, file_fd }.leak_into_prefix(),
         requests: requests().leak_into_prefix(),
         selections: selections().leak_into_prefix(),
         #[cfg(feature = "next-minor")]
@@ -88,6 +88,7 @@ not_called! {
     free(*mut RawBuf);
     file_clone(*const ()) -> *const ();
     file_drop(*const ());
+    file_fd(*const ()) -> i32;
     text(HostData, u32) -> RSlice<'static, u8>;
     number(HostData, u32) -> i64;
     set_number(HostData, u32, i64) -> bool;

@@ -1,6 +1,6 @@
 //! Nodes of chains, from free lists per thread, and the handles of open files.
 
-use std::{cell::RefCell, mem::MaybeUninit, sync::Arc};
+use std::{cell::RefCell, mem::MaybeUninit, os::fd::AsRawFd, sync::Arc};
 
 use abi_stable::prefix_type::WithMetadata;
 use topnext_module_api::{
@@ -23,7 +23,7 @@ thread_local! {
     static FREE: RefCell<Vec<Node>> = const { RefCell::new(Vec::new()) };
 }
 
-static API: WithMetadata<BufApi> = WithMetadata::new(BufApi { alloc, free, file_clone, file_drop });
+static API: WithMetadata<BufApi> = WithMetadata::new(BufApi { alloc, free, file_clone, file_drop, file_fd });
 
 /// The table.
 pub const fn api() -> BufApiRef {
@@ -59,6 +59,12 @@ unsafe extern "C" fn file_clone(file: *const ()) -> *const () {
 unsafe extern "C" fn file_drop(file: *const ()) {
     // SAFETY: as above; the caller gives its share up.
     drop(unsafe { Arc::from_raw(file.cast::<OpenFile>()) });
+}
+
+unsafe extern "C" fn file_fd(file: *const ()) -> i32 {
+    // SAFETY: as above; the caller owns a share.
+    let file = unsafe { &*file.cast::<OpenFile>() };
+    file.descriptor().map_or(-1, |fd| fd.as_raw_fd())
 }
 
 /// A module's handle of an open file.

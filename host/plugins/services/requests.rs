@@ -25,7 +25,7 @@ use crate::{
     event::{Remote, RemoteId},
     log::error::Level,
     log_line, map_uri, mime,
-    open_file::find,
+    open_file::{Symlinks, find},
     output,
     plugins::{
         link::{request, request_ref},
@@ -181,6 +181,7 @@ unsafe extern "C" fn get_number(data: HostData, which: u32) -> i64 {
             number::NOW_MS => length(Some(r.conn.lp.now_ms())),
             number::OPEN_ERROR => r.extra.get().map_or(0, |extra| i64::from(extra.open_error.get())),
             number::LOG_NOT_FOUND => i64::from(r.place().core.log_not_found),
+            number::FOLLOWS_SYMLINKS => i64::from(r.place().files.symlinks == Symlinks::Follow),
             number::IS_CONDITIONAL => i64::from(r.parts.borrow().head.facts().is_conditional()),
             number::ALLOW_RANGES => i64::from(r.allow_ranges.get()),
             _ => -1,

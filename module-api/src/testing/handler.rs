@@ -84,6 +84,12 @@ impl HandlerTest<'_> {
         self
     }
 
+    /// A file or directory of the disk, for a module that reads it by itself ([`File::as_fd`](crate::File::as_fd)).
+    pub fn on_disk(mut self, path: &str) -> Self {
+        self.common.spec.files.insert(path.into(), Source::OnDisk);
+        self
+    }
+
     /// A path that may not be opened.
     pub fn forbidden(mut self, path: &str) -> Self {
         self.common.spec.files.insert(path.into(), Source::Forbidden);

@@ -1,7 +1,13 @@
 //! The kit's host: the tables that are needed without a request.
 
 use std::{
+    ffi::OsStr,
+    io,
     mem::MaybeUninit,
+    os::{
+        fd::AsRawFd,
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
     panic::{set_hook, take_hook},
     sync::{Arc, Mutex, OnceLock},
 };
@@ -70,7 +76,7 @@ pub(crate) fn selections() -> SelectionApiRef {
 }
 
 fn table() -> HostApiRef {
-    let bufs = BufApi { alloc, free, file_clone, file_drop }.leak_into_prefix();
+    let bufs = BufApi { alloc, free, file_clone, file_drop, file_fd }.leak_into_prefix();
     HostApi {
         cell: this_cell,
         log,
@@ -184,18 +190,35 @@ pub(crate) fn hand_over(chain: &Chain) {
     }
 }
 
-/// An open file of the kit: its bytes. Its handles are shares of it.
+/// An open file of the kit: its bytes, or that of the disk. Its handles are shares of it.
 struct OpenFile {
     bytes: Bytes,
+    on_disk: Option<std::fs::File>,
     _counted: Counted,
 }
 
 /// Opens a file that has these bytes.
 pub(crate) fn open(bytes: Bytes, mtime: i64, kind: FileKind) -> File {
     let size = bytes.len() as u64;
-    let file = Arc::new(OpenFile { bytes, _counted: Counted::new(Kind::File) });
+    handle(OpenFile { bytes, on_disk: None, _counted: Counted::new(Kind::File) }, size, mtime, kind)
+}
+
+/// Opens what is on the disk. Its bytes are read by its descriptor only.
+pub(crate) fn open_on_disk(path: &[u8]) -> io::Result<File> {
+    let file = std::fs::File::open(OsStr::from_bytes(path))?;
+    let metadata = file.metadata()?;
+    let kind = match metadata.file_type() {
+        kind if kind.is_file() => FileKind::Regular,
+        kind if kind.is_dir() => FileKind::Directory,
+        _ => FileKind::Other,
+    };
+    let open = OpenFile { bytes: Bytes::new(), on_disk: Some(file), _counted: Counted::new(Kind::File) };
+    Ok(handle(open, metadata.len(), metadata.mtime(), kind))
+}
+
+fn handle(file: OpenFile, size: u64, mtime: i64, kind: FileKind) -> File {
     // SAFETY: the handle is a counted pointer, as `file_clone` and `file_drop` expect; this share goes to the File.
-    unsafe { File::from_raw(Arc::into_raw(file).cast(), size, mtime, 0, kind) }
+    unsafe { File::from_raw(Arc::into_raw(Arc::new(file)).cast(), size, mtime, 0, kind) }
 }
 
 /// `len` bytes from `pos` on; `None` if the file is shorter.
@@ -215,4 +238,10 @@ unsafe extern "C" fn file_clone(file: *const ()) -> *const () {
 unsafe extern "C" fn file_drop(file: *const ()) {
     // SAFETY: a handle made by `open`; the caller gives its share up.
     drop(unsafe { Arc::from_raw(file.cast::<OpenFile>()) });
+}
+
+unsafe extern "C" fn file_fd(file: *const ()) -> i32 {
+    // SAFETY: a handle made by `open`, of which the caller owns a share.
+    let file = unsafe { &*file.cast::<OpenFile>() };
+    file.on_disk.as_ref().map_or(-1, AsRawFd::as_raw_fd)
 }

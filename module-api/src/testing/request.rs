@@ -26,6 +26,8 @@ pub(crate) type FieldOf = (String, Vec<u8>);
 pub(crate) enum Source {
     File(Bytes, i64),
     Directory,
+    /// What is there on the disk.
+    OnDisk,
     Forbidden,
 }
 

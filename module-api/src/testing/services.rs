@@ -1,6 +1,6 @@
 //! A request's services: the table that a module's handle calls.
 
-use std::rc::Rc;
+use std::{io::ErrorKind, rc::Rc};
 
 use abi_stable::{
     prefix_type::PrefixTypeTrait,
@@ -118,6 +118,7 @@ unsafe extern "C" fn request_number(r: HostData, which: u32) -> i64 {
         number::NOW_MS => of(state.now.get()),
         number::OPEN_ERROR => i64::from(state.open_error.get()),
         number::LOG_NOT_FOUND => i64::from(state.spec.log_not_found),
+        number::FOLLOWS_SYMLINKS => 1,
         number::IS_CONDITIONAL => i64::from(state.spec.is_conditional()),
         number::ALLOW_RANGES => i64::from(state.allow_ranges.get()),
         _ => -1,
@@ -378,6 +379,19 @@ unsafe extern "C" fn open_file(r: HostData, path: RSlice<'_, u8>) -> RawOpened {
     match state.spec.files.get(path) {
         Some(Source::File(bytes, mtime)) => Opened::File(host::open(bytes.clone(), *mtime, FileKind::Regular)).into(),
         Some(Source::Directory) => Opened::File(host::open(bytes::Bytes::new(), 0, FileKind::Directory)).into(),
+        Some(Source::OnDisk) => match host::open_on_disk(path) {
+            Ok(file) => Opened::File(file).into(),
+            Err(error) => {
+                state.open_error.set(error.raw_os_error().unwrap_or(0));
+                match error.kind() {
+                    ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => {
+                        Opened::NotFound.into()
+                    }
+                    ErrorKind::PermissionDenied => Opened::Forbidden.into(),
+                    _ => Opened::Failed.into(),
+                }
+            }
+        },
         Some(Source::Forbidden) => {
             state.open_error.set(13);
             Opened::Forbidden.into()

@@ -11,23 +11,26 @@
 //! ```
 //!
 //! Folders come first, then the others, by the bytes of their names. Names that begin with a dot are left out, and links are
-//! shown as what they lead to. What is sent is what nginx sends, but JSON and XML are valid also where a name is not UTF-8.
+//! shown as what they lead to, or as links where `disable_symlinks` forbids to follow them. What is sent is what nginx sends, but JSON and XML are valid also where a name is not UTF-8.
 //!
-//! The thread pool reads the folder. Its entries are kept for as long as the client takes, about 60 bytes each, but not the
+//! The host opens the folder, and the thread pool reads it, a few folders at once. Its entries are kept for as long as the client takes, about 60 bytes each, but not the
 //! text, which is made as it is sent. A folder of more than 24 megabytes of entries, some 300,000, is answered with 500.
 
 #![forbid(unsafe_code)]
 
 mod page;
 mod read;
+mod turns;
 
-use std::io::ErrorKind;
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use topnext_module_api::prelude::*;
 
 use page::{Form, Page};
 use read::{Failed, Listing};
+pub use turns::Turns;
+use turns::{Taken, Ticket, Turn};
 
 /// The table `autoindex`.
 #[derive(Config)]
@@ -64,10 +67,13 @@ pub struct Autoindex {
     format: Format,
     exact_size: bool,
     zone: TimeZone,
+    turns: Arc<Turns>,
 }
 
 /// How far a request is.
 enum Context {
+    /// Other folders are read.
+    Waiting(File, Arc<Ticket>),
     /// The pool reads the folder.
     Reading(Job<Result<Listing, Failed>>),
     /// The client takes the page.
@@ -81,6 +87,7 @@ export_module! {
     name: "autoindex",
     module: Autoindex,
     provides: [phases],
+    state: Turns,
     // An index file comes in place of a listing.
     after: ["index"],
 }
@@ -92,6 +99,16 @@ impl PhaseHandler for Autoindex {
         if let Some(mut context) = r.context::<Context>() {
             return match &mut *context {
                 Context::Sending(page) => send(r, page),
+                Context::Waiting(folder, ticket) => match ticket.turn() {
+                    None => Code::AGAIN,
+                    Some(turn) => match read(r, folder.clone(), turn) {
+                        Ok(job) => {
+                            *context = Context::Reading(job);
+                            Code::AGAIN
+                        }
+                        Err(code) => code,
+                    },
+                },
                 Context::Reading(job) => match job.poll() {
                     None => Code::AGAIN,
                     Some(Ok(Ok(listing))) => {
@@ -115,14 +132,56 @@ impl PhaseHandler for Autoindex {
             log!(r, Level::Info, "client sent invalid callback name: {:?}", String::from_utf8_lossy(r.args()));
             return Code::status(400);
         }
-        let (path, only_open) = (r.filename().to_vec(), r.method() == b"HEAD");
-        let Some(job) = r.offload(move || Listing::read(&path, only_open)) else {
-            log!(r, Level::Error, "the thread pool's queue is full");
-            return Code::status(503);
+        let folder = match r.open_file(r.filename()) {
+            Opened::File(file) if file.kind() == FileKind::Directory => file,
+            Opened::File(_) => return Code::DECLINED,
+            Opened::Pending => return Code::AGAIN,
+            Opened::NotFound => return cannot_open(r, 404),
+            Opened::Forbidden => return cannot_open(r, 403),
+            // The host has logged it.
+            Opened::Failed => return Code::status(500),
         };
-        r.set_context(Context::Reading(job));
+        if r.method() == b"HEAD" {
+            let Some(form) = self.form(r) else { return Code::status(400) };
+            return begin(r, &mut Page::new(form, Listing::default()));
+        }
+        let taken = self.turns.take(|| {
+            let waker = r.waker();
+            move || waker.wake()
+        });
+        let context = match taken {
+            Taken::Now(turn) => match read(r, folder, turn) {
+                Ok(job) => Context::Reading(job),
+                Err(code) => return code,
+            },
+            Taken::Later(ticket) => Context::Waiting(folder, ticket),
+            Taken::Never => {
+                log!(r, Level::Error, "too many requests wait for folders to be read");
+                return Code::status(503);
+            }
+        };
+        r.set_context(context);
         Code::AGAIN
     }
+}
+
+/// Has the pool read the folder.
+fn read(r: &mut Request<'_>, folder: File, turn: Turn) -> Result<Job<Result<Listing, Failed>>, Code> {
+    let follows_links = r.follows_symlinks();
+    let job = r.offload_while_wanted(move |wanted| {
+        let _turn = turn;
+        Listing::read(&folder, follows_links, wanted)
+    });
+    job.ok_or_else(|| {
+        log!(r, Level::Error, "the thread pool's queue is full");
+        Code::status(503)
+    })
+}
+
+fn cannot_open(r: &Request<'_>, status: u16) -> Code {
+    let path = String::from_utf8_lossy(r.filename());
+    log!(r, Level::Error, "opendir() {path:?} failed ({})", r.open_error());
+    Code::status(status)
 }
 
 /// Sends the header, and begins with the page.
@@ -156,14 +215,8 @@ fn send(r: &mut Request<'_>, page: &mut Page) -> Code {
 fn fail(r: &Request<'_>, failed: &Failed) -> Code {
     let path = String::from_utf8_lossy(r.filename());
     let (level, status, text) = match failed {
-        Failed::Open(error) => {
-            let (level, status) = match error.kind() {
-                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => (Level::Error, 404),
-                ErrorKind::PermissionDenied => (Level::Error, 403),
-                _ => (Level::Crit, 500),
-            };
-            (level, status, format!("opendir() {path:?} failed ({error})"))
-        }
+        Failed::Open(error) => (Level::Crit, 500, format!("opendir() {path:?} failed ({error})")),
+        Failed::Unwanted => return Code::ERROR,
         Failed::Read(error) => (Level::Crit, 500, format!("readdir() {path:?} failed ({error})")),
         Failed::Stat(name, error) => {
             (Level::Crit, 500, format!("stat() of {:?} in {path:?} failed ({error})", String::from_utf8_lossy(name)))
@@ -216,9 +269,9 @@ fn is_callback(name: &[u8]) -> bool {
 impl Module for Autoindex {
     type Config = Table;
 
-    fn new(table: Table, _: &Setup<'_>) -> Result<Autoindex, ConfigErrors> {
+    fn new(table: Table, setup: &Setup<'_>) -> Result<Autoindex, ConfigErrors> {
         let zone = if table.localtime { TimeZone::system() } else { TimeZone::UTC };
-        Ok(Autoindex { format: table.format, exact_size: table.exact_size, zone })
+        Ok(Autoindex { format: table.format, exact_size: table.exact_size, zone, turns: setup.state() })
     }
 }
 

@@ -1,23 +1,18 @@
-//! Reads a folder: names, and what each of them is. Blocks, so it runs on the thread pool.
+//! Reads a folder that the host has opened: names, and what each of them is. Blocks, so it runs on the thread pool.
 //!
 //! ```text
+//! openat(folder, ".")                a place in it of our own
 //! getdents64(folder)                 many names at once
 //! newfstatat(folder, name)           what each is, without looking for the folder again
 //! ```
 
-use std::{
-    ffi::CStr,
-    io,
-    mem::MaybeUninit,
-    ops::Range,
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
-    path::Path,
-};
+use std::{ffi::CStr, io, mem::MaybeUninit, ops::Range, os::fd::OwnedFd};
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat},
+    fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat},
     io::Errno,
 };
+use topnext_module_api::{File, Wanted};
 
 /// Memory for the entries of one folder: about 300,000 of them. A folder with more is not listed.
 const MAX_BYTES: usize = 24 << 20;
@@ -65,25 +60,33 @@ pub enum Failed {
     Stat(Vec<u8>, io::Error),
     /// It has too many entries.
     TooMany,
+    /// Nobody waits for it any more.
+    Unwanted,
 }
 
 impl Listing {
-    /// Reads a folder. Names that begin with a dot are left out. With `only_open`, it is only opened.
-    pub fn read(path: &[u8], only_open: bool) -> Result<Listing, Failed> {
-        let path = Path::new(std::ffi::OsStr::from_bytes(path));
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|error| Failed::Open(error.into()))?;
-        let mut listing = Listing::default();
-        if only_open {
-            return Ok(listing);
+    /// Reads a folder, as long as it is wanted. Names that begin with a dot are left out. Links are shown as what they lead
+    /// to, if they are followed.
+    pub fn read(folder: &File, follows_links: bool, wanted: &Wanted) -> Result<Listing, Failed> {
+        if !wanted.is_wanted() {
+            return Err(Failed::Unwanted);
         }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        // The path is not used again: it may lead elsewhere by now.
+        let folder =
+            folder.as_fd().ok_or(Errno::NOTDIR).and_then(|fd| rustix::fs::openat(fd, ".", flags, Mode::empty()));
+        let folder = folder.map_err(|error| Failed::Open(error.into()))?;
+        let mut listing = Listing::default();
         let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
         let mut names = RawDir::new(&folder, &mut buffer);
         while let Some(entry) = names.next() {
             let entry = entry.map_err(|error| Failed::Read(error.into()))?;
             let name = entry.file_name();
+            if !wanted.is_wanted() {
+                return Err(Failed::Unwanted);
+            }
             if !name.to_bytes().starts_with(b".") {
-                listing.add(&folder, name)?;
+                listing.add(&folder, name, follows_links)?;
             }
         }
         let Listing { names, entries, .. } = &mut listing;
@@ -92,9 +95,10 @@ impl Listing {
         Ok(listing)
     }
 
-    fn add(&mut self, folder: &OwnedFd, name: &CStr) -> Result<(), Failed> {
+    fn add(&mut self, folder: &OwnedFd, name: &CStr, follows_links: bool) -> Result<(), Failed> {
         let bytes = name.to_bytes();
-        let stat = match rustix::fs::statat(folder, name, AtFlags::empty()) {
+        let flags = if follows_links { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+        let stat = match rustix::fs::statat(folder, name, flags) {
             // A link that leads nowhere: what it is itself.
             Err(Errno::NOENT | Errno::LOOP) => rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW),
             other => other,

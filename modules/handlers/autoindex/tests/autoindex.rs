@@ -1,9 +1,9 @@
 //! The handler as the server calls it.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
-use topnext_autoindex::Autoindex;
-use topnext_module_api::{Code, Phase, testing};
+use topnext_autoindex::{Autoindex, Turns};
+use topnext_module_api::{Code, Phase, State, testing};
 
 /// A folder with some files, for one test.
 fn folder(name: &str) -> PathBuf {
@@ -16,13 +16,17 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
+fn make(table: &str) -> Result<Autoindex, String> {
+    testing::with_state(table, &Arc::new(Turns::create()?))
+}
+
 fn autoindex(table: &str) -> Autoindex {
-    testing::module(&format!("enabled = true\n{table}")).expect("a valid table")
+    make(&format!("enabled = true\n{table}")).expect("a valid table")
 }
 
 fn of<'a>(handler: &'a Autoindex, line: &str, folder: &str) -> testing::HandlerTest<'a> {
     let request = format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n");
-    testing::handler(handler, Phase::Content).request(&request).filename(folder)
+    testing::handler(handler, Phase::Content).request(&request).filename(folder).on_disk(folder)
 }
 
 fn path(folder: &std::path::Path) -> String {
@@ -113,6 +117,6 @@ fn leaves_other_requests_alone() {
 
 #[test]
 fn a_wrong_table_is_refused() {
-    let errors = testing::module::<Autoindex>("enabled = true\nformat = \"yaml\"").err().expect("wrong");
+    let errors = make("enabled = true\nformat = \"yaml\"").err().expect("wrong");
     assert_eq!(errors, "format: found \"yaml\", expected one of html, json, jsonp, xml");
 }
