@@ -204,6 +204,11 @@ fn content_answer(r: &Rc<Request>, code: Code) {
 /// A handler answered Again. What woke it while it ran is not lost.
 fn wait(r: &Rc<Request>, wait: Wait) {
     r.wait.set(wait);
+    // A client that left before the request began is told of by no event any more. One that has only closed its side may
+    // wait for the answer.
+    if r.conn.client_closed() && r.conn.is_reset() {
+        return finalize::client_closed(r);
+    }
     let mut woken = false;
     while let Some(code) = r.extra().late_wakes.borrow_mut().pop_front() {
         woken = true;

@@ -291,6 +291,13 @@ impl Http1 {
         tcp_info::of(&*self.socket.borrow())
     }
 
+    /// Whether the client has reset it: it will read nothing any more.
+    pub fn is_reset(&self) -> bool {
+        /// The kernel's number (linux/tcp_states.h).
+        const TCP_CLOSE: u8 = 7;
+        self.tcp_info().is_some_and(|info| info.tcpi_state == TCP_CLOSE)
+    }
+
     fn start_read_timer(&self, time: Duration) {
         if let Some(timer) = self.read_timer.get() {
             self.lp.start_timer(timer, time);
