@@ -5,22 +5,28 @@
 //! kernel would let us in, and share the connections between two servers that know nothing of each other. So it is tried
 //! without first, unless `reuseport` says that this is meant.
 //!
-//! A socket file outlives its server. One that nobody listens on any more is replaced; ours are removed in the end.
+//! A socket file outlives its server. One that nobody listens on any more is replaced; ours are removed in the end. While a
+//! file is looked at, replaced and listened on, its folder is locked, so that of two servers that start at once neither
+//! removes what the other has just made. That keeps off only those who take the lock, which are topnext's.
 
 use std::{
     fs,
     io::{self, ErrorKind},
     net::SocketAddr,
     os::{
-        fd::OwnedFd,
+        fd::{AsRawFd, OwnedFd},
         unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
-use rustix::io::Errno;
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags},
+    io::Errno,
+};
 use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
 
 use super::{Address, sockopt};
@@ -33,6 +39,10 @@ use crate::{
 
 /// Everybody may connect to a socket file, as in nginx; who should not is kept out by the folder.
 const SOCKET_MODE: u32 = 0o666;
+/// How often a folder that is locked is tried, and the time between. Anybody can lock a public folder, so that the lock is
+/// done without at last.
+const LOCK_TRIES: u32 = 100;
+const LOCK_WAIT: Duration = Duration::from_millis(20);
 /// What nginx asks of the kernel where connections are accepted with their first bytes.
 const DEFER_ACCEPT: i32 = 1;
 
@@ -53,7 +63,10 @@ pub fn all(addresses: &'static [Arc<Address>], loops: usize) -> Result<Bound, St
         let checked = match &address.address {
             Listen::Tcp(ip) if !address.options.reuseport => tcp(*ip, &address.options, false).map(drop),
             Listen::Tcp(_) => Ok(()),
-            Listen::Unix(path) => make_way(path),
+            Listen::Unix(path) => {
+                let _lock = lock_folder(path);
+                make_way(path)
+            }
         };
         match checked {
             Ok(()) => free.push(&**address),
@@ -164,11 +177,42 @@ fn unix(path: &Path, options: &ListenOptions) -> Result<(Socket, SocketFile), St
     let plain = |error: io::Error| error.to_string();
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(plain)?;
     set_buffers(&socket, options)?;
+    let _lock = lock_folder(path);
+    make_way(path)?;
     socket.bind(&SockAddr::unix(path).map_err(plain)?).map_err(plain)?;
     let file = SocketFile::new(path).map_err(plain)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(plain)?;
+    open_to_all(path).map_err(plain)?;
     listen(&socket, options).map_err(plain)?;
     Ok((Socket::from(OwnedFd::from(socket)), file))
+}
+
+/// Locks the folder of a socket file, until what this returns is dropped. None if that cannot be.
+fn lock_folder(path: &Path) -> Option<OwnedFd> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags, Mode::empty()).ok()?;
+    for _ in 0..LOCK_TRIES {
+        match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(folder),
+            Err(Errno::WOULDBLOCK) => thread::sleep(LOCK_WAIT),
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// Lets everybody connect to a socket file. What the path leads to is looked at first: it may be a link by now, to
+/// something that nobody wants to be open to all.
+fn open_to_all(path: &Path) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.file_type().is_socket() {
+        return Err(io::Error::other("its file has been replaced by something else"));
+    }
+    // Without /proc there is no other way than by the path.
+    let this = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let path = if this.exists() { &this } else { path };
+    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))
 }
 
 /// Removes a socket file that nobody listens on any more. An error if somebody does, or if the file is something else.
@@ -231,6 +275,28 @@ impl Drop for SocketFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_that_start_at_once_one_listens() {
+        let folder = std::env::temp_dir().join(format!("topnext-bind-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder for files");
+        let path = folder.join("a.sock");
+        for _ in 0..100 {
+            // Somebody has left one behind.
+            drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
+            let start = || unix(&path, &ListenOptions::default());
+            let (one, other) = thread::scope(|scope| {
+                let one = scope.spawn(start);
+                let other = start();
+                (one.join().expect("no panic"), other)
+            });
+            assert!(one.is_ok() != other.is_ok(), "{:?} {:?}", one.err(), other.err());
+            std::os::unix::net::UnixStream::connect(&path).expect("somebody listens");
+            drop((one, other));
+            assert!(!path.exists());
+        }
+        fs::remove_dir_all(folder).expect("removed");
+    }
 
     fn any() -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 0))
