@@ -8,7 +8,7 @@ pub mod bind;
 mod sockopt;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     io,
     rc::Rc,
     time::Duration,
@@ -48,7 +48,7 @@ pub struct Listener {
     lp: Rc<Loop>,
     site: &'static Site,
     address: &'static Address,
-    socket: RefCell<Socket>,
+    socket: Socket,
     retry: Cell<Option<TimerId>>,
     /// When the last failure was logged.
     logged_ms: Cell<u64>,
@@ -57,7 +57,6 @@ pub struct Listener {
 impl Listener {
     /// Has the loop accept connections.
     pub fn start(lp: &Rc<Loop>, site: &'static Site, address: &'static Address, socket: Socket) -> io::Result<()> {
-        let socket = RefCell::new(socket);
         let listener = Rc::new(Listener {
             lp: lp.clone(),
             site,
@@ -67,13 +66,13 @@ impl Listener {
             logged_ms: Cell::new(0),
         });
         listener.retry.set(Some(lp.add_timer(listener.clone(), 0)));
-        lp.register_listener(&mut *listener.socket.borrow_mut(), listener.clone())?;
+        lp.register_listener(&mut &listener.socket, listener.clone())?;
         Ok(())
     }
 
     fn accept(self: &Rc<Self>) {
         for _ in 0..BATCH {
-            let accepted = self.socket.borrow().accept();
+            let accepted = self.socket.accept();
             match accepted {
                 Ok((socket, peer)) => {
                     if self.has_room() {

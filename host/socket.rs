@@ -147,7 +147,8 @@ impl AsFd for Socket {
     }
 }
 
-impl mio::event::Source for Socket {
+/// By reference, since the descriptor is all that is registered.
+impl mio::event::Source for &Socket {
     fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
         SourceFd(&self.0.as_raw_fd()).register(registry, token, interests)
     }

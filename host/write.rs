@@ -25,12 +25,13 @@ const SMALL_BUF: u64 = 1024;
 /// Pieces that one write takes.
 const MAX_PIECES: usize = 64;
 
-/// Vectors that a thread keeps for the next headers.
+/// Memory that a thread keeps for the queues that fill next.
 const MAX_SPARE: usize = 16;
 
 thread_local! {
-    /// Empty vectors with capacity. The last one used is the next one used, while it is still in the cache.
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    /// Of queues that have become empty. What was used last is used next, while it is still in the cache.
+    #[allow(clippy::vec_box)]
+    static SPARE: RefCell<Vec<Box<Waiting>>> = const { RefCell::new(Vec::new()) };
     /// What files are read into that are sent without sendfile.
     static COPY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -42,19 +43,27 @@ enum Item {
     Buf(Buf),
 }
 
-/// The queue.
+/// The queue. While nothing waits, as on an idle connection, it is only this: the memory for what waits is lent.
 #[derive(Default)]
 pub struct WriteQueue {
-    items: VecDeque<Item>,
-    bytes: u64,
+    waiting: Option<Box<Waiting>>,
     /// Bytes that have left since the count began.
     written: u64,
+}
+
+/// What waits.
+#[derive(Default)]
+struct Waiting {
+    items: VecDeque<Item>,
+    bytes: u64,
     /// Bytes of the file in front that are known to be in memory.
     trusted: u64,
     /// Because the pool has read them.
     from_disk: bool,
     /// Sent bufs. They go back when no borrow is held, since that may run code of modules.
     sent: Chain,
+    /// An empty vector with capacity, for the next bytes.
+    spare: Vec<u8>,
 }
 
 /// How a queue is sent.
@@ -87,7 +96,7 @@ pub enum Flushed {
 impl WriteQueue {
     /// Bytes that wait.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.waiting.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
     /// Bytes that have left since [`begin_count`](WriteQueue::begin_count).
@@ -102,14 +111,76 @@ impl WriteQueue {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.waiting.as_ref().is_none_or(|waiting| waiting.items.is_empty())
     }
 
     /// Adds bytes by having them written at the end of a vector.
     pub fn add_bytes(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.waiting().add_bytes(write);
+    }
+
+    /// Adds the data of a buf. An error if its file cannot be read, or is shorter than it was.
+    pub fn add_buf(&mut self, buf: Buf) -> io::Result<()> {
+        self.waiting().add_buf(buf)
+    }
+
+    /// Sends until all is gone, the socket takes no more, or what `how` says.
+    pub fn flush(&mut self, socket: &impl AsFd, how: &Sending) -> io::Result<Flushed> {
+        let Some(waiting) = &mut self.waiting else { return Ok(Flushed::Done) };
+        let before = waiting.bytes;
+        let result = waiting.flush(socket, how);
+        self.written += before - waiting.bytes;
+        result
+    }
+
+    /// The next `bytes` of the file in front are in memory, and are not asked for again. `from_disk`: because the pool has
+    /// just read them. (Not every file system can tell whether a read would block; those that cannot say that it would,
+    /// always.)
+    pub fn trust(&mut self, bytes: u64, from_disk: bool) {
+        if let Some(waiting) = &mut self.waiting {
+            (waiting.trusted, waiting.from_disk) = (bytes, from_disk);
+        }
+    }
+
+    /// Bufs that are no longer needed. To be dropped when no borrow of the queue is held. Called after each flush: it is
+    /// here that the memory of an empty queue goes back.
+    pub fn take_sent(&mut self) -> Chain {
+        let Some(waiting) = &mut self.waiting else { return Chain::new() };
+        let sent = std::mem::take(&mut waiting.sent);
+        if waiting.items.is_empty() {
+            self.give_back();
+        }
+        sent
+    }
+
+    /// Forgets what waits; what is returned is to be dropped when no borrow is held.
+    pub fn clear(&mut self) -> Chain {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.clear();
+        }
+        self.take_sent()
+    }
+
+    fn waiting(&mut self) -> &mut Waiting {
+        self.waiting.get_or_insert_with(|| SPARE.with_borrow_mut(Vec::pop).unwrap_or_default())
+    }
+
+    /// Gives the memory of an empty queue back.
+    fn give_back(&mut self) {
+        let Some(mut waiting) = self.waiting.take() else { return };
+        waiting.trusted = 0;
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < MAX_SPARE && waiting.items.capacity() <= MAX_PIECES {
+                spare.push(waiting);
+            }
+        });
+    }
+}
+
+impl Waiting {
+    fn add_bytes(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if !matches!(self.items.back(), Some(Item::Bytes { .. })) {
-            let bytes = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
-            self.items.push_back(Item::Bytes { bytes, start: 0 });
+            self.items.push_back(Item::Bytes { bytes: std::mem::take(&mut self.spare), start: 0 });
         }
         if let Some(Item::Bytes { bytes, .. }) = self.items.back_mut() {
             let before = bytes.len();
@@ -118,8 +189,7 @@ impl WriteQueue {
         }
     }
 
-    /// Adds the data of a buf. An error if its file cannot be read, or is shorter than it was.
-    pub fn add_buf(&mut self, buf: Buf) -> io::Result<()> {
+    fn add_buf(&mut self, buf: Buf) -> io::Result<()> {
         let len = buf.len();
         if len == 0 {
             self.sent.push(buf);
@@ -166,8 +236,7 @@ impl WriteQueue {
         }
     }
 
-    /// Sends until all is gone, the socket takes no more, or what `how` says.
-    pub fn flush(&mut self, socket: &impl AsFd, how: &Sending) -> io::Result<Flushed> {
+    fn flush(&mut self, socket: &impl AsFd, how: &Sending) -> io::Result<Flushed> {
         let mut of_files = 0;
         loop {
             let sent = match self.items.front() {
@@ -237,7 +306,6 @@ impl WriteQueue {
 
     fn advance(&mut self, mut sent: u64) {
         self.bytes = self.bytes.saturating_sub(sent);
-        self.written += sent;
         while let Some(item) = self.items.front_mut() {
             let left = match item {
                 Item::Bytes { bytes, start } => (bytes.len() - *start) as u64,
@@ -254,11 +322,9 @@ impl WriteQueue {
             match self.items.pop_front() {
                 Some(Item::Bytes { mut bytes, .. }) => {
                     bytes.clear();
-                    SPARE.with_borrow_mut(|spare| {
-                        if spare.len() < MAX_SPARE && bytes.capacity() <= 2 * SMALL_FILE as usize {
-                            spare.push(bytes);
-                        }
-                    });
+                    if bytes.capacity() <= 2 * SMALL_FILE as usize {
+                        self.spare = bytes;
+                    }
                 }
                 Some(Item::Buf(buf)) => {
                     self.trusted = 0;
@@ -269,27 +335,13 @@ impl WriteQueue {
         }
     }
 
-    /// The next `bytes` of the file in front are in memory, and are not asked for again. `from_disk`: because the pool has
-    /// just read them. (Not every file system can tell whether a read would block; those that cannot say that it would,
-    /// always.)
-    pub fn trust(&mut self, bytes: u64, from_disk: bool) {
-        (self.trusted, self.from_disk) = (bytes, from_disk);
-    }
-
-    /// Bufs that are no longer needed. To be dropped when no borrow of the queue is held.
-    pub fn take_sent(&mut self) -> Chain {
-        std::mem::take(&mut self.sent)
-    }
-
-    /// Forgets what waits; what is returned is to be dropped when no borrow is held.
-    pub fn clear(&mut self) -> Chain {
+    fn clear(&mut self) {
         self.bytes = 0;
-        for item in std::mem::take(&mut self.items) {
+        for item in self.items.drain(..) {
             if let Item::Buf(buf) = item {
                 self.sent.push(buf);
             }
         }
-        self.take_sent()
     }
 }
 

@@ -375,7 +375,7 @@ impl Exchange {
             let socket = self.socket.borrow();
             let Some(socket) = &*socket else { return false };
             let queue = &mut *self.queue.borrow_mut();
-            (queue.flush(&*socket.stream(), &self.sending()), queue.take_sent())
+            (queue.flush(socket.stream(), &self.sending()), queue.take_sent())
         };
         self.r.guarded(|| drop(sent));
         match result {

@@ -84,7 +84,7 @@ impl Http1 {
         if self.eof.get() || !lingers {
             return self.close();
         }
-        let _ = self.socket.borrow().shutdown(Shutdown::Write);
+        let _ = self.socket.shutdown(Shutdown::Write);
         self.state.set(State::Linger);
         self.start_lingering_time();
         self.linger();
@@ -129,9 +129,9 @@ impl Http1 {
         drop(sent);
         // The reset has to leave before the shutdown in `close`, which sends an orderly end: to a client that reads until
         // the end of the connection that would be a whole response.
-        let reset = rustix::net::connect_unspec(&*self.socket.borrow());
+        let reset = rustix::net::connect_unspec(&self.socket);
         if reset.is_err() {
-            let _ = socket2::SockRef::from(&*self.socket.borrow()).set_linger(Some(Duration::ZERO));
+            let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
         }
         self.close();
     }
@@ -157,12 +157,11 @@ impl Http1 {
         if let Some(id) = self.remote_id.take() {
             remote::forget(id);
         }
-        let socket = &mut *self.socket.borrow_mut();
         if let Some(token) = self.token.take() {
-            self.lp.deregister(socket, token);
+            self.lp.deregister(&mut &self.socket, token);
         }
         // Both directions end now, though the descriptor is closed with the last owner of this connection.
-        let _ = socket.shutdown(Shutdown::Both);
+        let _ = self.socket.shutdown(Shutdown::Both);
         stats::add(stats::Counter::Connections, -1);
     }
 }

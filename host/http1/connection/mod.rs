@@ -105,7 +105,7 @@ pub struct Http1 {
     pub lp: Rc<Loop>,
     site: &'static Site,
     address: &'static Address,
-    socket: RefCell<Socket>,
+    socket: Socket,
     token: Cell<Option<Token>>,
     /// Its number in logs.
     pub number: u64,
@@ -170,7 +170,7 @@ pub fn accept(
         lp: lp.clone(),
         site,
         address,
-        socket: RefCell::new(socket),
+        socket,
         token: Cell::new(None),
         number: stats::next_connection(),
         remote: ends.remote_text(),
@@ -211,7 +211,7 @@ impl Http1 {
         let core = &self.address.names.default_server().place.core;
         self.set_nodelay(core.tcp_nodelay);
         self.read_timer.set(Some(self.lp.add_timer(self.clone(), READ_TIMER)));
-        match self.lp.register(&mut *self.socket.borrow_mut(), self.clone()) {
+        match self.lp.register(&mut &self.socket, self.clone()) {
             Ok(token) => self.token.set(Some(token)),
             Err(error) => {
                 log_line!(Level::Alert, "*{} cannot be polled: {error}", self.number);
@@ -225,7 +225,7 @@ impl Http1 {
     fn set_nodelay(&self, on: bool) {
         if self.nodelay.get() != on && self.ends.remote_ip().is_some() {
             self.nodelay.set(on);
-            self.socket.borrow().set_nodelay(on);
+            self.socket.set_nodelay(on);
         }
     }
 
@@ -251,7 +251,7 @@ impl Http1 {
 
     /// The address that the client came to.
     pub fn local_addr(&self) -> Listen {
-        self.ends.local(self.address, &self.socket.borrow())
+        self.ends.local(self.address, &self.socket)
     }
 
     /// The port that the client came to; 0 on a unix socket.
@@ -288,7 +288,7 @@ impl Http1 {
 
     /// What the kernel knows of it, if it is of TCP.
     pub fn tcp_info(&self) -> Option<libc::tcp_info> {
-        tcp_info::of(&*self.socket.borrow())
+        tcp_info::of(&self.socket)
     }
 
     fn start_read_timer(&self, time: Duration) {
@@ -318,7 +318,7 @@ impl Http1 {
         }
         let size = buffer.len();
         let result = loop {
-            match rustix::net::recv(&*self.socket.borrow(), &mut *buffer, RecvFlags::empty()) {
+            match rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
                 Err(Errno::INTR) => (),
                 result => break result.map(|(_, n)| n),
             }

@@ -159,7 +159,7 @@ impl Http1 {
                 buffer: core.output_buffers.size,
                 now_ms: self.lp.now_ms(),
             };
-            let result = queue.flush(&*self.socket.borrow(), &how);
+            let result = queue.flush(&self.socket, &how);
             (result, queue.take_sent(), queue.bytes() < before)
         };
         if !sent.is_empty() {
