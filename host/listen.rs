@@ -7,12 +7,7 @@ pub mod bind;
 
 mod sockopt;
 
-use std::{
-    cell::Cell,
-    io,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::Cell, io, rc::Rc, time::Duration};
 
 use crate::{
     config::{Listen, ListenOptions},

@@ -3,7 +3,7 @@
 //! What is small is put together, so that a header and a small file leave in one write; what is large is never copied.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     io::{self, IoSlice},
     os::fd::AsFd,
@@ -25,13 +25,10 @@ const SMALL_BUF: u64 = 1024;
 /// Pieces that one write takes.
 const MAX_PIECES: usize = 64;
 
-/// Memory that a thread keeps for the queues that fill next.
-const MAX_SPARE: usize = 16;
-
 thread_local! {
-    /// Of queues that have become empty. What was used last is used next, while it is still in the cache.
-    #[allow(clippy::vec_box)]
-    static SPARE: RefCell<Vec<Box<Waiting>>> = const { RefCell::new(Vec::new()) };
+    /// The memory of a queue that has become empty, for the one that fills next: most are emptied by the flush that follows,
+    /// so that one is enough.
+    static SPARE: Cell<Option<Box<Waiting>>> = const { Cell::new(None) };
     /// What files are read into that are sent without sendfile.
     static COPY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -44,6 +41,9 @@ enum Item {
 }
 
 /// The queue. While nothing waits, as on an idle connection, it is only this: the memory for what waits is lent.
+///
+/// Bufs that are no longer needed are handed back in a chain, `done`. It is to be dropped when no borrow of the queue is
+/// held, since that may run code of modules.
 #[derive(Default)]
 pub struct WriteQueue {
     waiting: Option<Box<Waiting>>,
@@ -60,8 +60,6 @@ struct Waiting {
     trusted: u64,
     /// Because the pool has read them.
     from_disk: bool,
-    /// Sent bufs. They go back when no borrow is held, since that may run code of modules.
-    sent: Chain,
     /// An empty vector with capacity, for the next bytes.
     spare: Vec<u8>,
 }
@@ -120,16 +118,23 @@ impl WriteQueue {
     }
 
     /// Adds the data of a buf. An error if its file cannot be read, or is shorter than it was.
-    pub fn add_buf(&mut self, buf: Buf) -> io::Result<()> {
-        self.waiting().add_buf(buf)
+    pub fn add_buf(&mut self, buf: Buf, done: &mut Chain) -> io::Result<()> {
+        if buf.len() == 0 {
+            done.push(buf);
+            return Ok(());
+        }
+        self.waiting().add_buf(buf, done)
     }
 
     /// Sends until all is gone, the socket takes no more, or what `how` says.
-    pub fn flush(&mut self, socket: &impl AsFd, how: &Sending) -> io::Result<Flushed> {
+    pub fn flush(&mut self, socket: &impl AsFd, how: &Sending, done: &mut Chain) -> io::Result<Flushed> {
         let Some(waiting) = &mut self.waiting else { return Ok(Flushed::Done) };
         let before = waiting.bytes;
-        let result = waiting.flush(socket, how);
+        let result = waiting.flush(socket, how, done);
         self.written += before - waiting.bytes;
+        if waiting.items.is_empty() {
+            self.give_back();
+        }
         result
     }
 
@@ -142,38 +147,27 @@ impl WriteQueue {
         }
     }
 
-    /// Bufs that are no longer needed. To be dropped when no borrow of the queue is held. Called after each flush: it is
-    /// here that the memory of an empty queue goes back.
-    pub fn take_sent(&mut self) -> Chain {
-        let Some(waiting) = &mut self.waiting else { return Chain::new() };
-        let sent = std::mem::take(&mut waiting.sent);
-        if waiting.items.is_empty() {
-            self.give_back();
-        }
-        sent
-    }
-
-    /// Forgets what waits; what is returned is to be dropped when no borrow is held.
+    /// Forgets what waits.
     pub fn clear(&mut self) -> Chain {
-        if let Some(waiting) = &mut self.waiting {
-            waiting.clear();
-        }
-        self.take_sent()
+        let waiting = self.waiting.take();
+        let bufs = waiting.into_iter().flat_map(|waiting| waiting.items).filter_map(|item| match item {
+            Item::Bytes { .. } => None,
+            Item::Buf(buf) => Some(buf),
+        });
+        bufs.collect()
     }
 
     fn waiting(&mut self) -> &mut Waiting {
-        self.waiting.get_or_insert_with(|| SPARE.with_borrow_mut(Vec::pop).unwrap_or_default())
+        self.waiting.get_or_insert_with(|| SPARE.take().unwrap_or_default())
     }
 
     /// Gives the memory of an empty queue back.
     fn give_back(&mut self) {
         let Some(mut waiting) = self.waiting.take() else { return };
         waiting.trusted = 0;
-        SPARE.with_borrow_mut(|spare| {
-            if spare.len() < MAX_SPARE && waiting.items.capacity() <= MAX_PIECES {
-                spare.push(waiting);
-            }
-        });
+        if waiting.items.capacity() <= MAX_PIECES {
+            SPARE.set(Some(waiting));
+        }
     }
 }
 
@@ -189,20 +183,19 @@ impl Waiting {
         }
     }
 
-    fn add_buf(&mut self, buf: Buf) -> io::Result<()> {
+    fn add_buf(&mut self, buf: Buf, done: &mut Chain) -> io::Result<()> {
         let len = buf.len();
-        if len == 0 {
-            self.sent.push(buf);
-            return Ok(());
-        }
         if let Some((file, pos, len)) = buf.file() {
-            if len <= SMALL_FILE && self.add_small_file(file, pos, len)? {
-                self.sent.push(buf);
-                return Ok(());
+            if len <= SMALL_FILE {
+                let copied = self.add_small_file(file, pos, len);
+                if !matches!(copied, Ok(false)) {
+                    done.push(buf);
+                    return copied.map(drop);
+                }
             }
         } else if len <= SMALL_BUF && matches!(self.items.back(), Some(Item::Bytes { .. })) {
             self.add_bytes(|bytes| bytes.extend_from_slice(buf.bytes()));
-            self.sent.push(buf);
+            done.push(buf);
             return Ok(());
         }
         self.bytes += len;
@@ -236,7 +229,7 @@ impl Waiting {
         }
     }
 
-    fn flush(&mut self, socket: &impl AsFd, how: &Sending) -> io::Result<Flushed> {
+    fn flush(&mut self, socket: &impl AsFd, how: &Sending, done: &mut Chain) -> io::Result<Flushed> {
         let mut of_files = 0;
         loop {
             let sent = match self.items.front() {
@@ -277,7 +270,7 @@ impl Waiting {
             };
             match sent {
                 0 => return Ok(Flushed::Blocked),
-                sent => self.advance(sent as u64),
+                sent => self.advance(sent as u64, done),
             }
         }
     }
@@ -304,7 +297,7 @@ impl Waiting {
         write_once(|| rustix::io::writev(socket, &pieces[..count]))
     }
 
-    fn advance(&mut self, mut sent: u64) {
+    fn advance(&mut self, mut sent: u64, done: &mut Chain) {
         self.bytes = self.bytes.saturating_sub(sent);
         while let Some(item) = self.items.front_mut() {
             let left = match item {
@@ -328,18 +321,9 @@ impl Waiting {
                 }
                 Some(Item::Buf(buf)) => {
                     self.trusted = 0;
-                    self.sent.push(buf);
+                    done.push(buf);
                 }
                 None => return,
-            }
-        }
-    }
-
-    fn clear(&mut self) {
-        self.bytes = 0;
-        for item in self.items.drain(..) {
-            if let Item::Buf(buf) = item {
-                self.sent.push(buf);
             }
         }
     }

@@ -8,6 +8,8 @@
 //!
 //! Sockets are edge-triggered: a source reads or writes until it would block.
 
+mod key;
+
 pub mod remote;
 
 pub mod room;
@@ -29,6 +31,7 @@ use mio::{Events, Interest, Poll, Registry, Token, event::Event};
 use slab::Slab;
 
 use crate::clock;
+use key::Key;
 
 pub use remote::{Remote, RemoteId};
 pub use room::Room;
@@ -58,6 +61,10 @@ pub trait Source {
     /// Another connection needs the room of this one, which is idle: it closes.
     fn give_way(self: Rc<Self>) {}
 }
+
+/// Names a registered socket until it is deregistered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketId(Key);
 
 /// In which ways a socket is ready.
 #[derive(Clone, Copy, Debug, Default)]
@@ -187,12 +194,16 @@ impl Loop {
     }
 
     /// Registers a socket for reading and writing. The source is kept until [`Loop::deregister`].
-    pub fn register(&self, socket: &mut impl mio::event::Source, source: Rc<dyn Source>) -> io::Result<Token> {
+    pub fn register(&self, socket: &mut impl mio::event::Source, source: Rc<dyn Source>) -> io::Result<SocketId> {
         self.register_for(socket, source, Interest::READABLE | Interest::WRITABLE)
     }
 
     /// Registers a socket for reading only: a listening one.
-    pub fn register_listener(&self, socket: &mut impl mio::event::Source, source: Rc<dyn Source>) -> io::Result<Token> {
+    pub fn register_listener(
+        &self,
+        socket: &mut impl mio::event::Source,
+        source: Rc<dyn Source>,
+    ) -> io::Result<SocketId> {
         self.register_for(socket, source, Interest::READABLE)
     }
 
@@ -201,20 +212,20 @@ impl Loop {
         socket: &mut impl mio::event::Source,
         source: Rc<dyn Source>,
         interest: Interest,
-    ) -> io::Result<Token> {
-        let token = Token(self.sources.borrow_mut().insert(source));
-        let registered = self.registry.register(socket, token, interest);
+    ) -> io::Result<SocketId> {
+        let index = self.sources.borrow_mut().insert(source);
+        let registered = self.registry.register(socket, Token(index), interest);
         if registered.is_err() {
-            self.sources.borrow_mut().remove(token.0);
+            self.sources.borrow_mut().remove(index);
         }
-        registered.map(|()| token)
+        registered.map(|()| SocketId(Key::new(index)))
     }
 
     /// Forgets a socket and its source. The socket may be closed afterwards.
-    pub fn deregister(&self, socket: &mut impl mio::event::Source, token: Token) {
+    pub fn deregister(&self, socket: &mut impl mio::event::Source, id: SocketId) {
         // An error means that the socket is not registered, which is what is wanted.
         let _ = self.registry.deregister(socket);
-        self.removed.borrow_mut().push(token.0);
+        self.removed.borrow_mut().push(id.0.index());
     }
 
     /// Calls `source.posted(code)` when the current event has been handled.

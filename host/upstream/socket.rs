@@ -1,19 +1,13 @@
 //! The socket to a peer: a new connection or a kept one, registered with the loop while a request uses it.
 
-use std::{
-    cell::RefCell,
-    io,
-    rc::Rc,
-};
-
-use mio::Token;
+use std::{cell::RefCell, io, rc::Rc};
 
 use super::{
     Exchange,
     peers::{Idle, Keepalive},
 };
 use crate::{
-    event::{Loop, Ready, Source},
+    event::{Loop, Ready, SocketId, Source},
     socket::{self, Endpoint},
     stats,
 };
@@ -29,7 +23,7 @@ thread_local! {
 /// A connection to a peer, in use.
 pub struct Socket {
     stream: socket::Socket,
-    token: Token,
+    id: SocketId,
     /// Requests that it has served before.
     pub requests: u32,
     readable: bool,
@@ -54,8 +48,8 @@ impl Socket {
 
     fn register(stream: socket::Socket, requests: u32, exchange: &Rc<Exchange>) -> io::Result<Socket> {
         let source: Rc<dyn Source> = exchange.clone();
-        let token = exchange.r.conn.lp.register(&mut &stream, source)?;
-        Ok(Socket { stream, token, requests, readable: false, read_closed: false, end: false })
+        let id = exchange.r.conn.lp.register(&mut &stream, source)?;
+        Ok(Socket { stream, id, requests, readable: false, read_closed: false, end: false })
     }
 
     /// The stream, to write to.
@@ -109,12 +103,12 @@ impl Socket {
 
     /// Keeps the connection for another request.
     pub fn keep(self, lp: &Loop, keepalive: &Keepalive, peer: usize) {
-        lp.deregister(&mut &self.stream, self.token);
+        lp.deregister(&mut &self.stream, self.id);
         keepalive.put(peer, self.stream, self.requests + 1, stats::now_ms());
     }
 
     /// Closes it.
     pub fn close(self, lp: &Loop) {
-        lp.deregister(&mut &self.stream, self.token);
+        lp.deregister(&mut &self.stream, self.id);
     }
 }

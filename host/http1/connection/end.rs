@@ -25,7 +25,7 @@ impl Http1 {
     /// The response has left: what follows on this connection?
     pub fn request_done(self: &Rc<Self>, r: &Rc<Request>) {
         self.place.set(r.place());
-        self.request.replace(None);
+        self.forget_request();
         if !self.keep.get() {
             return self.begin_linger();
         }
@@ -35,6 +35,18 @@ impl Http1 {
             return self.lp.post(self.clone(), NEXT_REQUEST);
         }
         self.next_request();
+    }
+
+    /// The request has ended. What few of them need goes with it: an idle connection has one timer, and no other thread
+    /// knows it.
+    fn forget_request(&self) {
+        self.request.replace(None);
+        if let Some(timer) = self.send_timer.take() {
+            self.lp.remove_timer(timer);
+        }
+        if let Some(id) = self.remote_id.take() {
+            remote::forget(id);
+        }
     }
 
     fn next_request(self: &Rc<Self>) {
@@ -149,16 +161,12 @@ impl Http1 {
         if self.state.replace(State::Closed) == State::Closed {
             return;
         }
-        self.request.replace(None);
-        self.stop_timers();
-        for timer in [self.read_timer.take(), self.send_timer.take()].into_iter().flatten() {
+        self.forget_request();
+        if let Some(timer) = self.read_timer.take() {
             self.lp.remove_timer(timer);
         }
-        if let Some(id) = self.remote_id.take() {
-            remote::forget(id);
-        }
-        if let Some(token) = self.token.take() {
-            self.lp.deregister(&mut &self.socket, token);
+        if let Some(id) = self.socket_id.take() {
+            self.lp.deregister(&mut &self.socket, id);
         }
         // Both directions end now, though the descriptor is closed with the last owner of this connection.
         let _ = self.socket.shutdown(Shutdown::Both);
