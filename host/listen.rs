@@ -12,7 +12,7 @@ use std::{cell::Cell, io, rc::Rc, time::Duration};
 use crate::{
     config::{Listen, ListenOptions},
     event::{Loop, Ready, Room, Source, TimerId},
-    http1::connection,
+    http1::{Limits, connection},
     log::error::Level,
     log_line,
     server_name::Names,
@@ -36,6 +36,8 @@ pub struct Address {
     pub options: ListenOptions,
     /// The servers, by name.
     pub names: Names,
+    /// The limits of the heads that come to it, which are those of the default server.
+    pub head_limits: Limits,
 }
 
 /// A listening socket of one loop.

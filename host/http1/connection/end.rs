@@ -41,24 +41,27 @@ impl Http1 {
     /// knows it.
     fn forget_request(&self) {
         self.request.replace(None);
-        if let Some(timer) = self.send_timer.take() {
+        if let Some(timer) = self.send_timer.get() {
             self.lp.remove_timer(timer);
+            self.send_timer.set(None);
         }
-        if let Some(id) = self.remote_id.take() {
+        if let Some(id) = self.remote_id.get() {
             remote::forget(id);
+            self.remote_id.set(None);
         }
     }
 
     fn next_request(self: &Rc<Self>) {
         self.state.set(State::Idle);
-        self.pipelined.set(!self.input.borrow().is_empty());
+        let more = !self.input.borrow().is_empty();
+        self.pipelined.set(more);
         // An idle connection costs no buffer.
         self.release_input();
-        if self.eof.get() && self.input.borrow().is_empty() {
+        if self.eof.get() && !more {
             return self.close();
         }
         self.start_read_timer(self.place.get().core.keepalive_timeout);
-        if self.readable.get() || !self.input.borrow().is_empty() {
+        if more || self.readable.get() {
             // Posted, so that a client that pipelines does not make this recurse.
             self.lp.post(self.clone(), NEXT_REQUEST);
         }
