@@ -204,7 +204,8 @@ pub fn send_bare(r: &Rc<Request>, status: u16) {
     }
     let body = page(status, r.place().core.server_tokens);
     r.status.set(status::shown(status));
-    r.content_length.set(Some(body.len() as u64));
+    r.content_length.set(Some(body.len() as u64).filter(|_| !status::is_bodyless(status)));
+    r.header_only.set(r.is_head.get() || status::is_bodyless(status));
     r.conn.keep.set(false);
     r.bare.set(true);
     r.holding.set(0);

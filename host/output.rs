@@ -19,6 +19,7 @@ use crate::{
     open_file::{ErrorText, NoWait, OpenFile},
     plugins::{link, services},
     request::{COPY_DONE, JOB_DONE, Request, Wait},
+    status,
 };
 
 /// Memory that a response may have queued when its producer does not stop at Again.
@@ -62,8 +63,7 @@ pub fn header_end(r: &Rc<Request>) -> Code {
         log_line!(Level::Alert, "*{} a filter has passed the header on twice{}", r.conn.number, r.log_tail());
         return Code::ERROR;
     }
-    let status = r.status.get();
-    let bodyless = status < 200 || status == 204 || status == 304;
+    let bodyless = status::is_bodyless(r.status.get());
     r.header_only.set(bodyless || r.is_head.get());
     if bodyless {
         r.content_length.set(None);

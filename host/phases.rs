@@ -11,12 +11,11 @@
 
 use std::rc::Rc;
 
-use topnext_module_api::{Code, Phase, handler::HandlerLink, running::Hook};
+use topnext_module_api::{Code, Phase, handler::HandlerLink, running::Hook, uri::escape_path};
 
 use crate::{
     config::Satisfy,
     finalize::{self, finalize},
-    http1::target::escape_path,
     log::error::Level,
     log_line, map_uri, output,
     plugins::link,

@@ -18,6 +18,11 @@ pub fn shown(status: u16) -> u16 {
     if (HEAD_TOO_LARGE..=HTTP_TO_HTTPS).contains(&status) { 400 } else { status }
 }
 
+/// Whether a response of this status never has a body (RFC 9110, 6.4.1).
+pub fn is_bodyless(status: u16) -> bool {
+    matches!(status, 100..=199 | 204 | 304)
+}
+
 /// The reason phrase in the status line.
 pub fn reason(status: u16) -> &'static str {
     match status {

@@ -143,7 +143,7 @@ fn as_nginx_answers() {
         "#;
     let server = Server::start_in(folder, &config);
     let essence = |response: &Response| {
-        let names = ["Content-Encoding", "Vary", "Accept-Ranges", "Content-Range"];
+        let names = ["Content-Encoding", "Vary", "Accept-Ranges", "Content-Range", "Transfer-Encoding"];
         let fields: Vec<_> = names.iter().map(|name| (*name, response.field(name).map(str::to_owned))).collect();
         let weak = response.field("ETag").map(|tag| tag.starts_with("W/"));
         let is_gzip = response.field("Content-Encoding").is_some();
@@ -319,6 +319,7 @@ fn head_and_304_have_no_body() {
     ));
     let head = client.response_to("HEAD").expect(200);
     assert_eq!((head.field("Content-Encoding"), head.field("Content-Length")), (Some("gzip"), None), "{head:?}");
+    assert_eq!(head.field("Transfer-Encoding"), None, "{head:?}");
     assert_eq!(head.field("ETag"), Some(tag), "{head:?}");
     let same = client.response().expect(304);
     assert_eq!(same.field("Content-Encoding"), None, "{same:?}");

@@ -197,7 +197,8 @@ fn responses_without_a_body() {
     assert_eq!(client.response_to("HEAD").expect(200).field("Content-Length"), Some("1000000"));
     client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
     connection.answer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-    assert_eq!(client.response_to("HEAD").expect(200).field("Transfer-Encoding"), Some("chunked"));
+    // As in nginx: where no body follows, nothing says how it would end.
+    assert_eq!(client.response_to("HEAD").expect(200).field("Transfer-Encoding"), None);
     client.send(GET);
     connection.answer("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(client.response().expect(200).field("Content-Length"), Some("0"));
@@ -843,4 +844,46 @@ fn two_locations_with_the_same_address_share_its_peer() {
     assert_eq!(other.head(), format!("GET /b HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", peer.port));
     other.reply(OK);
     client.response().expect(200);
+}
+
+#[test]
+fn a_uri_part_needs_a_path_that_it_can_replace() {
+    let location = |path: &str, pass: &str| {
+        format!("[[http.server.location]]\npath = '{path}'\nproxy.pass = \"http://127.0.0.1:1{pass}\"\n")
+    };
+    let top =
+        "module = [{ name = \"proxy\" }, { name = \"round_robin\" }]\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n";
+    let text = Server::fails(&[top, &location("~ \\.php$", "/v1/"), &location("@app", "/")].concat());
+    let why = |place: &str, what: &str| {
+        format!(
+            "http.server.location.proxy.pass: its URI part replaces the path of the location, but \"{place}\" is a {what}, \
+             which no URI begins with; expected a value without a URI part\n"
+        )
+    };
+    let expected = [
+        format!("plugins.toml:6:14: {}", why("~ \\.php$", "regular expression")),
+        format!("plugins.toml:9:14: {}", why("@app", "name")),
+    ];
+    assert_eq!(text, expected.concat());
+    // A location inside another one has its value.
+    let inside = "[[http.server.location.location]]\npath = '~* \\.PHP$'\n";
+    let text = Server::fails(&[top, &location("/a/", "/v1/"), inside].concat());
+    assert_eq!(text, format!("plugins.toml:6:14: {}", why("~* \\.PHP$", "regular expression")));
+    // Without one, and where there is a path, it is as good as elsewhere.
+    let valid = [("~ \\.php$", ""), ("@app", ""), ("/a/", "/v1/"), ("= /b", "/v1/"), ("^~ /c", "/v1/")]
+        .map(|(path, pass)| location(path, pass));
+    let answer = Server::tests(&Folder::new(), &[top, &valid.concat()].concat());
+    assert_eq!(answer.code, Some(0), "{answer:#?}");
+}
+
+#[test]
+fn a_uri_part_outside_of_locations_replaces_the_root() {
+    let peer = Peer::new();
+    let pass = format!("proxy.pass = \"http://127.0.0.1:{}/v1/\"\n", peer.port);
+    let server = Server::start(&format!("{TOP}[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n{pass}"));
+    let (mut client, (head, mut connection)) = at_peer_with_head(&peer, &server, "GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(head.starts_with("GET /v1/x HTTP/1.1\r\n"), "{head}");
+    let to = format!("http://127.0.0.1:{}/v1/y", peer.port);
+    connection.reply(format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n"));
+    assert_eq!(client.response().expect(302).field("Location"), Some("/y"));
 }

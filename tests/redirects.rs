@@ -10,7 +10,7 @@ fn site(lines: &str) -> Server {
         folder,
         &format!(
             r#"
-module = [{{ name = "return" }}, {{ name = "static" }}]
+module = [{{ name = "return" }}, {{ name = "static" }}, {{ name = "proxy" }}, {{ name = "round_robin" }}]
 [[http.server]]
 listen = ["127.0.0.1:PORT"]
 server_name = ["the.server", "other.name"]
@@ -25,6 +25,9 @@ return = {{ url = "https://elsewhere/" }}
 [[http.server.location]]
 path = "= /relative"
 return = {{ url = "beside" }}
+[[http.server.location]]
+path = "/up stream/"
+proxy.pass = "http://127.0.0.1:1"
 "#
         ),
     )
@@ -43,6 +46,7 @@ fn redirects_are_absolute() {
     assert_eq!(location(&server, "/dir?q", "Example.com:99"), "http://example.com:PORT/dir/?q");
     assert_eq!(location(&server, "/path?x=1", "other.name"), "http://other.name:PORT/new?x=1");
     assert_eq!(location(&server, "/path", "[::1]:1"), "http://[::1]:PORT/new?x=");
+    assert_eq!(location(&server, "/up%20stream?q", "a"), "http://a:PORT/up%20stream/?q");
     assert_eq!(location(&server, "/url", "a"), "https://elsewhere/");
     assert_eq!(location(&server, "/relative", "a"), "beside");
 }
@@ -64,9 +68,12 @@ fn without_a_host_it_is_the_address() {
 fn port_name_and_absolute_can_be_switched() {
     let server = site("port_in_redirect = false");
     assert_eq!(location(&server, "/dir", "a"), "http://a/dir/");
+    assert_eq!(location(&server, "/up%20stream", "a"), "http://a/up%20stream/");
     let server = site("server_name_in_redirect = true");
     assert_eq!(location(&server, "/dir", "a"), "http://the.server:PORT/dir/");
+    assert_eq!(location(&server, "/up%20stream", "a"), "http://the.server:PORT/up%20stream/");
     let server = site("absolute_redirect = false");
     assert_eq!(location(&server, "/dir", "a"), "/dir/");
+    assert_eq!(location(&server, "/up%20stream", "a"), "/up%20stream/");
     assert_eq!(location(&server, "/path?x=1", "a"), "/new?x=1");
 }

@@ -147,18 +147,6 @@ pub fn normalize(path: &[u8], merge_slashes: bool) -> Result<Normalized, BadRequ
     Ok(if out == path { Normalized::Same } else { Normalized::Changed(out) })
 }
 
-/// Adds a path to `out`, with an escape for each byte that may not stand in one as it is (RFC 3986, section 3.3).
-pub fn escape_path(path: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in path {
-        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte) {
-            out.push(byte);
-        } else {
-            out.extend([b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-        }
-    }
-}
-
 /// True if nothing in `path` can need a change: no escape, no two slashes, no segment that starts with a dot.
 fn is_plain(path: &[u8]) -> bool {
     let mut after_slash = false;

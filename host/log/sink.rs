@@ -1,14 +1,15 @@
 //! One log: what waits to be written to it, its file, and what has gone wrong with it.
 //!
 //! A file is opened for appending, and each write holds whole lines. Of a line that a full disk has cut, the rest is
-//! written first when there is room again.
+//! written first when there is room again. A pipe that takes nothing is asked again and again, so that it keeps neither
+//! other logs nor the end of the process waiting; what has no room meanwhile is dropped, and counted.
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io,
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::fs::OpenOptionsExt,
+        unix::fs::{FileTypeExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock},
@@ -17,6 +18,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
+    fs::{FileType, OFlags, fstat},
     io::Errno,
     time::Timespec,
 };
@@ -27,8 +29,10 @@ use super::{lock, writer::writer};
 const MAX_WAITING: usize = 1024 * 1024;
 /// Troubles of one log are told no more often than this (as in nginx).
 const SAY_AGAIN: Duration = Duration::from_secs(60);
-/// How long a terminal or pipe that takes nothing, and says so, is waited for.
-const STUCK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// How long a terminal or pipe is waited for that has no room, and how soon it is asked again.
+const RETRY: Duration = Duration::from_millis(100);
+/// What a pipe that has room takes at once, without blocking (PIPE_BUF).
+const PIPE_STEP: usize = 4096;
 
 /// One log, shared by all threads. There is one for each target, however many places name it.
 pub struct Sink {
@@ -74,9 +78,18 @@ struct Waiting {
 struct Out {
     /// None for stdout and stderr.
     file: Option<File>,
-    /// The rest of a line whose start is in the file.
-    torn: Vec<u8>,
+    /// What comes first: the rest of a line whose start is in the file, or what a pipe had no room for.
+    rest: Vec<u8>,
+    /// The rest is a pipe's.
+    blocked: bool,
     trouble: Trouble,
+}
+
+/// Why not all has been written.
+enum Stop {
+    /// There is no room: later there may be.
+    NoRoom,
+    Failed(io::Error),
 }
 
 /// What is to be said on stderr of a log that cannot be written.
@@ -157,9 +170,15 @@ impl Sink {
         }
     }
 
-    /// Writes out what waits, if it is time to. When it will be, if it is not.
+    /// Writes out what waits, if it is time to. When it will be, if it is not, or there was no room.
     pub(super) fn drain(&self, everything: bool) -> Option<Instant> {
         let mut out = lock(&self.out);
+        if out.blocked {
+            out.write(&self.target, &[]);
+            if out.blocked {
+                return Instant::now().checked_add(RETRY);
+            }
+        }
         let (lines, dropped) = {
             let mut waiting = lock(&self.waiting);
             let size = self.buffering.get().map_or(0, |buffering| buffering.size);
@@ -177,6 +196,7 @@ impl Sink {
         if dropped > 0 && !out.trouble.failing {
             out.trouble.say_lost(&self.target);
         }
+        let again = if out.blocked { Instant::now().checked_add(RETRY) } else { None };
         drop(out);
         // The capacity goes back, so that a busy log does not allocate.
         let mut waiting = lock(&self.waiting);
@@ -184,15 +204,25 @@ impl Sink {
             waiting.lines = lines;
             waiting.lines.clear();
         }
-        None
+        again
     }
 
-    /// Says how many lines were lost, if that has not been said: before the process ends.
+    /// Says how many lines were lost, if that has not been said: before the process ends. What waits is lost by then.
     pub(super) fn settle(&self) {
-        let trouble = &mut lock(&self.out).trouble;
-        if trouble.lost > 0 {
-            trouble.last = None;
-            trouble.say_lost(&self.target);
+        let late = {
+            let waiting = lock(&self.waiting);
+            lines_in(&waiting.lines) + waiting.dropped
+        };
+        // Whoever holds it waits for a disk, and for too long.
+        let Some(mut out) = self.out.try_lock().ok() else {
+            return say(format_args!("log {} could not be written in time", self.target.name()));
+        };
+        let out = &mut *out;
+        let of_pipe = if out.blocked { lines_in(&out.rest) } else { 0 };
+        out.trouble.lost += late + of_pipe;
+        if out.trouble.lost > 0 {
+            out.trouble.last = None;
+            out.trouble.say_lost(&self.target);
         }
     }
 
@@ -202,15 +232,21 @@ impl Sink {
         let file = open(path).map_err(|error| (path.clone(), error))?;
         let mut out = lock(&self.out);
         out.file = Some(file);
-        // Its start is in the old file.
-        out.torn.clear();
+        // Its start is in the old file; a pipe's rest is lost.
+        if std::mem::take(&mut out.blocked) {
+            out.trouble.lost += lines_in(&out.rest);
+        }
+        out.rest.clear();
         Ok(())
     }
 }
 
-/// As nginx: for appending, and readable for all if it is made here.
+/// As nginx: for appending, and readable for all if it is made here. Unlike nginx it never waits for somebody who reads a
+/// FIFO: that is opened for reading too, so that it keeps what it has room for until somebody comes, or comes back.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o644).open(path)
+    let is_fifo = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
+    let flags = OFlags::NONBLOCK.bits() as i32;
+    OpenOptions::new().create(!is_fifo).append(true).read(is_fifo).mode(0o644).custom_flags(flags).open(path)
 }
 
 fn lines_in(bytes: &[u8]) -> u64 {
@@ -219,13 +255,13 @@ fn lines_in(bytes: &[u8]) -> u64 {
 
 impl Out {
     fn write(&mut self, target: &Target, lines: &[u8]) {
-        let mut joined = std::mem::take(&mut self.torn);
-        let was_torn = !joined.is_empty();
-        let bytes = if was_torn {
+        let mut joined = std::mem::take(&mut self.rest);
+        let was_torn = !joined.is_empty() && !self.blocked;
+        let bytes = if joined.is_empty() {
+            lines
+        } else {
             joined.extend_from_slice(lines);
             &joined
-        } else {
-            lines
         };
         let (stdout, stderr) = (io::stdout(), io::stderr());
         let fd = match (target, &self.file) {
@@ -233,33 +269,52 @@ impl Out {
             (_, Some(file)) => file.as_fd(),
             _ => stderr.as_fd(),
         };
-        let (written, error) = write_all(fd, bytes);
-        let Some(error) = error else {
-            return self.trouble.recovered(target);
-        };
+        // One that had no room last time keeps nobody waiting again.
+        let patience = if self.blocked { Duration::ZERO } else { RETRY };
+        let (written, stop) = write_all(fd, bytes, patience);
+        self.blocked = matches!(stop, Some(Stop::NoRoom));
         let rest = &bytes[written..];
-        let is_within_a_line = if written == 0 { was_torn } else { bytes[written - 1] != b'\n' };
-        let end = if is_within_a_line { memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1) } else { 0 };
-        self.torn = rest[..end].to_vec();
-        self.trouble.failed(target, &error, lines_in(&rest[end..]));
+        match stop {
+            None => self.trouble.recovered(target),
+            Some(Stop::NoRoom) => self.rest = rest.to_vec(),
+            Some(Stop::Failed(error)) => {
+                let is_within_a_line = if written == 0 { was_torn } else { bytes[written - 1] != b'\n' };
+                let end =
+                    if is_within_a_line { memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1) } else { 0 };
+                self.rest = rest[..end].to_vec();
+                self.trouble.failed(target, &error, lines_in(&rest[end..]));
+            }
+        }
     }
 }
 
-/// How many bytes were written, and why not all.
-fn write_all(fd: BorrowedFd<'_>, bytes: &[u8]) -> (usize, Option<io::Error>) {
+/// How many bytes were written, and why not all. What is no file is asked for room first, for so long, since it may be one
+/// whose writes block; it is shared with other programs, so that this cannot be changed.
+fn write_all(fd: BorrowedFd<'_>, bytes: &[u8], patience: Duration) -> (usize, Option<Stop>) {
+    let is_file = fstat(fd).is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile);
+    let patience = Timespec { tv_sec: 0, tv_nsec: patience.subsec_nanos().into() };
     let mut written = 0;
     while written < bytes.len() {
-        match rustix::io::write(fd, &bytes[written..]) {
-            Ok(0) => return (written, Some(io::ErrorKind::WriteZero.into())),
+        let mut piece = &bytes[written..];
+        if !is_file {
+            if piece.len() > PIPE_STEP {
+                // Whole lines, between which others may write.
+                let end = memchr::memrchr(b'\n', &piece[..PIPE_STEP]).map_or(PIPE_STEP, |at| at + 1);
+                piece = &piece[..end];
+            }
+            match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&patience)) {
+                Ok(0) => return (written, Some(Stop::NoRoom)),
+                Ok(_) | Err(Errno::INTR) => (),
+                Err(error) => return (written, Some(Stop::Failed(error.into()))),
+            }
+        }
+        match rustix::io::write(fd, piece) {
+            Ok(0) => return (written, Some(Stop::Failed(io::ErrorKind::WriteZero.into()))),
             Ok(n) => written += n,
             Err(Errno::INTR) => (),
-            // Whoever shares it has made it non-blocking.
-            Err(Errno::AGAIN) => match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], Some(&STUCK)) {
-                Ok(0) => return (written, Some(io::ErrorKind::TimedOut.into())),
-                Ok(_) | Err(Errno::INTR) => (),
-                Err(error) => return (written, Some(error.into())),
-            },
-            Err(error) => return (written, Some(error.into())),
+            // Somebody else has taken the room.
+            Err(Errno::AGAIN) => return (written, Some(Stop::NoRoom)),
+            Err(error) => return (written, Some(Stop::Failed(error.into()))),
         }
     }
     (written, None)
@@ -316,7 +371,7 @@ impl Target {
 
 /// On stderr, since a log that is in trouble may be the one to tell it. Nothing can be done if that fails.
 fn say(text: std::fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{text}");
+    write_all(io::stderr().as_fd(), format!("{text}\n").as_bytes(), RETRY);
 }
 
 #[cfg(test)]

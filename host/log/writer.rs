@@ -5,6 +5,7 @@ use std::{
     sync::{
         Arc, Condvar, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread,
     time::{Duration, Instant},
@@ -20,6 +21,9 @@ use super::{
 const REST: Duration = Duration::from_millis(5);
 /// When no line has come for this long the thread ends; the next line starts another.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// How long the end of the process waits for logs that cannot be written.
+const LAST_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub(super) struct Writer {
@@ -138,8 +142,20 @@ pub fn reopen() {
     writer().tell(|state| state.reopen = true);
 }
 
-/// Writes everything out now: before the process ends.
+/// Writes everything out now: before the process ends. What a pipe or a disk does not take in time is lost, which is said.
 pub fn flush() {
-    writer().drain(true);
+    let (done, is_done) = mpsc::channel();
+    let flush = move || {
+        let deadline = Instant::now() + LAST_WAIT;
+        while let Some(again) = writer().drain(true).filter(|_| Instant::now() < deadline) {
+            thread::sleep(again.saturating_duration_since(Instant::now()));
+        }
+        let _ = done.send(());
+    };
+    // A write to a disk that hangs cannot be given up but with the thread that waits for it.
+    match thread::Builder::new().name("topnext-log".to_string()).spawn(flush) {
+        Ok(_) => drop(is_done.recv_timeout(2 * LAST_WAIT)),
+        Err(_) => drop(writer().drain(true)),
+    }
     lock(&writer().sinks).iter().for_each(|sink| sink.settle());
 }

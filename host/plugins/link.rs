@@ -173,6 +173,12 @@ impl Protocol {
         unsafe { self.hooks.upstream()(&self.link) }
     }
 
+    /// See `Upstream::replaces_prefix`.
+    pub fn replaces_prefix(&self) -> Option<&'static str> {
+        // SAFETY: see above. Libraries are never unloaded, so that the text stays.
+        unsafe { self.hooks.replaces_prefix()(&self.link) }.into_option().map(|key| key.as_str())
+    }
+
     /// See `Upstream::create_request`.
     pub fn create_request(&self, r: &Rc<Request>) -> (Code, Chain) {
         let mut chain = Chain::new();

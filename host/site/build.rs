@@ -18,8 +18,8 @@ use topnext_module_api::{
 use super::{Place, Server, Site, addresses, facts, files::FileRules, logs::Logs};
 use crate::{
     config::{
-        Config, Contexts, Diagnostics, Document, ErrorPage, Files, HttpCore, Location, ModuleDecl, ModuleSchema,
-        ModuleTable, NameForm, Origin, PeerAddress, Scope, ServerName,
+        Config, Contexts, Diagnostics, Document, ErrorPage, Files, HttpCore, Location, LocationKind, LocationPath,
+        ModuleDecl, ModuleSchema, ModuleTable, NameForm, Origin, PeerAddress, Scope, ServerName,
         address::unix_socket_path,
         diagnostic::{did_you_mean, join_key},
     },
@@ -334,7 +334,7 @@ impl<'a> Builder<'a> {
             None => String::new(),
         };
         let title = if name.is_empty() { "server".to_string() } else { format!("server {name}") };
-        let place = self.place(String::new(), title.clone(), &server.scope);
+        let place = self.place(None, title.clone(), &server.scope);
         let locations = self.locations(&server.locations, &title);
         Arc::new(Server { name, place, locations })
     }
@@ -343,7 +343,7 @@ impl<'a> Builder<'a> {
         let mut entries = Vec::new();
         for location in list {
             let path = &location.path;
-            let place = self.place(path.text.clone(), format!("{server}, location {path}"), &location.scope);
+            let place = self.place(Some(path), format!("{server}, location {path}"), &location.scope);
             // nginx: locations that pass to an upstream, auto_redirect.
             let redirects = path.text.ends_with('/') && place.upstream.is_some();
             let locations = self.locations(&location.locations, server);
@@ -358,7 +358,8 @@ impl<'a> Builder<'a> {
         Locations::new(entries, regexes)
     }
 
-    fn place(&mut self, path: String, title: String, scope: &'a Scope) -> Arc<Place> {
+    /// `path` is that of the location; none for a server outside of its locations.
+    fn place(&mut self, path: Option<&LocationPath>, title: String, scope: &'a Scope) -> Arc<Place> {
         let mut prepared: Vec<Arc<Prepared>> = Vec::new();
         let mut filters = Vec::new();
         let mut handlers: [Vec<HandlerLink>; 8] = Default::default();
@@ -402,7 +403,12 @@ impl<'a> Builder<'a> {
             }
         }
         let (content, upstream) = match content.into_iter().next() {
-            Some((_, _, content, upstream)) => (content, upstream),
+            Some((table, _, content, upstream)) => {
+                if let (Some(path), Some(protocol)) = (path, &upstream) {
+                    check_prefix(path, protocol, table, self.errors);
+                }
+                (content, upstream)
+            }
             None => (None, None),
         };
         for (extension, one, other) in scope.core.types.iter().flat_map(|types| &types.repeated) {
@@ -410,7 +416,7 @@ impl<'a> Builder<'a> {
             self.errors.push(scope.origin_of("types"), "types", text);
         }
         let place = Arc::new(Place {
-            path,
+            path: path.map(|path| path.text.clone()).unwrap_or_default(),
             title,
             root: self.root(scope),
             error_pages: self.error_pages(scope),
@@ -601,6 +607,23 @@ impl<'a> Builder<'a> {
                 None
             }
         }
+    }
+}
+
+/// What goes to the peer in place of the location's path needs one that the URI begins with. What a module prepared may
+/// serve many places, so that only the host knows.
+fn check_prefix(path: &LocationPath, protocol: &Protocol, table: &ModuleTable, errors: &mut Diagnostics) {
+    let what = match path.kind {
+        LocationKind::Prefix | LocationKind::PrefixNoRegex | LocationKind::Exact => return,
+        LocationKind::Regex => "regular expression",
+        LocationKind::Named => "name",
+    };
+    if let Some(key) = protocol.replaces_prefix() {
+        let text = format!(
+            "its URI part replaces the path of the location, but \"{path}\" is a {what}, which no URI begins with; \
+             expected a value without a URI part"
+        );
+        errors.push(table.origin_of(key), table.key_of(key), text);
     }
 }
 

@@ -385,12 +385,15 @@ impl Exchange {
                 self.start_timer(self.target.wanted.read_timeout);
                 true
             }
+            Ok(Flushed::Disk(file, pos, len)) => {
+                // It is not the peer that is slow now.
+                self.stop_timer();
+                self.read_ahead(file, pos, len)
+            }
             Ok(blocked) => {
                 self.start_timer(self.target.wanted.send_timeout);
-                match blocked {
-                    Flushed::More => self.r.conn.lp.post_later(self.clone()),
-                    Flushed::Disk(file, pos, len) => return self.read_ahead(file, pos, len),
-                    Flushed::Blocked | Flushed::Done => (),
+                if matches!(blocked, Flushed::More) {
+                    self.r.conn.lp.post_later(self.clone());
                 }
                 true
             }

@@ -48,6 +48,7 @@ pub mod request;
 pub mod context;
 pub mod file;
 pub mod template;
+pub mod uri;
 pub mod wake;
 
 pub mod buf;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use abi_stable::{
     StableAbi,
-    std_types::{RSlice, RStr},
+    std_types::{ROption, RSlice, RStr},
 };
 
 use crate::{Request, chain::Chain, code::Code, host, module::Module, panic::enter, running::Hook};
@@ -93,6 +93,13 @@ pub trait Upstream: Module {
     /// The upstream that requests in this location go to.
     fn upstream(&self) -> UpstreamId;
 
+    /// The key of the table whose value goes to the peer in place of the location's path at the start of the URI, if it
+    /// is set so here: `pass` with a URI part. Where the path of a location is no start of a URI (a regular expression, a
+    /// name) nothing could be replaced, so that the host refuses the configuration at this key.
+    fn replaces_prefix(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Makes the request, header and body, as it goes to the peer. Once per request; the host sends it again to the
     /// next peer if it has to. Ok, or an error.
     fn create_request(&self, r: &mut Request<'_>, request: &mut Chain) -> Code;
@@ -154,6 +161,8 @@ unsafe impl Sync for UpstreamLink {}
 pub struct UpstreamHooks {
     /// The number that `find_upstream` gave.
     pub upstream: unsafe extern "C" fn(&UpstreamLink) -> u32,
+    /// See [`Upstream::replaces_prefix`].
+    pub replaces_prefix: unsafe extern "C" fn(&UpstreamLink) -> ROption<RStr<'static>>,
     /// See [`Upstream::create_request`].
     pub create_request: unsafe extern "C" fn(&UpstreamLink, &mut Request<'_>, &mut Chain) -> Code,
     /// See [`Upstream::reinit_request`].
@@ -176,6 +185,7 @@ impl UpstreamHooks {
     pub const fn of<U: Upstream>() -> UpstreamHooks {
         UpstreamHooks {
             upstream: upstream::<U>,
+            replaces_prefix: replaces_prefix::<U>,
             create_request: create_request::<U>,
             reinit_request: reinit_request::<U>,
             process_header: process_header::<U>,
@@ -201,14 +211,19 @@ fn call<U: Upstream>(
     enter(cell, link.module, hook, run).unwrap_or(Code::ERROR)
 }
 
-unsafe extern "C" fn upstream<U: Upstream>(link: &UpstreamLink) -> u32 {
+/// Asks the module's configuration something that is about no request; `None` if it panics.
+fn ask<U: Upstream, T>(link: &UpstreamLink, question: impl FnOnce(&U) -> T) -> Option<T> {
     // SAFETY: as in `call`.
-    let run = || unsafe { &*link.data.cast::<U>() }.upstream().0;
-    let entered = host::cell().map(|cell| enter(cell, link.module, Hook::UPSTREAM, run));
-    match entered {
-        Some(Ok(id)) => id,
-        _ => u32::MAX,
-    }
+    let run = || question(unsafe { &*link.data.cast::<U>() });
+    enter(host::cell()?, link.module, Hook::UPSTREAM, run).ok()
+}
+
+unsafe extern "C" fn upstream<U: Upstream>(link: &UpstreamLink) -> u32 {
+    ask::<U, _>(link, |u| u.upstream().0).unwrap_or(u32::MAX)
+}
+
+unsafe extern "C" fn replaces_prefix<U: Upstream>(link: &UpstreamLink) -> ROption<RStr<'static>> {
+    ask::<U, _>(link, |u| u.replaces_prefix().map(RStr::from_str)).flatten().into()
 }
 
 unsafe extern "C" fn create_request<U: Upstream>(

@@ -19,16 +19,14 @@ use crate::{
 impl Http1 {
     /// Queues the header of the response.
     pub fn write_header(&self, r: &Request) {
-        let known = r.content_length.get();
+        let length = r.content_length.get();
         let http11 = r.parts.borrow().head.minor() >= 1 || r.parts.borrow().bytes.is_empty();
-        let bodyless = matches!(r.status.get(), 100..=199 | 204 | 304);
         let core = &r.place().core;
-        let head_chunked = known.is_none() && !bodyless && http11 && core.chunked_transfer_encoding;
-        if known.is_none() && !bodyless {
-            r.chunked.set(head_chunked && !r.header_only.get());
-            if !head_chunked {
-                self.keep.set(false);
-            }
+        // Where no body is sent, none needs an end, not even in HEAD's answer (nginx: the chunked filter).
+        let must_say_end = length.is_none() && !r.header_only.get();
+        r.chunked.set(must_say_end && http11 && core.chunked_transfer_encoding);
+        if must_say_end && !r.chunked.get() {
+            self.keep.set(false);
         }
         self.set_nodelay(core.tcp_nodelay);
         if self.keep.get() && !self.may_be_kept(r, core) {
@@ -45,8 +43,8 @@ impl Http1 {
             let head = response::HeadOut {
                 status: r.status.get(),
                 tokens: core.server_tokens,
-                length: if bodyless { None } else { known },
-                chunked: head_chunked,
+                length,
+                chunked: r.chunked.get(),
                 keep: self.keep.get(),
                 keep_for: core.keepalive_header,
                 http11,
@@ -169,9 +167,7 @@ impl Http1 {
         }
         match result? {
             Flushed::Done => {
-                if let Some(timer) = self.send_timer.get() {
-                    self.lp.stop_timer(timer);
-                }
+                self.stop_send_timer();
                 Ok(true)
             }
             Flushed::Blocked => {
@@ -189,7 +185,8 @@ impl Http1 {
                 Ok(false)
             }
             Flushed::Disk(file, pos, len) => {
-                self.start_send_timer(r);
+                // It is not the client that is slow now.
+                self.stop_send_timer();
                 self.read_ahead(r, file, pos, len).map(|()| false)
             }
         }
@@ -200,6 +197,12 @@ impl Http1 {
         let timer = self.send_timer.get().unwrap_or_else(|| self.lp.add_timer(self.clone(), SEND_TIMER));
         self.send_timer.set(Some(timer));
         self.lp.start_timer(timer, r.place().core.send_timeout);
+    }
+
+    fn stop_send_timer(&self) {
+        if let Some(timer) = self.send_timer.get() {
+            self.lp.stop_timer(timer);
+        }
     }
 
     /// Has the pool read a part of a file into the page cache, so that sendfile does not wait for the disk.

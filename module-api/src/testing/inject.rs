@@ -82,6 +82,10 @@ impl<U: Upstream> Upstream for Injected<U> {
         between(|| self.0.upstream())
     }
 
+    fn replaces_prefix(&self) -> Option<&'static str> {
+        between(|| self.0.replaces_prefix())
+    }
+
     fn create_request(&self, r: &mut Request<'_>, request: &mut Chain) -> Code {
         between(|| self.0.create_request(r, request))
     }

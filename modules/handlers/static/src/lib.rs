@@ -9,7 +9,7 @@
 
 #![forbid(unsafe_code)]
 
-use topnext_module_api::prelude::*;
+use topnext_module_api::{prelude::*, uri::escape_path};
 
 /// The table `static`, which has no keys.
 #[derive(Config)]
@@ -104,20 +104,13 @@ fn redirect(r: &mut Request<'_>) -> Code {
     if r.set_header_out("Location", location) { Code::status(301) } else { Code::status(500) }
 }
 
-/// The value of Location for a folder: its path, percent-encoded, a slash, and the arguments as received.
+/// The value of Location for a folder: its path, escaped, a slash, and the arguments as received.
 fn directory_location(uri: &[u8], args: &[u8]) -> Vec<u8> {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut out = Vec::with_capacity(uri.len() + args.len() + 8);
     // Two slashes in front would make the next part of the path a host.
     let slashes = uri.iter().take_while(|&&byte| byte == b'/').count();
     out.push(b'/');
-    for &byte in uri.get(slashes..).unwrap_or_default() {
-        if is_path_byte(byte) {
-            out.push(byte);
-        } else {
-            out.extend([b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-        }
-    }
+    escape_path(uri.get(slashes..).unwrap_or_default(), &mut out);
     if !out.ends_with(b"/") {
         out.push(b'/');
     }
@@ -126,11 +119,6 @@ fn directory_location(uri: &[u8], args: &[u8]) -> Vec<u8> {
         out.extend_from_slice(args);
     }
     out
-}
-
-/// What may stand in a path as it is: `pchar` and the slash (RFC 3986, section 3.3).
-fn is_path_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte)
 }
 
 #[cfg(test)]

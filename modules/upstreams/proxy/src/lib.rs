@@ -43,8 +43,8 @@ use crate::{
 #[derive(Config)]
 pub struct Table {
     /// Where requests go: "http://backend" (an upstream), "http://127.0.0.1:9001", or with a URI part, which replaces
-    /// the location's path: "http://backend/uri/". A unix socket is "http://unix:PATH" or "http://unix:PATH:/uri/"
-    /// (proxy_pass).
+    /// the location's path: "http://backend/uri/". A unix socket is "http://unix:PATH" or "http://unix:PATH:/uri/". In a
+    /// location of a regular expression or a name there is no path to replace, and so no URI part (proxy_pass).
     pass: String,
     /// Fields of the request to the peer, instead of the client's of the same name. An empty value leaves the field
     /// out. Host is by default the address in `pass` (proxy_set_header).
@@ -143,6 +143,10 @@ impl Module for Proxy {
 impl Upstream for Proxy {
     fn upstream(&self) -> UpstreamId {
         self.upstream
+    }
+
+    fn replaces_prefix(&self) -> Option<&'static str> {
+        self.pass.uri().map(|_| "pass")
     }
 
     fn create_request(&self, r: &mut Request<'_>, request: &mut Chain) -> Code {
@@ -250,7 +254,7 @@ impl Proxy {
     fn accept(&self, r: &mut Request<'_>, head: &Head<'_, '_>, more: bool) -> bool {
         r.set_status(head.status);
         for field in head.passed().filter(|field| !self.hides(field.name)) {
-            let rewritten = redirect::rewrite(&self.pass, r.location(), r.uri(), field.name, field.value);
+            let rewritten = redirect::rewrite(&self.pass, request::replaced(r), r.uri(), field.name, field.value);
             let value = rewritten.as_deref().unwrap_or(field.value);
             if !r.add_header_out(field.name, value) {
                 return false;

@@ -25,7 +25,7 @@ fn replace(pass: &Pass, location: &[u8], uri: &[u8], url: &[u8]) -> Option<Vec<u
     if pass.uri().is_none() {
         return rest.starts_with(b"/").then(|| rest.to_vec());
     }
-    // A location that is a regular expression has no prefix to put there.
+    // The URI may have been changed so that the location's path is not in it.
     uri.starts_with(location).then(|| [location, rest].concat())
 }
 
@@ -51,7 +51,7 @@ mod tests {
         assert_eq!(rewritten("http://b/v1/", "Location", "http://b/v2/x"), None);
         assert_eq!(rewritten("http://b", "Link", "http://b/x"), None);
         let pass = Pass::parse("http://b/v1/").expect("valid");
-        assert_eq!(rewrite(&pass, b"\\.php$", b"/a.php", "Location", b"http://b/v1/x"), None);
+        assert_eq!(rewrite(&pass, b"/api/", b"/changed", "Location", b"http://b/v1/x"), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //!
 //! The host has read the body whole, so that it goes with a Content-Length, whatever the client sent.
 
-use topnext_module_api::prelude::*;
+use topnext_module_api::{prelude::*, uri::escape_path};
 
 use crate::{Table, hop_by_hop, pass::Pass};
 
@@ -64,13 +64,8 @@ pub fn header(table: &Table, pass: &Pass, r: &Request<'_>, body: u64) -> Result<
 
 /// The request line.
 fn write_line(out: &mut Vec<u8>, table: &Table, pass: &Pass, r: &Request<'_>) -> Result<(), Refused> {
-    let client = Target {
-        request_uri: r.request_uri(),
-        uri: r.uri(),
-        args: r.args(),
-        location: r.location(),
-        main: r.is_main(),
-    };
+    let client =
+        Target { request_uri: r.request_uri(), uri: r.uri(), args: r.args(), location: replaced(r), main: r.is_main() };
     let target = client.for_peer(pass.uri());
     // A module may have redirected to any URI; a space or line end in it would make another request.
     if target.is_empty() || target.iter().any(|&byte| byte <= b' ' || byte == 0x7f) {
@@ -82,6 +77,15 @@ fn write_line(out: &mut Vec<u8>, table: &Table, pass: &Pass, r: &Request<'_>) ->
     out.extend_from_slice(&target);
     out.extend_from_slice(if table.http_version == "1.0" { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
     Ok(())
+}
+
+/// What the URI part of `pass` replaces: the path of the location, or of the server outside of its locations, which is
+/// all that a URI begins with.
+pub fn replaced<'r>(r: &Request<'r>) -> &'r [u8] {
+    match r.location() {
+        b"" => b"/",
+        path => path,
+    }
 }
 
 /// The client's fields that go on: not those of its connection, of the framing, or set by the operator.
@@ -137,10 +141,10 @@ impl Target<'_> {
         match (replacement, self.uri.strip_prefix(self.location)) {
             (Some(replacement), Some(rest)) => {
                 out.extend_from_slice(replacement.as_bytes());
-                escape(rest, &mut out);
+                escape_path(rest, &mut out);
             }
             // No URI part; or the URI was changed so that the location's path is not in it any more.
-            _ => escape(self.uri, &mut out),
+            _ => escape_path(self.uri, &mut out),
         }
         if !self.args.is_empty() {
             out.push(b'?');
@@ -197,18 +201,6 @@ fn normalize(path: &[u8]) -> Option<Vec<u8>> {
 
 fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
-}
-
-/// Escapes a decoded path (the bytes that nginx escapes in a URI).
-fn escape(path: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in path {
-        if byte <= b' ' || byte >= 0x7f || b"\"#%<>?\\^`{|}".contains(&byte) {
-            out.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-        } else {
-            out.push(byte);
-        }
-    }
 }
 
 #[cfg(test)]
