@@ -397,3 +397,37 @@ fn truncated(file: &OpenFile, missing: u64) -> io::Error {
 fn of_file(file: &OpenFile, error: &io::Error) -> io::Error {
     io::Error::other(format!("\"{}\": {}", file.name(), ErrorText(error)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read as _, os::unix::net::UnixStream};
+
+    use super::*;
+
+    const HOW: Sending = Sending { sendfile: true, max_chunk: 0, buffer: 4096, now_ms: 0 };
+
+    #[test]
+    fn what_is_empty_keeps_no_memory() {
+        let (socket, mut peer) = UnixStream::pair().unwrap();
+        let (mut queue, mut done) = (WriteQueue::default(), Chain::new());
+        queue.add_buf(Buf::last(), &mut done).unwrap();
+        assert!(queue.waiting.is_none() && done.has_last(), "it has no data");
+        queue.add_bytes(|out| out.extend_from_slice(b"header"));
+        queue.add_buf(Buf::from(bytes::Bytes::from_static(b" body")), &mut done).unwrap();
+        assert_eq!((queue.bytes(), queue.written(), queue.is_empty()), (11, 0, false));
+        assert!(matches!(queue.flush(&socket, &HOW, &mut done), Ok(Flushed::Done)));
+        assert!(queue.waiting.is_none());
+        assert_eq!((queue.bytes(), queue.written(), queue.is_empty()), (0, 11, true));
+        let mut read = [0; 11];
+        peer.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"header body");
+    }
+
+    #[test]
+    fn what_is_cleared_is_given_back() {
+        let mut queue = WriteQueue::default();
+        queue.add_buf(Buf::from(bytes::Bytes::from_static(b"body")), &mut Chain::new()).unwrap();
+        let bufs = queue.clear();
+        assert_eq!((bufs.iter().count(), queue.bytes(), queue.is_empty()), (1, 0, true));
+    }
+}
