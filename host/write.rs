@@ -22,6 +22,9 @@ use crate::{
 const SMALL_FILE: u64 = 16 * 1024;
 /// A buf of at most this many bytes is copied behind the bytes before it.
 const SMALL_BUF: u64 = 1024;
+/// Bytes of one item behind which a new one begins. An item's memory goes back when all of it has been sent, so that a
+/// stream of small pieces to a client that is always a little late must not be one item.
+const FULL: usize = 32 * 1024;
 /// Pieces that one write takes.
 const MAX_PIECES: usize = 64;
 
@@ -119,7 +122,7 @@ impl WriteQueue {
 
     /// Adds the data of a buf. An error if its file cannot be read, or is shorter than it was.
     pub fn add_buf(&mut self, buf: Buf, done: &mut Chain) -> io::Result<()> {
-        if buf.len() == 0 {
+        if buf.is_empty() {
             done.push(buf);
             return Ok(());
         }
@@ -173,7 +176,8 @@ impl WriteQueue {
 
 impl Waiting {
     fn add_bytes(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        if !matches!(self.items.back(), Some(Item::Bytes { .. })) {
+        let has_room = |item: &Item| matches!(item, Item::Bytes { bytes, .. } if bytes.len() < FULL);
+        if !self.items.back().is_some_and(has_room) {
             self.items.push_back(Item::Bytes { bytes: std::mem::take(&mut self.spare), start: 0 });
         }
         if let Some(Item::Bytes { bytes, .. }) = self.items.back_mut() {
@@ -315,7 +319,9 @@ impl Waiting {
             match self.items.pop_front() {
                 Some(Item::Bytes { mut bytes, .. }) => {
                     bytes.clear();
-                    if bytes.capacity() <= 2 * SMALL_FILE as usize {
+                    // A queue that goes on waiting, perhaps for long, keeps little.
+                    let most = if self.items.is_empty() { 2 * SMALL_FILE } else { SMALL_BUF };
+                    if bytes.capacity() as u64 <= most {
                         self.spare = bytes;
                     }
                 }
