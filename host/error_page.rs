@@ -54,6 +54,12 @@ impl Page {
         }
         Ok(Page { codes: conf.code.clone(), uri: compile(uri)?, response: conf.response })
     }
+
+    /// What is 431 here has the pages of 494 too, as nginx names it.
+    fn is_for(&self, status: u16) -> bool {
+        self.codes.contains(&status)
+            || (status == status::FIELDS_TOO_LARGE && self.codes.contains(&status::HEAD_TOO_LARGE))
+    }
 }
 
 /// What a request keeps that was redirected to an error page of the configuration.
@@ -69,8 +75,9 @@ pub struct Redirected {
 
 /// Answers with an error page: that of the configuration, or the server's own.
 pub fn answer(r: &Rc<Request>, status: u16) {
+    let is_good = r.conn.is_unread_body_good(r);
     // What is wrong in the server remains so, whatever the client has sent.
-    let status = if status < 500 && !r.conn.is_unread_body_good(r) { 400 } else { status };
+    let status = if is_good || status >= 500 { status } else { 400 };
     if closes(status) {
         r.conn.keep.set(false);
     }
@@ -91,7 +98,7 @@ fn configured(r: &Request, status: u16) -> Option<&'static Page> {
         return None;
     }
     once.set(!place.core.recursive_error_pages);
-    place.error_pages.iter().find(|page| page.codes.contains(&status))
+    place.error_pages.iter().find(|page| page.is_for(status))
 }
 
 fn redirect_to(r: &Rc<Request>, page: &'static Page, status: u16) {
