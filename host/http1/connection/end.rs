@@ -7,6 +7,8 @@ use crate::{
     config::{HttpCore, Lingering},
     event::remote,
     http1::Method,
+    log::error::{Level, Tail},
+    log_line,
     request::Request,
     stats,
 };
@@ -77,7 +79,13 @@ impl Http1 {
             match self.decode_body(&mut drop) {
                 Ok(true) => return self.next_request(),
                 Ok(false) => (),
-                Err(_) => return self.close(),
+                Err(bad) => {
+                    let text = "after its response, in a body that was not wanted";
+                    let tail = format!(", client: {}, server: {}", self.remote, self.address.address);
+                    let tail = Tail::new(&self.place.get().error_log, tail);
+                    log_line!(Level::Info, "*{} {bad} {text}: the connection is closed{tail}", self.number);
+                    return self.close();
+                }
             }
             if self.lp.now_ms() > self.linger_until_ms.get() {
                 return self.close();
