@@ -24,8 +24,11 @@ pub struct Turns(Mutex<Queue>);
 
 struct Queue {
     free: usize,
-    waiting: VecDeque<(Weak<Ticket>, Box<dyn FnOnce() + Send>)>,
+    waiting: VecDeque<(Weak<Ticket>, Wake)>,
 }
+
+/// Wakes the request that holds a ticket.
+type Wake = Box<dyn FnOnce() + Send>;
 
 impl State for Turns {
     fn create() -> Result<Turns, String> {
