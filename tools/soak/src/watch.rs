@@ -315,9 +315,9 @@ mod tests {
         };
         assert!(!with(Descriptor::Client));
         assert!(!with(Descriptor::Unconnected));
-        assert!(!with(Descriptor::Named("/tmp/soak/cached/1m".into())));
-        assert!(!with(Descriptor::Named("/tmp/soak/client_body_temp/#123 (deleted)".into())));
-        assert!(with(Descriptor::Named("/tmp/soak/access.log".into())));
+        assert!(!with(Descriptor::Named("/srv/soak/cached/1m".into())));
+        assert!(!with(Descriptor::Named("/srv/soak/client_body_temp/#123 (deleted)".into())));
+        assert!(with(Descriptor::Named("/srv/soak/access.log".into())));
         assert!(with(Descriptor::Named("anon_inode:[eventpoll]".into())));
         let mut level = level();
         level.threads.insert("topnext-pool".to_owned(), 1);
@@ -334,6 +334,6 @@ mod tests {
         let unix = "Num       RefCount Protocol Flags    Type St Inode Path\n0000000000000000: 00000003 00000000 00000000 0001 03 512\n";
         assert!(unix_sockets(unix).contains("512"));
         assert_eq!(number_of(Path::new("socket:[123]"), "socket:"), Some("123"));
-        assert_eq!(number_of(Path::new("/tmp/socket:[123]"), "socket:"), None);
+        assert_eq!(number_of(Path::new("/srv/socket:[123]"), "socket:"), None);
     }
 }
