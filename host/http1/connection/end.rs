@@ -7,7 +7,7 @@ use crate::{
     config::{HttpCore, Lingering},
     event::remote,
     http1::Method,
-    log::error::{Level, Tail},
+    log::error::Level,
     log_line,
     request::Request,
     stats,
@@ -81,8 +81,7 @@ impl Http1 {
                 Ok(false) => (),
                 Err(bad) => {
                     let text = "after its response, in a body that was not wanted";
-                    let tail = format!(", client: {}, server: {}", self.remote, self.address.address);
-                    let tail = Tail::new(&self.place.get().error_log, tail);
+                    let tail = self.log_tail_in(self.place.get());
                     log_line!(Level::Info, "*{} {bad} {text}: the connection is closed{tail}", self.number);
                     return self.close();
                 }
