@@ -21,6 +21,7 @@ use std::{
 
 use rustix::io::Errno;
 use slab::Slab;
+use topnext_module_api::FileKind;
 
 use super::{How, OpenFile};
 use crate::event::{Loop, Ready, Source, TimerId};
@@ -140,7 +141,10 @@ impl Cache {
         let uses = known.map_or(1, |key| self.entries[key].uses);
         let kept = match &found {
             Err(error) => Kept::Error(*error),
-            Ok(file) if uses < rules.min_uses && file.fd.is_some() => Kept::Closed(Arc::downgrade(file)),
+            // A folder may have to be read, but does not stay open (nginx closes it).
+            Ok(file) if file.kind == FileKind::Directory || (uses < rules.min_uses && file.fd.is_some()) => {
+                Kept::Closed(Arc::downgrade(file))
+            }
             Ok(file) => Kept::File(file.clone()),
         };
         if let Some(key) = known {
