@@ -376,6 +376,28 @@ fn an_upstream_that_fails_is_replaced_by_another() {
 }
 
 #[test]
+fn a_uri_that_the_requests_memory_cannot_hold_costs_that_request_only() {
+    let server = Server::with(
+        &[("html/a", b"a")],
+        r#"
+module = [{ name = "static" }]
+[http]
+large_client_header_buffers = { number = 4, size = "512k" }
+[[http.server]]
+listen = ["127.0.0.1:PORT"]
+root = "html"
+error_page = [{ code = [404], uri = "/none?from=$request_uri&again=$request_uri&and=$request_uri" }]
+"#,
+    );
+    let mut client = server.connect();
+    let long = "a".repeat(450_000);
+    client.send(format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    client.response().expect(500);
+    server.stderr(|log| log.contains("the pool of a request is full"));
+    assert_eq!(server.get("/a").expect(200).text(), "a");
+}
+
+#[test]
 fn a_head_that_is_too_large_has_the_pages_of_431_and_of_494() {
     for code in [431, 494] {
         let server = site(&format!("error_page = [{{ code = [{code}], uri = \"/404.html\" }}]\n"));

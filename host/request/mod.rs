@@ -494,7 +494,9 @@ impl Request {
 
     /// Stores a string; an empty one if the pool is full, which fails the request.
     pub fn store(&self, parts: &[&[u8]]) -> Text {
-        match self.parts.borrow_mut().pool.store(parts) {
+        // In a statement of its own: what follows borrows the parts again.
+        let stored = self.parts.borrow_mut().pool.store(parts);
+        match stored {
             Some(text) => Text::Pool(text),
             None => self.pool_is_full(),
         }
@@ -733,6 +735,10 @@ pub const COPY_DONE: u64 = 1 << 62;
 
 impl Source for Request {
     fn ready(self: Rc<Self>, _: Ready) {}
+
+    fn panicked(self: Rc<Self>) {
+        Source::panicked(self.conn.clone());
+    }
 
     fn expired(self: Rc<Self>, kind: u32) {
         let code = self.extra().timers.borrow().get(kind as usize).map(|(_, code)| *code);
