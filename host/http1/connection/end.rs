@@ -57,10 +57,13 @@ impl Http1 {
 
     /// Reads the rest of a body that no handler wanted.
     pub(super) fn discard(self: &Rc<Self>) {
-        self.read_past(|| match self.decode_body(&mut drop) {
-            Ok(true) => ControlFlow::Break(self.next_request()),
-            Ok(false) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(self.close()),
+        self.read_past(|| {
+            match self.decode_body(&mut drop) {
+                Ok(false) => return ControlFlow::Continue(()),
+                Ok(true) => self.next_request(),
+                Err(_) => self.close(),
+            }
+            ControlFlow::Break(())
         });
     }
 
