@@ -295,6 +295,8 @@ pub struct Request {
     pub header_size: Cell<u64>,
     /// When the header was written, in seconds since 1970.
     pub header_second: Cell<u64>,
+    /// The Connection field that was written.
+    pub connection_sent: Cell<Option<&'static str>>,
     /// Strings have been lent to modules.
     has_lent: Cell<bool>,
     /// Modules that hold data, by slot.
@@ -306,8 +308,8 @@ pub struct Request {
 /// What few requests need: most have no body, wait for nothing but their client, and end where they began.
 #[derive(Default)]
 pub struct Extra {
-    /// What came in place of a request line that could not be parsed.
-    pub bad_line: RefCell<Vec<u8>>,
+    /// What is known of a head that could not be parsed.
+    pub bad_head: RefCell<BadHead>,
     /// What the groups of regular expressions hold.
     pub captures: RefCell<Captures>,
     /// The body.
@@ -346,6 +348,15 @@ pub struct Extra {
     pub request_id: Cell<Option<u128>>,
     /// Values of modules' variables that are evaluated once, by module and index.
     values: RefCell<Vec<(VariableKey, Option<Text>)>>,
+}
+
+/// What is known of a head that could not be parsed, or of which the rest did not come.
+#[derive(Default)]
+pub struct BadHead {
+    /// What came in place of the request line, or the start of that.
+    pub line: Vec<u8>,
+    /// All that was read for it, in bytes.
+    pub read: u64,
 }
 
 /// A variable of a module: its slot, and the variable's number.
@@ -418,6 +429,7 @@ impl Request {
             body_sent: Cell::default(),
             header_size: Cell::default(),
             header_second: Cell::default(),
+            connection_sent: Cell::default(),
             has_lent: Cell::default(),
             holding: Cell::default(),
             extra: OnceCell::new(),
@@ -531,9 +543,10 @@ impl Request {
         self.place.get()
     }
 
-    /// The method; GET where an error page is made, whatever the client sent.
+    /// The method; where an error page is made, GET, or HEAD if the client sent that.
     pub fn method(&self) -> crate::http1::Method {
         match self.method_of_error() {
+            Some(_) if self.is_head.get() => crate::http1::Method::Head,
             Some(_) => crate::http1::Method::Get,
             None => self.parts.borrow().head.method(),
         }
@@ -553,7 +566,7 @@ impl Request {
         let parts = self.parts.borrow();
         if parts.bytes.is_empty() {
             if let Some(extra) = self.extra.get() {
-                out.extend_from_slice(&extra.bad_line.borrow());
+                out.extend_from_slice(&extra.bad_head.borrow().line);
             }
             return;
         }
@@ -574,8 +587,8 @@ impl Request {
 
     /// Bytes received for it: the head, and what has been read of the body (nginx: $request_length).
     pub fn request_length(&self) -> u64 {
-        let body = self.extra.get().map_or(0, |extra| extra.body.borrow().received);
-        self.parts.borrow().bytes.len() as u64 + body
+        let more = |extra: &Extra| extra.body.borrow().received + extra.bad_head.borrow().read;
+        self.parts.borrow().bytes.len() as u64 + self.extra.get().map_or(0, |extra| more(extra))
     }
 
     /// Whether the whole response has left (nginx: $request_completion).

@@ -6,6 +6,8 @@ use super::{BODY_READ_SIZE, Http1, MAX_READS, NEXT_REQUEST, State, body::BodyRea
 use crate::{
     config::{HttpCore, Lingering},
     http1::Method,
+    log::error::{Level, Tail},
+    log_line,
     request::Request,
     stats,
 };
@@ -61,7 +63,13 @@ impl Http1 {
             match self.decode_body(&mut drop) {
                 Ok(false) => return ControlFlow::Continue(()),
                 Ok(true) => self.next_request(),
-                Err(_) => self.close(),
+                Err(bad) => {
+                    let text = "after its response, in a body that was not wanted";
+                    let tail = format!(", client: {}, server: {}", self.remote, self.address.address);
+                    let tail = Tail::new(&self.place.get().error_log, tail);
+                    log_line!(Level::Info, "*{} {bad} {text}: the connection is closed{tail}", self.number);
+                    self.close();
+                }
             }
             ControlFlow::Break(())
         });

@@ -15,7 +15,7 @@ use crate::{
     http1::{BadRequest, Framing, Head, HeadParser, Limits, Method, Normalized, Progress, persistent},
     log::error::Level,
     log_line, phases,
-    request::{Lent, Request, Text, captures},
+    request::{BadHead, Lent, Request, Text, captures},
     site::Server,
     stats,
 };
@@ -187,11 +187,11 @@ impl Http1 {
         self.requests.set(self.requests.get() + 1);
         self.queue.borrow_mut().begin_count();
         stats::add(stats::Counter::Requests, 1);
-        self.keep.set(facts.is_ok() && persistent(&parts.head));
-        let (framing, is_head) = match &facts {
-            Ok(facts) => (facts.framing, parts.head.method() == Method::Head),
-            Err(_) => (Framing::None, false),
-        };
+        // It would send the client's fields back, those that a page must not see among them (nginx: before any phase, too).
+        let is_trace = parts.head.method() == Method::Trace;
+        self.keep.set(facts.is_ok() && !is_trace && persistent(&parts.head));
+        let framing = facts.as_ref().map_or(Framing::None, |facts| facts.framing);
+        let is_head = parts.head.method() == Method::Head;
         self.reader.replace(match framing {
             Framing::None => BodyReader::Nothing,
             Framing::Length(length) => BodyReader::Length(length),
@@ -216,7 +216,7 @@ impl Http1 {
         if request.parts.borrow().head.facts().dropped > 0 {
             self.log_dropped(&request);
         }
-        match facts {
+        let refused = match facts {
             Ok(facts) => {
                 let uri = match facts.path {
                     Normalized::Same => Text::Head(facts.raw_path),
@@ -224,9 +224,13 @@ impl Http1 {
                 };
                 request.uri.set(uri);
                 request.args.set(facts.args.map_or_else(Text::default, Text::Head));
-                phases::run(&request);
+                is_trace.then_some(BadRequest { status: 405, reason: "TRACE" })
             }
-            Err(bad) => {
+            Err(bad) => Some(bad),
+        };
+        match refused {
+            None => phases::run(&request),
+            Some(bad) => {
                 log_line!(Level::Info, "*{} {bad}{}", self.number, request.log_tail());
                 finalize::finalize(&request, Code::status(bad.status));
             }
@@ -259,11 +263,14 @@ impl Http1 {
         let mut parts = Lent::new();
         // What was parsed so far means nothing.
         parts.head = Head::default();
-        let line = {
+        let bad = {
             let input = self.input.borrow();
-            let line = input[..].split(|&byte| byte == b'\n').next().unwrap_or_default();
-            line[..line.len().min(256)].to_vec()
+            let start = input.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(input.len());
+            let line = input[start..].split(|&byte| byte == b'\n').next().unwrap_or_default();
+            BadHead { line: line[..line.len().min(256)].trim_ascii_end().to_vec(), read: input.len() as u64 }
         };
+        // Whatever else is wrong with it, a client that has sent HEAD takes what follows the head for the next response.
+        let is_head = bad.line.starts_with(b"HEAD ");
         let server = self.address.names.default_server();
         self.keep.set(false);
         self.requests.set(self.requests.get() + 1);
@@ -271,8 +278,9 @@ impl Http1 {
         stats::add(stats::Counter::Requests, 1);
         self.state.set(State::Busy);
         self.reader.replace(BodyReader::Nothing);
-        let request = Rc::new(Request::new(self.clone(), self.site, server, parts, Framing::None, false));
-        request.extra().bad_line.replace(line.trim_ascii_end().to_vec());
+        let request = Rc::new(Request::new(self.clone(), self.site, server, parts, Framing::None, is_head));
+        request.host.set(request.store(&[server.name().as_bytes()]));
+        request.extra().bad_head.replace(bad);
         request.body_complete.set(true);
         self.request.replace(Some(request.clone()));
         request

@@ -49,6 +49,7 @@ impl Http1 {
                 keep_for: core.keepalive_header,
                 http11,
             };
+            r.connection_sent.set(head.connection());
             response::write_head(out, &head, &parts.headers_out, &parts.pool);
         });
         r.header_size.set(queue.written() + queue.bytes());
