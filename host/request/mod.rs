@@ -237,6 +237,8 @@ pub struct Request {
     pub host: Cell<Text>,
     /// The file that the URI maps to, once it was asked for.
     pub filename: Cell<Option<Text>>,
+    /// The client's address, once a module has asked for it.
+    remote_addr: Cell<Option<Text>>,
     /// The method as the server sees it; an error page is made as for GET.
     pub is_head: Cell<bool>,
     /// How the body is framed.
@@ -401,6 +403,7 @@ impl Request {
             args: Cell::default(),
             host: Cell::default(),
             filename: Cell::default(),
+            remote_addr: Cell::default(),
             is_head: Cell::new(is_head),
             framing,
             body_complete: Cell::default(),
@@ -514,6 +517,19 @@ impl Request {
         }
     }
 
+    /// The client's address as text; `unix:` on a unix socket.
+    pub fn remote_addr(&self) -> Text {
+        if let Some(text) = self.remote_addr.get() {
+            return text;
+        }
+        let text = with_buffer(|text| {
+            self.conn.write_remote_addr(text);
+            self.store(&[text])
+        });
+        self.remote_addr.set(Some(text));
+        text
+    }
+
     /// What stands for a text that could not be stored. The request has failed.
     #[cold]
     pub fn pool_is_full(&self) -> Text {
@@ -600,14 +616,11 @@ impl Request {
     #[cold]
     pub fn log_tail(&self) -> Tail {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let mut line = Vec::new();
+        let (mut client, mut line) = (Vec::new(), Vec::new());
+        self.conn.write_remote_addr(&mut client);
         self.write_request_line(&mut line);
-        let mut tail = format!(
-            ", client: {}, server: {}, request: \"{}\"",
-            text(self.conn.remote_addr()),
-            self.server.name(),
-            text(&line)
-        );
+        let mut tail =
+            format!(", client: {}, server: {}, request: \"{}\"", text(&client), self.server.name(), text(&line));
         if let Some(upstream) = self.exchange() {
             tail.push_str(&format!(", upstream: \"{}\"", upstream.peer_name()));
         }

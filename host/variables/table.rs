@@ -14,7 +14,7 @@ use crate::{
     map_uri,
     plugins::running,
     request::{Request, Text},
-    site, stats,
+    site, socket, stats,
     upstream::attempts::{self, Attempt},
 };
 
@@ -60,7 +60,7 @@ pub const VARIABLES: &[Core] = &[
     written("binary_remote_addr", "The address of the client as 4 or 16 bytes, which is short as a key.", |r, out| match r.conn.remote_ip() {
         Some(IpAddr::V4(v4)) => bytes(&v4.octets(), out),
         Some(IpAddr::V6(v6)) => bytes(&v6.octets(), out),
-        None => bytes(r.conn.remote_addr(), out),
+        None => remote_addr(r, out),
     }),
     plain("body_bytes_sent", "Bytes sent to the client behind the header of the response.", |r, out| number(out, r.body_bytes_sent())),
     plain("bytes_sent", "Bytes sent to the client for this request.", |r, out| number(out, r.bytes_sent())),
@@ -102,7 +102,7 @@ pub const VARIABLES: &[Core] = &[
     }),
     text("query_string", "The same as `$args`.", |r| some(r, r.args.get())),
     text("realpath_root", "The same as `$document_root`, with all symbolic links resolved.", map_uri::realpath_root),
-    plain("remote_addr", "The address of the client.", |r, out| bytes(r.conn.remote_addr(), out)),
+    plain("remote_addr", "The address of the client.", |r, out| remote_addr(r, out)),
     plain("remote_port", "The port of the client; empty on a unix socket.", |r, out| port(out, r.conn.remote_port())),
     written("remote_user", "The name of the user, from an Authorization field with Basic authentication. Nobody has checked it unless a module did.", remote_user),
     written("request", "The request line as received.", |r, out| {
@@ -227,9 +227,16 @@ fn number(out: &mut Vec<u8>, number: u64) -> bool {
     bytes(itoa::Buffer::new().format(number).as_bytes(), out)
 }
 
+/// The client's address, without its port.
+fn remote_addr(r: &Request, out: &mut Vec<u8>) -> bool {
+    r.conn.write_remote_addr(out);
+    true
+}
+
 /// The address, without its port.
 fn address(out: &mut Vec<u8>, address: SocketAddr) -> bool {
-    bytes(address.ip().to_string().as_bytes(), out)
+    socket::write_ip(address.ip(), out);
+    true
 }
 
 /// A port; nothing where there is none.

@@ -127,7 +127,7 @@ impl Http1 {
             }
             return Ok(progress);
         }
-        let limits = self.limits();
+        let limits = self.address.head_limits;
         PARSER.with_borrow_mut(|parser| {
             parser.set_limits(limits);
             let progress = parser.parse(bytes, head);
@@ -137,21 +137,6 @@ impl Http1 {
             }
             progress
         })
-    }
-
-    /// nginx: client_header_buffer_size, large_client_header_buffers.
-    fn limits(&self) -> Limits {
-        let core = &self.address.names.default_server().place.core;
-        let large = core.large_client_header_buffers;
-        let buffer = usize::try_from(large.size.max(core.client_header_buffer_size)).unwrap_or(usize::MAX);
-        // A line lies in one buffer, with its CRLF.
-        let line = buffer.saturating_sub(2);
-        Limits {
-            request_line: line,
-            header_line: line,
-            total: buffer.saturating_mul(large.number.max(1) as usize),
-            underscores: core.underscores_in_headers,
-        }
     }
 
     /// The client has closed where a head could have begun, or within one.

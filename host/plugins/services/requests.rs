@@ -132,8 +132,7 @@ unsafe extern "C" fn get_text(data: HostData, which: u32) -> RSlice<'static, u8>
                 text_of(r, Text::Head(span))
             }
             text::HOST => text_of(r, r.host.get()),
-            // SAFETY: the connection keeps its address, and the request keeps the connection.
-            text::REMOTE_ADDR => lasting(r.conn.remote_addr()),
+            text::REMOTE_ADDR => text_of(r, r.remote_addr()),
             // SAFETY: the place is held by the request until the hook has returned.
             text::LOCATION => lasting(r.place().path.as_bytes()),
             _ => EMPTY,
