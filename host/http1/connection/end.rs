@@ -6,7 +6,7 @@ use super::{BODY_READ_SIZE, Http1, MAX_READS, NEXT_REQUEST, State, body::BodyRea
 use crate::{
     config::{HttpCore, Lingering},
     http1::Method,
-    log::error::{Level, Tail},
+    log::error::Level,
     log_line,
     request::Request,
     stats,
@@ -77,8 +77,7 @@ impl Http1 {
                 Ok(true) => self.next_request(),
                 Err(bad) => {
                     let text = "after its response, in a body that was not wanted";
-                    let tail = format!(", client: {}, server: {}", self.remote, self.address.address);
-                    let tail = Tail::new(&self.place.get().error_log, tail);
+                    let tail = self.log_tail_in(self.place.get());
                     log_line!(Level::Info, "*{} {bad} {text}: the connection is closed{tail}", self.number);
                     self.close();
                 }

@@ -278,10 +278,16 @@ impl Http1 {
     /// The end of a line of the error log about it, before there is a request. The line goes to the log of the default server.
     #[cold]
     fn log_tail(&self) -> Tail {
+        self.log_tail_in(&self.address.names.default_server().place)
+    }
+
+    /// The same, for the log of a place.
+    #[cold]
+    fn log_tail_in(&self, place: &'static Place) -> Tail {
         let mut client = Vec::new();
         self.write_remote_addr(&mut client);
         let text = format!(", client: {}, server: {}", client.escape_ascii(), self.address.address);
-        Tail::new(&self.address.names.default_server().place.error_log, text)
+        Tail::new(&place.error_log, text)
     }
 
     /// What the kernel knows of it, if it is of TCP.
