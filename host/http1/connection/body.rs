@@ -17,6 +17,7 @@ use topnext_module_api::{Code, running::Hook};
 use super::{BODY_DONE, BODY_READ_SIZE, Http1, MAX_READS, State};
 use crate::{
     config::InFileOnly,
+    event::thread_pool::QUEUE_IS_FULL,
     finalize,
     http1::{BadRequest, ChunkedDecoder, Decoded, Framing},
     log::error::Level,
@@ -242,7 +243,7 @@ impl Http1 {
         if r.site.pool.run(job).is_ok() {
             return Code::AGAIN;
         }
-        self.disk_failed(r, &std::io::Error::other("the thread pool's queue is full"))
+        self.disk_failed(r, &std::io::Error::other(QUEUE_IS_FULL))
     }
 
     #[cold]
