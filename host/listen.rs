@@ -16,6 +16,7 @@ use std::{
 
 use crate::{
     config::{Listen, ListenOptions},
+    error_text::ErrorText,
     event::{Loop, Ready, Room, Source, TimerId},
     http1::connection,
     log::error::Level,
@@ -111,7 +112,7 @@ impl Listener {
         let now = self.lp.now_ms();
         if now >= self.logged_ms.get().saturating_add(LOG_EVERY) {
             self.logged_ms.set(now);
-            log_line!(Level::Crit, "accept() on {} failed ({error})", self.address.address);
+            log_line!(Level::Crit, "accept() on {} failed ({})", self.address.address, ErrorText(error));
         }
         if self.lp.close_idle() > 0 {
             // Their descriptors are free in the next turn.

@@ -56,6 +56,7 @@ use self::body::BodyReader;
 use super::HeadParser;
 use crate::{
     config::Listen,
+    error_text::ErrorText,
     event::{Loop, Ready, RemoteId, Source, TimerId, remote},
     finalize,
     listen::Address,
@@ -214,7 +215,7 @@ impl Http1 {
         match self.lp.register(&mut *self.socket.borrow_mut(), self.clone()) {
             Ok(token) => self.token.set(Some(token)),
             Err(error) => {
-                log_line!(Level::Alert, "*{} cannot be polled: {error}", self.number);
+                log_line!(Level::Alert, "*{} cannot be polled ({})", self.number, ErrorText(&error));
                 return self.close();
             }
         }
