@@ -54,6 +54,12 @@ impl Page {
         }
         Ok(Page { codes: conf.code.clone(), uri: compile(uri)?, response: conf.response })
     }
+
+    /// What is 431 here has the pages of 494 too, as nginx names it.
+    fn is_for(&self, status: u16) -> bool {
+        self.codes.contains(&status)
+            || (status == status::FIELDS_TOO_LARGE && self.codes.contains(&status::HEAD_TOO_LARGE))
+    }
 }
 
 /// What a request keeps that was redirected to an error page of the configuration.
@@ -89,7 +95,7 @@ fn configured(r: &Request, status: u16) -> Option<&'static Page> {
         return None;
     }
     once.set(!place.core.recursive_error_pages);
-    place.error_pages.iter().find(|page| page.codes.contains(&status))
+    place.error_pages.iter().find(|page| page.is_for(status))
 }
 
 fn redirect_to(r: &Rc<Request>, page: &'static Page, status: u16) {

@@ -130,6 +130,11 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 }
 
 impl Source for Listener {
+    fn panicked(self: Rc<Self>) {
+        // The connection that it was accepting is lost; those behind it are not announced again.
+        self.lp.post_later(self.clone());
+    }
+
     fn ready(self: Rc<Self>, _: Ready) {
         self.accept();
     }

@@ -7,11 +7,12 @@
 //! ```
 //!
 //! A folder without variables is made absolute and checked when the configuration is read. One with variables is made for
-//! each request; what a variable holds must not lead to a folder above.
+//! each request; what a variable holds must not lead to a folder above. Nor must what is left of a URI: behind the location
+//! `/i`, which has no slash at its end, the URI `/i../a` leaves `../a`. nginx serves that; here no file is found.
 
 use std::{path::Path, rc::Rc, sync::Arc};
 
-use topnext_module_api::Phase;
+use topnext_module_api::{Phase, uri::leads_out};
 
 use crate::{
     config::{self, LocationKind},
@@ -39,8 +40,8 @@ enum Folder {
         id: u32,
         /// What a relative path starts from.
         prefix: Arc<[u8]>,
-        /// There is a `..` in it that no variable has brought.
-        dots: bool,
+        /// How many segments `..` the operator wrote.
+        dots: usize,
     },
 }
 
@@ -81,7 +82,7 @@ impl Root {
         };
         let folder = if text.contains('$') {
             let prefix = prefix.as_os_str().as_encoded_bytes().into();
-            Folder::Template { id: compile(trimmed)?, prefix, dots: has_dot_dot(text.as_bytes()) }
+            Folder::Template { id: compile(trimmed)?, prefix, dots: dot_dots(text.as_bytes()) }
         } else {
             let mut path = prefix.join(text).into_os_string().into_encoded_bytes();
             while matches!(alias, Alias::No) && path.last() == Some(&b'/') {
@@ -109,13 +110,19 @@ impl Root {
         };
         let mut path = Vec::new();
         r.site.templates.write(id, r, &mut path);
-        if !dots && has_dot_dot(&path) {
+        // Slashes and dots of the operator stay what they are, so that each more is of a variable.
+        if dot_dots(&path) > dots {
             let path = String::from_utf8_lossy(&path);
             log_line!(Level::Error, "*{} unsafe path \"{path}\" of variables{}", r.conn.number, r.log_tail());
             return None;
         }
         Some(if path.starts_with(b"/") { path } else { [&**prefix, b"/", &path].concat() })
     }
+}
+
+/// How many segments `..` a path has.
+fn dot_dots(path: &[u8]) -> usize {
+    path.split(|&byte| byte == b'/').filter(|segment| *segment == b"..").count()
 }
 
 fn mentions(text: &str, name: &str) -> bool {
@@ -152,13 +159,22 @@ pub fn filename(r: &Rc<Request>) -> Text {
     text
 }
 
-/// The folder, and what is appended of the request's URI.
+/// The folder, and what is appended of the request's URI. Empty if that leads out of the folder, which is logged.
 fn append(r: &Request, folder: &[u8], alias: &Alias) -> Text {
     let strip = match alias {
         Alias::Regex if !r.extra.get().is_some_and(|extra| extra.uri_behind_alias.get()) => return r.store(&[folder]),
         Alias::Regex | Alias::No => &b""[..],
         Alias::Behind(path) => path,
     };
+    if !matches!(alias, Alias::No) {
+        // All of a URI has no segment `..`; a part of it may.
+        let parts = r.parts.borrow();
+        let uri = parts.text(r.uri.get());
+        if uri.strip_prefix(strip).is_some_and(|rest| leads_out(folder, rest)) {
+            log_unsafe(r, uri);
+            return Text::default();
+        }
+    }
     let stored = {
         let parts = &mut **r.parts.borrow_mut();
         match r.uri.get() {
@@ -184,21 +200,31 @@ fn append(r: &Request, folder: &[u8], alias: &Alias) -> Text {
     }
 }
 
+#[cold]
+fn log_unsafe(r: &Request, uri: &[u8]) {
+    let uri = String::from_utf8_lossy(uri);
+    log_line!(Level::Error, "*{} unsafe URI \"{uri}\" was detected{}", r.conn.number, r.log_tail());
+}
+
 /// The file that another URI would map to in the request's location. Empty without a root, and if the URI leads out of it.
 pub fn map(r: &Rc<Request>, uri: &[u8]) -> Text {
     let Some(root) = &r.place().root else { return Text::default() };
     if has_dot_dot(uri) {
-        let uri = String::from_utf8_lossy(uri);
-        log_line!(Level::Error, "*{} unsafe URI \"{uri}\" was detected{}", r.conn.number, r.log_tail());
+        log_unsafe(r, uri);
         return Text::default();
     }
     let Some(folder) = root.eval(r) else { return Text::default() };
-    match &root.alias {
-        Alias::No if uri.starts_with(b"/") || uri.is_empty() => r.store(&[&folder, uri]),
-        Alias::No => r.store(&[&folder, b"/", uri]),
-        Alias::Behind(path) => r.store(&[&folder, uri.strip_prefix(&**path).unwrap_or(uri)]),
-        Alias::Regex => r.store(&[&folder, uri]),
+    let rest = match &root.alias {
+        Alias::No if uri.starts_with(b"/") || uri.is_empty() => return r.store(&[&folder, uri]),
+        Alias::No => return r.store(&[&folder, b"/", uri]),
+        Alias::Behind(path) => uri.strip_prefix(&**path).unwrap_or(uri),
+        Alias::Regex => uri,
+    };
+    if leads_out(&folder, rest) {
+        log_unsafe(r, uri);
+        return Text::default();
     }
+    r.store(&[&folder, rest])
 }
 
 /// Changes the URI of a request, and its arguments if there are some. Up to the rewrite phases it finds its location anew;

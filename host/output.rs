@@ -38,6 +38,10 @@ pub fn send_header(r: &Rc<Request>) -> Code {
     if let Some(extra) = r.extra.get()
         && extra.error.status.get() != 0
     {
+        // The page of an error may be an answer without a body (304 of an upstream, say), whose length is of another one.
+        if status::is_bodyless(r.status.get()) {
+            r.content_length.set(Some(0));
+        }
         r.status.set(extra.error.status.get());
     }
     let place = r.place();

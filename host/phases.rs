@@ -227,10 +227,10 @@ fn wait(r: &Rc<Request>, wait: Wait) {
 
 /// No handler has taken the request (nginx: the end of the content phase).
 fn nobody(r: &Rc<Request>) -> Code {
-    let parts = r.parts.borrow();
-    if parts.text(r.uri.get()).last() == Some(&b'/') && r.place().root.is_some() {
-        drop(parts);
-        let name = r.text_owned(map_uri::filename(r));
+    let is_folder = r.parts.borrow().text(r.uri.get()).ends_with(b"/");
+    // No name: there is no root, or the URI leads out of it.
+    let name = if is_folder { r.text_owned(map_uri::filename(r)) } else { Vec::new() };
+    if !name.is_empty() {
         log_line!(
             Level::Error,
             "*{} directory index of \"{}\" is forbidden{}",

@@ -27,8 +27,11 @@ use regex_syntax::{
     hir::{self, Hir},
 };
 
-/// The most memory that an expression may need, in bytes: a counted repetition can ask for any amount.
-const MAX_SIZE: usize = 1024 * 1024;
+/// The most memory that an expression may need, in bytes: a counted repetition can ask for any amount, and the larger an
+/// expression is, the longer a byte of a text can take. What routes requests needs a few kB; a list of 500 names 100 kB.
+const MAX_SIZE: usize = 128 * 1024;
+/// A repetition that is counted this far may be warned of: see [`Pattern::is_slow`].
+const SLOW_COUNT: u32 = 100;
 /// The groups that can be used, group 0, the whole match, included. `$1` to `$9` are among them; a named group must be.
 pub const MAX_GROUPS: usize = 32;
 
@@ -42,6 +45,7 @@ pub struct Pattern {
     groups: usize,
     /// Named groups: number and name.
     names: Vec<(usize, String)>,
+    slow: bool,
 }
 
 impl Pattern {
@@ -51,7 +55,11 @@ impl Pattern {
         let hir = parser.parse(text).map_err(|error| explain(text, &error))?;
         let nfa = NFA::config().utf8(false).nfa_size_limit(Some(MAX_SIZE)).which_captures(WhichCaptures::None);
         NFA::compiler().configure(nfa).build_from_hir(&hir).map_err(|error| match error.size_limit() {
-            Some(limit) => format!("the regular expression {text:?} needs more than {} kB of memory", limit / 1024),
+            Some(limit) => format!(
+                "the regular expression {text:?} needs more than {} kB of memory, and might take long for each request; write \
+                 smaller numbers in {{...}}, + or * in their place, or several expressions",
+                limit / 1024
+            ),
             None => format!("the regular expression {text:?} cannot be compiled: {error}"),
         })?;
         let mut names = Vec::new();
@@ -64,7 +72,8 @@ impl Pattern {
             ));
         }
         let groups = hir.properties().explicit_captures_len();
-        Ok(Pattern { text: text.to_owned(), caseless, hir, groups, names })
+        let slow = counts_floating(&hir, &mut true);
+        Ok(Pattern { text: text.to_owned(), caseless, hir, groups, names, slow })
     }
 
     /// The expression.
@@ -75,6 +84,12 @@ impl Pattern {
     /// Whether upper and lower case are the same (of ASCII letters).
     pub fn is_caseless(&self) -> bool {
         self.caseless
+    }
+
+    /// Whether a text can make it slow: it counts far from many places of the text at once. `^/[ab]*a[ab]{1000}c` needs tens
+    /// of milliseconds for a path of 8 kB, since each `a` may be the one that is counted from; `^/[ab]{1000}c` does not.
+    pub fn is_slow(&self) -> bool {
+        self.slow
     }
 
     /// The names of its groups.
@@ -116,6 +131,36 @@ fn explain(text: &str, error: &regex_syntax::Error) -> String {
     };
     let character = text.get(..offset).unwrap_or(text).chars().count() + 1;
     format!("the regular expression {text:?} is not valid at its character {character}: {what}{advice}")
+}
+
+/// Whether a counted repetition can begin at many places of a text. `floating`: whether what comes next can.
+fn counts_floating(hir: &Hir, floating: &mut bool) -> bool {
+    // As deep as the parser's limit on nesting allows.
+    match hir.kind() {
+        hir::HirKind::Look(hir::Look::Start) => {
+            *floating = false;
+            false
+        }
+        hir::HirKind::Capture(capture) => counts_floating(&capture.sub, floating),
+        hir::HirKind::Repetition(repetition) => {
+            let many = repetition.max.unwrap_or(repetition.min) >= SLOW_COUNT;
+            let slow = (*floating && many) | counts_floating(&repetition.sub, floating);
+            *floating |= repetition.max.is_none();
+            slow
+        }
+        hir::HirKind::Concat(list) => list.iter().fold(false, |slow, hir| slow | counts_floating(hir, floating)),
+        hir::HirKind::Alternation(list) => {
+            let before = *floating;
+            *floating = false;
+            list.iter().fold(false, |slow, hir| {
+                let mut of_it = before;
+                let slow = slow | counts_floating(hir, &mut of_it);
+                *floating |= of_it;
+                slow
+            })
+        }
+        _ => false,
+    }
 }
 
 /// The named groups, in the order in which they open.
@@ -325,6 +370,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_text_can_make_slow() {
+        let is_slow = |text: &str| Pattern::parse(text, false).expect("valid").is_slow();
+        for text in ["^/[ab]*a[ab]{1000}c", "[ab]{1000}", "^/(a|.+b)[ab]{100}", "^/.*(x[ab]{100,})", "(^a|b)[ab]{200}"]
+        {
+            assert!(is_slow(text), "{text}");
+        }
+        for text in [
+            "^/[ab]{1000}c",
+            "^/[^/]{1,255}/.*\\.php$",
+            "\\.(jpe?g|png)$",
+            "^/(a|b)[ab]{100}",
+            "[0-9a-f]{64}",
+            "^(a|bc){300}",
+        ] {
+            assert!(!is_slow(text), "{text}");
+        }
+    }
+
+    #[test]
     fn errors_say_what_and_where() {
         let error = |text: &str| Pattern::parse(text, false).expect_err("not valid");
         assert_eq!(error("^/(a"), "the regular expression \"^/(a\" is not valid at its character 3: unclosed group");
@@ -336,7 +400,8 @@ mod tests {
         );
         assert!(error("(?<a>.)(?<a>.)").contains("duplicate capture group name"));
         assert!(error("[é]").contains("write (?:ä|ö) in place of"), "{}", error("[é]"));
-        assert!(error("((a{1000}){1000}){1000}").contains("needs more than 1024 kB of memory"));
+        assert!(error("((a{1000}){1000}){1000}").contains("needs more than 128 kB of memory, and might take"));
+        assert!(error("[ab]{9000}").contains("; write smaller numbers in {...}, + or"));
         assert!(error(&format!("{}(?<n>.)", "(.)".repeat(40))).contains("the group \"n\" comes after 31 others"));
     }
 }

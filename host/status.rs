@@ -2,6 +2,8 @@
 
 /// nginx's status for "close the connection without an answer".
 pub const CLOSE: u16 = 444;
+/// A request head, or a field in it, that is too large (RFC 6585, 5).
+pub const FIELDS_TOO_LARGE: u16 = 431;
 /// nginx's status for a request head that is too large. It is shown as 400, as are the next three.
 pub const HEAD_TOO_LARGE: u16 = 494;
 /// nginx's status for an error in the client's certificate.
@@ -65,7 +67,7 @@ pub fn reason(status: u16) -> &'static str {
         426 => "Upgrade Required",
         428 => "Precondition Required",
         429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
+        FIELDS_TOO_LARGE => "Request Header Fields Too Large",
         451 => "Unavailable For Legal Reasons",
         500 => "Internal Server Error",
         501 => "Not Implemented",

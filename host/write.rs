@@ -23,6 +23,9 @@ use crate::{
 const SMALL_FILE: u64 = 16 * 1024;
 /// A buf of at most this many bytes is copied behind the bytes before it.
 const SMALL_BUF: u64 = 1024;
+/// Bytes of one item behind which a new one begins. An item's memory goes back when all of it has been sent, so that a
+/// stream of small pieces to a client that is always a little late must not be one item.
+const FULL: usize = 32 * 1024;
 /// Pieces that one write takes.
 const MAX_PIECES: usize = 64;
 
@@ -108,7 +111,8 @@ impl WriteQueue {
 
     /// Adds bytes by having them written at the end of a vector.
     pub fn add_bytes(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        if !matches!(self.items.back(), Some(Item::Bytes { .. })) {
+        let has_room = |item: &Item| matches!(item, Item::Bytes { bytes, .. } if bytes.len() < FULL);
+        if !self.items.back().is_some_and(has_room) {
             let bytes = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
             self.items.push_back(Item::Bytes { bytes, start: 0 });
         }

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use support::{Folder, Server};
 
 const HEAD: &str = r#"
-module = [{ name = "return" }, { name = "index" }, { name = "static" }]
+module = [{ name = "return" }, { name = "try_files" }, { name = "index" }, { name = "static" }]
 [[http.server]]
 listen = ["127.0.0.1:PORT"]
 root = "html"
@@ -115,6 +115,77 @@ alias = "sites/$arg_x/"
         assert!(!server.get(path).expect(404).text().contains("SECRET"), "{path}");
     }
     server.stderr(|log| log.contains("unsafe path \"sites/../\" of variables"));
+}
+
+#[test]
+fn what_is_behind_a_path_without_a_slash_cannot_lead_out() {
+    let server = site(
+        FILES,
+        r#"
+[[http.server.location]]
+path = "/i"
+alias = "data/"
+[[http.server.location]]
+path = "/t"
+alias = "data/"
+try_files = { files = ["$uri", "$arg_f"], fallback = "=404" }
+[[http.server.location]]
+path = "/dot"
+alias = "data/."
+[[http.server.location]]
+path = "/x"
+try_files = { files = ["/none"], fallback = "/dot./$arg_f" }
+"#,
+    );
+    for path in ["/i/a.gif", "/ia.gif", "/t/a.gif", "/t?f=a.gif", "/dot/a.gif"] {
+        assert_eq!(server.get(path).expect(200).text(), "in data", "{path}");
+    }
+    // Two dots that are not alone are a name like any other.
+    server.get("/i..a.gif").expect(404);
+    for path in ["/i../one.txt", "/t../one.txt", "/t?f=../one.txt", "/dot./one.txt", "/x?f=one.txt", "/i..", "/i../"] {
+        assert!(!server.get(path).expect(404).text().contains("one"), "{path}");
+    }
+    server.stderr(|log| log.contains("unsafe URI \"/i../one.txt\" was detected"));
+}
+
+#[test]
+fn a_folder_for_a_path_without_a_slash_is_warned_of() {
+    let folder = Folder::with(FILES);
+    let answer = Server::tests(
+        &folder,
+        &format!(
+            "{HEAD}[[http.server.location]]\npath = \"/i\"\nalias = \"data/\"\n\
+             [[http.server.location.location]]\npath = \"/i/in\"\n\
+             [[http.server.location]]\npath = \"/j/\"\nalias = \"data/\"\n\
+             [[http.server.location]]\npath = \"/k\"\nalias = \"data\"\n\
+             [[http.server.location]]\npath = \"= /l\"\nalias = \"data/\"\n"
+        ),
+    );
+    assert_eq!(answer.code, Some(0), "{answer:#?}");
+    let warnings: Vec<&str> = answer.stderr.lines().filter(|line| line.contains("[warn]")).collect();
+    let text = "alias: it ends with a slash, and the path of the location \"/i\" does not, so that \"/ix\" is in it as well \
+                as \"/i/x\"; give both a slash at the end, or none";
+    assert!(warnings.len() == 1 && warnings[0].ends_with(text), "{answer:#?}");
+}
+
+#[test]
+fn dots_of_the_operator_are_no_leave_for_those_of_a_variable() {
+    let server = site(
+        &[("html/a", b"html"), ("sub/a", b"sub"), ("sub/x/a", b"in x"), ("a", b"SECRET")],
+        r#"
+[[http.server.location]]
+path = "/d/"
+alias = "html/../sub/$arg_x/"
+[[http.server.location]]
+path = "/j/"
+alias = "html/../sub/.$arg_x/"
+"#,
+    );
+    assert_eq!(server.get("/d/a?x=x").expect(200).text(), "in x");
+    assert_eq!(server.get("/d/a").expect(200).text(), "sub");
+    for path in ["/d/a?x=..", "/d/a?x=../", "/d/a?x=x/../..", "/j/a?x=."] {
+        assert!(!server.get(path).expect(404).text().contains("SECRET"), "{path}");
+    }
 }
 
 #[test]

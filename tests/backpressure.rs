@@ -4,7 +4,7 @@ mod support;
 
 use std::{io::Read, path::Path};
 
-use support::{Client, Folder, Server, eventually, files};
+use support::{Client, Folder, Server, eventually, files, peer::Peer};
 
 /// `/n` tells how many connections are open, the asking one included, and how many bufs are in use.
 fn site(server: &str) -> String {
@@ -131,4 +131,33 @@ fn clients_that_stop_reading_stop_the_disk_and_the_filters() {
         assert_eq!(ending, support::Ending::Closed, "{way:?}: the last one goes on to its end");
         eventually("no connection stays", || server.get("/n").text().starts_with("1 "));
     }
+}
+
+/// What has been sent of a stream of small pieces is not kept until all of it has been sent.
+#[test]
+fn a_client_that_is_always_a_little_late_costs_no_more_than_it_is_late() {
+    let peer = Peer::new();
+    let site =
+        site(&format!("[[http.server.location]]\npath = \"/up\"\nproxy.pass = \"http://127.0.0.1:{}\"\n", peer.port));
+    let small = "listen = [{ address = \"127.0.0.1:PORT\", sndbuf = \"64k\" }]";
+    let server = Server::with(&[("html/a", b"a")], &site.replace("listen = [\"127.0.0.1:PORT\"]", small));
+    let mut client = Client::slow(server.address());
+    client.send("GET /up HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut upstream = peer.accept();
+    upstream.head();
+    upstream.reply("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.head().unwrap();
+    let piece = format!("3e8\r\n{}\r\n", "x".repeat(1000));
+    let round = piece.repeat(100);
+    // More than the sockets on the way to the client hold: some is always queued in the server.
+    for _ in 0..5 {
+        upstream.reply(&round);
+    }
+    let before = server.memory_kb();
+    for _ in 0..300 {
+        client.take(round.len()).unwrap();
+        upstream.reply(&round);
+    }
+    let grown = server.memory_kb().saturating_sub(before);
+    assert!(grown < 6_000, "{grown} KiB more after 30 MB");
 }

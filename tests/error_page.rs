@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::peer::Reserved;
+use support::peer::{Peer, Reserved};
 use support::{Ending, Server};
 
 const SITE: &str = r#"
@@ -21,6 +21,12 @@ const FILES: &[(&str, &[u8])] = &[
 
 fn site(config: &str) -> Server {
     Server::with(FILES, &format!("{SITE}{config}"))
+}
+
+/// With an upstream in it.
+fn proxying(config: &str) -> Server {
+    let modules = "{ name = \"headers\" }, { name = \"proxy\" }, { name = \"round_robin\" }";
+    Server::with(FILES, &format!("{}{config}", SITE.replace("{ name = \"headers\" }", modules)))
 }
 
 #[test]
@@ -384,4 +390,91 @@ fn what_took_the_place_of_405_says_nothing_of_methods() {
         let answer = client.response().expect(status);
         assert_eq!(answer.field("Allow"), allow, "{response} {uri}: {answer:?}");
     }
+}
+
+#[test]
+fn a_uri_that_the_requests_memory_cannot_hold_costs_that_request_only() {
+    let server = Server::with(
+        &[("html/a", b"a")],
+        r#"
+module = [{ name = "static" }]
+[http]
+large_client_header_buffers = { number = 4, size = "512k" }
+[[http.server]]
+listen = ["127.0.0.1:PORT"]
+root = "html"
+error_page = [{ code = [404], uri = "/none?from=$request_uri&again=$request_uri&and=$request_uri" }]
+"#,
+    );
+    let mut client = server.connect();
+    let long = "a".repeat(450_000);
+    client.send(format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    client.response().expect(500);
+    server.stderr(|log| log.contains("the pool of a request is full"));
+    assert_eq!(server.get("/a").expect(200).text(), "a");
+}
+
+#[test]
+fn a_head_that_is_too_large_has_the_pages_of_431_and_of_494() {
+    for code in [431, 494] {
+        let server = site(&format!("error_page = [{{ code = [{code}], uri = \"/404.html\" }}]\n"));
+        let response = server.get_with("/", &format!("A: {}\r\n", "a".repeat(9000))).expect(431);
+        assert_eq!(response.text(), "not here", "{code}");
+        server.stdout(|log| log.contains("\" 431 8 "));
+    }
+    let server = site("error_page = [{ code = [414], uri = \"/404.html\" }]\n");
+    assert_eq!(server.get(&format!("/{}", "a".repeat(9000))).expect(414).text(), "not here");
+}
+
+#[test]
+fn a_client_that_is_too_slow_gets_no_page_either() {
+    let server = proxying(
+        r#"
+client_body_timeout = "200ms"
+error_page = [{ code = [408], uri = "/404.html" }]
+[[http.server.location]]
+path = "/none/"
+proxy.pass = "http://127.0.0.1:1"
+"#,
+    );
+    let mut client = server.connect();
+    client.send("POST /none/ HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel");
+    assert_eq!(client.end(), Ending::Closed);
+    server.stdout(|log| log.contains("\"POST /none/ HTTP/1.1\" 408 0 "));
+}
+
+#[test]
+fn a_body_that_breaks_off_halfway_has_an_error_page_of_an_upstream() {
+    let peer = Peer::new();
+    let server = proxying(&format!(
+        r#"
+error_page = [{{ code = [400, 413], uri = "/bad/page" }}]
+client_max_body_size = 10
+[[http.server.location]]
+path = "/up/"
+proxy.pass = "http://127.0.0.1:{port}"
+[[http.server.location]]
+path = "/bad/"
+proxy.pass = "http://127.0.0.1:{port}"
+"#,
+        port = peer.port
+    ));
+    let mut client = server.connect();
+    client.send("POST /up/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    client.send("x\r\nGET /forged HTTP/1.1\r\nHost: a\r\n\r\n");
+    // The page is asked for without what had come of the body.
+    let mut connection = peer.accept();
+    let host = format!("Host: 127.0.0.1:{}\r\n", peer.port);
+    assert_eq!(connection.head(), format!("GET /bad/page HTTP/1.1\r\n{host}Content-Length: 0\r\n\r\n"));
+    connection.reply("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad");
+    assert_eq!(client.response().expect(400).text(), "bad");
+    assert_eq!(client.end(), Ending::Closed);
+    // Too large: as announced, and as it comes.
+    for body in ["Content-Length: 11\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\nb\r\nhello world\r\n"] {
+        let mut client = server.connect();
+        client.send(format!("POST /up/ HTTP/1.1\r\nHost: a\r\n{body}"));
+        assert!(connection.answer("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbig").starts_with("GET /bad/page "));
+        assert_eq!(client.response().expect(413).text(), "big");
+    }
+    peer.expect_no_connection();
 }

@@ -607,18 +607,19 @@ fn heads_that_are_too_large() {
     let many: String = (0..129).map(|i| format!("A{i}: b\r\n")).collect();
     let large: String = (0..5).map(|i| format!("A{i}: {}\r\n", "b".repeat(8000))).collect();
     refused(&[
-        (414, &format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(8192))),
+        (414, &format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(8193 - "GET / HTTP/1.1\r\n".len()))),
         (414, &format!("GET /{}", "a".repeat(9000))),
-        (431, &fields(&format!("A: {}\r\n", "b".repeat(8192)))),
+        (431, &fields(&format!("A: {}\r\n", "b".repeat(8193 - "A: \r\n".len())))),
         (431, &format!("GET / HTTP/1.1\r\nA: {}", "b".repeat(9000))),
         (431, &fields(&many)),
         (431, &fields(&large)),
     ]);
     let server = Server::start(ECHO);
-    let uri = format!("/{}", "a".repeat(8192 - "GET / HTTP/1.1".len()));
+    let uri = format!("/{}", "a".repeat(8192 - "GET / HTTP/1.1\r\n".len()));
     assert_eq!(server.get(&uri).expect(200).text(), format!("GET {uri}"), "it just fits");
-    let field = format!("A: {}\r\n", "b".repeat(8192 - 3));
+    let field = format!("A: {}\r\n", "b".repeat(8192 - "A: \r\n".len()));
     server.get_with("/", &field).expect(200);
+    server.get_with("/", &format!("Cookie: a={}\r\n", "b".repeat(7168))).expect(200);
     let many: String = (0..126).map(|i| format!("A{i}: b\r\n")).collect();
     server.get_with("/", &many).expect(200);
 }

@@ -2,8 +2,8 @@
 
 mod support;
 
-use support::Server;
 use support::proxied::proxy_to;
+use support::{Folder, Server};
 
 /// A server whose locations answer with their own path; `{}` in their texts stands for more.
 fn server(locations: &[(&str, &str)]) -> Server {
@@ -167,11 +167,31 @@ path = '^~ /a'
          variable of the server; give it another"
             .to_string(),
         "12:8: http.server.location.path: found \"~ (a{1000}){1000}\"; the regular expression \"(a{1000}){1000}\" needs \
-         more than 1024 kB of memory"
+         more than 128 kB of memory, and might take long for each request; write smaller numbers in {...}, + or * in their \
+         place, or several expressions"
             .to_string(),
         "16:8: http.server.location.path: there is a location \"^~ /a\" already, at plugins.toml:14:8".to_string(),
     ];
     let found = Server::fails(config);
     let found: Vec<&str> = found.lines().map(|line| line.trim_start_matches("plugins.toml:")).collect();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn an_expression_that_a_long_path_can_make_slow_is_warned_of() {
+    let config = r#"
+module = [{ name = "return" }]
+[[http.server]]
+return = { code = 404 }
+[[http.server.location]]
+path = '~ ^/q/[ab]*a[ab]{1000}c'
+[[http.server.location]]
+path = '~ ^/q/[ab]{1000}c'
+"#;
+    let answer = Server::tests(&Folder::new(), config);
+    assert_eq!(answer.code, Some(0), "{answer:#?}");
+    let warnings: Vec<&str> = answer.stderr.lines().filter(|line| line.contains("[warn]")).collect();
+    let text =
+        "plugins.toml:6:8: http.server.location.path: the regular expression \"^/q/[ab]*a[ab]{1000}c\" counts far from";
+    assert!(warnings.len() == 1 && warnings[0].contains(text), "{answer:#?}");
 }

@@ -119,6 +119,34 @@ fn hello_handler() {
     client.send("POST /hello HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nGrace");
     assert_eq!(client.response().expect(200).text(), "Hello, Grace!\n");
     assert_eq!(server.request("PUT", "/hello", "Content-Length: 0\r\n").status, 405);
+    drop(server);
+    hello_handler_wants_a_body_in_memory_that_another_handler_has_read_into_a_file();
+}
+
+fn hello_handler_wants_a_body_in_memory_that_another_handler_has_read_into_a_file() {
+    let proxy = "error_page = [{ code = [502], uri = \"@hello\", response = \"=\" }]\n\
+                 client_body_in_file_only = \"clean\"\n\
+                 [[http.server.location]]\npath = \"/\"\nproxy.pass = \"http://127.0.0.1:PORT2\"\n\
+                 [[http.server.location]]\npath = \"@hello\"";
+    let modules =
+        "[[module]]\nname = \"proxy\"\n[[module]]\nname = \"round_robin\"\n[[module]]\nname = \"hello_handler\"";
+    let server = server(
+        "hello_handler",
+        &[("[[module]]\nname = \"hello_handler\"", modules), ("[[http.server.location]]\npath = \"= /hello\"", proxy)],
+    );
+    let post = |name: &str| {
+        let mut client = server.connect();
+        let length = name.len();
+        client.send(format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{name}"));
+        client.response()
+    };
+    assert_eq!(post("Grace").expect(200).text(), "Hello, Grace!\n");
+    // As long as it may be, and a byte more.
+    let longest = "x".repeat(1024);
+    assert_eq!(post(&longest).expect(200).text(), format!("Hello, {longest}!\n"));
+    post(&format!("{longest}x")).expect(413);
+    let files = || fs::read_dir(server.folder.path("client_body_temp")).unwrap().count();
+    support::eventually("the files are gone", || files() == 0);
 }
 
 #[test]

@@ -40,6 +40,57 @@ fn get_reaches_the_peer_without_the_fields_of_the_clients_connection() {
 }
 
 #[test]
+fn a_uri_part_cannot_be_left_by_dots() {
+    let peer = Peer::new();
+    let top = |pass: &str, path: &str| {
+        format!(
+            "{TOP}[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n[[http.server.location]]\npath = \"{path}\"\n\
+             proxy.pass = \"http://127.0.0.1:{}{pass}\"\n",
+            peer.port
+        )
+    };
+    let server = Server::start(&top("/v1/", "/api"));
+    for path in ["/api../admin/secret", "/api..", "/api%2e./x"] {
+        server.get(path).expect(404);
+    }
+    peer.expect_no_connection();
+    server.stderr(|log| log.contains("unsafe URI \"/api../admin/secret\": it leads out of the URI part of pass"));
+    assert!(sent(&peer, &server, "GET /api/..x HTTP/1.1\r\nHost: a\r\n\r\n").starts_with("GET /v1//..x HTTP/1.1\r\n"));
+
+    let warnings = |config: &str| {
+        let answer = Server::tests(&Folder::new(), config);
+        assert_eq!(answer.code, Some(0), "{answer:#?}");
+        answer
+            .stderr
+            .matches("proxy.pass: it ends with a slash, and the path of the location \"/api\" does not")
+            .count()
+    };
+    let counts = [("/v1/", "/api"), ("/v1/", "/api/"), ("/v1", "/api"), ("", "/api")]
+        .map(|(pass, path)| warnings(&top(pass, path)));
+    assert_eq!(counts, [1, 0, 0, 0]);
+}
+
+#[test]
+fn an_error_page_without_a_body_has_no_length_of_another() {
+    let peer = Peer::new();
+    let server = Server::start(&format!(
+        "{TOP}[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\nerror_page = [{{ code = [404], uri = \"@app\" }}]\n\
+         [[http.server.location]]\npath = \"/\"\nreturn = {{ code = 404 }}\n\
+         [[http.server.location]]\npath = \"@app\"\nproxy.pass = \"http://127.0.0.1:{}\"\n",
+        peer.port
+    ));
+    for answer in ["304 Not Modified\r\nContent-Length: 1234", "304 Not Modified", "204 No Content"] {
+        let (mut client, mut connection) = at_peer(&peer, &server, GET);
+        connection.reply(format!("HTTP/1.1 {answer}\r\nConnection: close\r\n\r\n"));
+        let response = client.response().expect(404);
+        assert_eq!((response.field("Content-Length"), response.text()), (Some("0"), ""), "{answer}");
+        client.send("GET /again HTTP/1.1\r\nHost: a\r\n\r\n");
+        peer.accept().answer(OK);
+        assert_eq!(client.response().expect(404).text(), "hello", "{answer}");
+    }
+}
+
+#[test]
 fn post_with_content_length() {
     let (peer, server) = proxied("");
     let mut client = server.connect();

@@ -20,6 +20,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -28,7 +29,7 @@ use std::{
 use mio::{Events, Interest, Poll, Registry, Token, event::Event};
 use slab::Slab;
 
-use crate::clock;
+use crate::{clock, log::error::Level, log_line};
 
 pub use remote::{Remote, RemoteId};
 pub use room::Room;
@@ -45,6 +46,9 @@ pub trait Source {
         let _ = kind;
     }
 
+    /// A call of this source has panicked: the connection or the like that it stands for is to be closed.
+    fn panicked(self: Rc<Self>) {}
+
     /// An event that was posted with this code, here or by another thread.
     fn posted(self: Rc<Self>, code: u64) {
         let _ = code;
@@ -57,6 +61,18 @@ pub trait Source {
 
     /// Another connection needs the room of this one, which is idle: it closes.
     fn give_way(self: Rc<Self>) {}
+}
+
+/// Calls a source. A panic is a fault of the host: it costs what the source stands for, and nobody else.
+fn guarded(source: &Rc<dyn Source>, call: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(call)).is_ok() {
+        return;
+    }
+    let text = "the host has panicked (see above), please report it; it gives up what it was working for";
+    log_line!(Level::Alert, "{text}");
+    if catch_unwind(AssertUnwindSafe(|| source.clone().panicked())).is_err() {
+        log_line!(Level::Alert, "the host has panicked again while it gave that up");
+    }
 }
 
 /// In which ways a socket is ready.
@@ -145,22 +161,22 @@ impl Loop {
             let source = self.sources.borrow().get(event.token().0).cloned();
             let gone = self.removed.borrow().contains(&event.token().0);
             if let Some(source) = source.filter(|_| !gone) {
-                source.ready(Ready::of(event));
+                guarded(&source, || source.clone().ready(Ready::of(event)));
                 self.run_posted();
             }
         }
         while let Some((source, kind)) = self.timers.pop(self.now_ms()) {
-            source.expired(kind);
+            guarded(&source, || source.clone().expired(kind));
             self.run_posted();
         }
         if woken {
             for (source, code) in self.remote.take() {
-                source.posted(code);
+                guarded(&source, || source.clone().posted(code));
                 self.run_posted();
             }
         }
         for source in later {
-            source.posted(0);
+            guarded(&source, || source.clone().posted(0));
             self.run_posted();
         }
         self.run_posted();
@@ -182,7 +198,7 @@ impl Loop {
         loop {
             let next = self.posted.borrow_mut().pop_front();
             let Some((source, code)) = next else { return };
-            source.posted(code);
+            guarded(&source, || source.clone().posted(code));
         }
     }
 
@@ -278,5 +294,42 @@ impl Ready {
             writable: event.is_writable() || event.is_write_closed() || error,
             read_closed: event.is_read_closed() || error,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Panics {
+        called: Cell<u32>,
+        given_up: Cell<u32>,
+    }
+
+    impl Source for Panics {
+        fn ready(self: Rc<Self>, _: Ready) {}
+
+        fn posted(self: Rc<Self>, code: u64) {
+            self.called.set(self.called.get() + 1);
+            assert!(code != 1, "a panic that is meant");
+        }
+
+        fn panicked(self: Rc<Self>) {
+            self.given_up.set(self.given_up.get() + 1);
+            panic!("another one that is meant");
+        }
+    }
+
+    #[test]
+    fn a_source_that_panics_is_given_up_and_the_loop_turns_on() {
+        let lp = Loop::new().expect("a loop");
+        let (bad, good): (Rc<Panics>, Rc<Panics>) = Default::default();
+        lp.post(bad.clone(), 1);
+        lp.post(good.clone(), 2);
+        lp.post_later(good.clone());
+        lp.turn(&mut Events::with_capacity(1)).expect("a turn");
+        assert_eq!((bad.called.get(), bad.given_up.get()), (1, 1));
+        assert_eq!((good.called.get(), good.given_up.get()), (2, 0));
     }
 }

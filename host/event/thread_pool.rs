@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -90,7 +91,11 @@ impl ThreadPool {
 
     fn work(&self) {
         while let Some(job) = self.next() {
-            job();
+            // A module's job catches its own panics. One of the host must not end the thread, which is counted; the hook has
+            // logged what it said. What the job was for waits until its time-out.
+            if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                log::error!("a job on the thread pool panicked; this is a fault of the host, please report it");
+            }
         }
     }
 
@@ -115,6 +120,16 @@ impl ThreadPool {
 mod tests {
     use super::*;
     use std::sync::mpsc;
+
+    #[test]
+    fn a_job_that_panics_costs_no_thread() {
+        let pool = ThreadPool::new(1, 10);
+        let (done, is_done) = mpsc::channel();
+        assert!(pool.run(Box::new(|| panic!("in a job of the host"))).is_ok());
+        assert!(pool.run(Box::new(move || done.send(1).expect("the test waits"))).is_ok());
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(60)), Ok(1));
+        assert!(pool.stop(Duration::from_secs(60)), "its thread ends");
+    }
 
     #[test]
     fn runs_jobs_and_refuses_what_does_not_fit() {

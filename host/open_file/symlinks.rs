@@ -74,9 +74,12 @@ pub(super) fn open_walking(path: &[u8], how: How) -> rustix::io::Result<OwnedFd>
     Ok(at)
 }
 
+/// What a link leads to is opened by the text of the very link whose owner is compared: its name may stand for another
+/// link a moment later. The links that the text leads through are followed, whosever they are, as in nginx.
 fn open_part(at: &OwnedFd, part: &[u8], flags: OFlags, symlinks: Symlinks) -> rustix::io::Result<OwnedFd> {
     let part = as_path(part);
-    let itself = rustix::fs::fstat(rustix::fs::openat(at, part, LINK, Mode::empty())?)?;
+    let link = rustix::fs::openat(at, part, LINK, Mode::empty())?;
+    let itself = rustix::fs::fstat(&link)?;
     if FileType::from_raw_mode(itself.st_mode) != FileType::Symlink {
         // If it has become a link meanwhile, this fails.
         return rustix::fs::openat(at.as_fd(), part, flags | OFlags::NOFOLLOW, Mode::empty());
@@ -84,7 +87,8 @@ fn open_part(at: &OwnedFd, part: &[u8], flags: OFlags, symlinks: Symlinks) -> ru
     if symlinks == Symlinks::Refuse {
         return Err(Errno::LOOP);
     }
-    let target = rustix::fs::openat(at, part, flags, Mode::empty())?;
+    let leads_to = rustix::fs::readlinkat(&link, "", Vec::new())?;
+    let target = rustix::fs::openat(at, as_path(leads_to.as_bytes()), flags, Mode::empty())?;
     if rustix::fs::fstat(&target)?.st_uid != itself.st_uid {
         return Err(Errno::LOOP);
     }
@@ -93,7 +97,50 @@ fn open_part(at: &OwnedFd, part: &[u8], flags: OFlags, symlinks: Symlinks) -> ru
 
 #[cfg(test)]
 mod tests {
-    use super::split;
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt, symlink},
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use rustix::fs::RenameFlags;
+
+    use super::*;
+
+    #[test]
+    fn a_link_that_is_exchanged_meanwhile_does_not_lend_its_owner_to_another() {
+        let folder = std::env::temp_dir().join(format!("topnext-symlinks-{}", std::process::id()));
+        let in_it = |name: &str| folder.join(name);
+        fs::create_dir_all(&folder).expect("a folder for files");
+        for (name, link) in [("public", "link"), ("secret", "trap")] {
+            fs::write(in_it(name), name).expect("written");
+            symlink(name, in_it(link)).expect("a link");
+        }
+        let secret = fs::metadata(in_it("secret")).expect("there").ino();
+        // Both files and `link` are ours; somebody else lays `trap`.
+        if std::os::unix::fs::lchown(in_it("trap"), Some(12_345), None).is_err() {
+            eprintln!("SKIPPED: only root can give a file to another");
+        } else {
+            let done = AtomicBool::new(false);
+            let opened = thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        let exchange = RenameFlags::EXCHANGE;
+                        let _ = rustix::fs::renameat_with(CWD, in_it("link"), CWD, in_it("trap"), exchange);
+                    }
+                });
+                let at = rustix::fs::open(&folder, FOLDER, Mode::empty()).expect("a folder");
+                let open = |_| open_part(&at, b"link", FLAGS, Symlinks::SameOwner).ok();
+                let inode = |fd: OwnedFd| rustix::fs::fstat(&fd).expect("open").st_ino;
+                let opened: Vec<u64> = (0..20_000).filter_map(open).map(inode).collect();
+                done.store(true, Ordering::Relaxed);
+                opened
+            });
+            assert!(!opened.is_empty() && !opened.contains(&secret));
+        }
+        fs::remove_dir_all(folder).expect("removed");
+    }
 
     #[test]
     fn what_is_trusted_is_split_off() {

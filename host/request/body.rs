@@ -155,6 +155,12 @@ impl Body {
         Ok(())
     }
 
+    /// Forgets what has come: it will not be complete. Its file goes with the request.
+    pub fn give_up(&mut self) {
+        (self.pieces, self.piece, self.in_memory) = (Vec::new(), BytesMut::new(), 0);
+        (self.memory_max, self.wanted) = (None, false);
+    }
+
     /// The body, once it is complete: pieces of memory, or one buf in a file. It is shared, not copied.
     pub fn chain(&self) -> Chain {
         match &self.complete {

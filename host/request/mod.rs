@@ -332,7 +332,7 @@ pub struct Extra {
     pub uri_behind_alias: Cell<bool>,
     /// 401 or 403 of a handler in the access phase where another one may let the request in; else 0 (nginx: access_code).
     pub refused: Cell<u16>,
-    /// The body was refused as too large, and is not read.
+    /// The body was refused, as too large or broken: it is not read, and whoever asks for it gets an empty one.
     pub body_refused: Cell<bool>,
     /// The number of the system's error in opening a file last.
     pub open_error: Cell<i32>,
@@ -496,7 +496,9 @@ impl Request {
 
     /// Stores a string; an empty one if the pool is full, which fails the request.
     pub fn store(&self, parts: &[&[u8]]) -> Text {
-        match self.parts.borrow_mut().pool.store(parts) {
+        // In a statement of its own: what follows borrows the parts again.
+        let stored = self.parts.borrow_mut().pool.store(parts);
+        match stored {
             Some(text) => Text::Pool(text),
             None => self.pool_is_full(),
         }
@@ -748,6 +750,10 @@ pub const COPY_DONE: u64 = 1 << 62;
 
 impl Source for Request {
     fn ready(self: Rc<Self>, _: Ready) {}
+
+    fn panicked(self: Rc<Self>) {
+        Source::panicked(self.conn.clone());
+    }
 
     fn expired(self: Rc<Self>, kind: u32) {
         let code = self.extra().timers.borrow().get(kind as usize).map(|(_, code)| *code);

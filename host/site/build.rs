@@ -19,7 +19,7 @@ use super::{Place, Server, Site, addresses, facts, files::FileRules, logs::Logs}
 use crate::{
     config::{
         Config, Contexts, Diagnostics, Document, ErrorPage, Files, HttpCore, Location, LocationKind, LocationPath,
-        ModuleDecl, ModuleSchema, ModuleTable, NameForm, Origin, PeerAddress, Scope, ServerName,
+        ModuleDecl, ModuleSchema, ModuleTable, NameForm, Node, Origin, PeerAddress, Scope, ServerName,
         address::unix_socket_path,
         diagnostic::{did_you_mean, join_key},
     },
@@ -200,10 +200,13 @@ fn variables_of(modules: &[Arc<LoadedModule>]) -> Vec<ModuleVariable> {
     modules.iter().flat_map(of).collect()
 }
 
-/// The names of all named groups of regular expressions: variables, which must not hide others.
-fn captures(config: &Config, modules: &[ModuleVariable], errors: &mut Diagnostics) -> Vec<String> {
+/// A regular expression of the configuration: where it is written, and under which key.
+type Written<'p> = (&'p Pattern, Origin, &'static str);
+
+/// All regular expressions.
+fn patterns(config: &Config) -> Vec<Written<'_>> {
     const PATH: &str = "http.server.location.path";
-    fn collect<'p>(locations: &'p [Location], into: &mut Vec<(&'p Pattern, Origin, &'static str)>) {
+    fn collect<'p>(locations: &'p [Location], into: &mut Vec<Written<'p>>) {
         for location in locations {
             into.extend(location.path.regex.as_ref().map(|pattern| (pattern, location.origin, PATH)));
             collect(&location.locations, into);
@@ -216,8 +219,25 @@ fn captures(config: &Config, modules: &[ModuleVariable], errors: &mut Diagnostic
         }
         collect(&server.locations, &mut patterns);
     }
+    patterns
+}
+
+/// Warns of those that a request can make slow.
+fn warn_of_slow(patterns: &[Written<'_>], warnings: &mut Diagnostics) {
+    for (pattern, origin, key) in patterns.iter().filter(|(pattern, ..)| pattern.is_slow()) {
+        let text = format!(
+            "the regular expression {:?} counts far from many places of a text, so that a long one takes milliseconds; write \
+             a smaller number in {{...}}, + or * in its place, or ^ at its start and no + or * before",
+            pattern.text()
+        );
+        warnings.push(*origin, *key, text);
+    }
+}
+
+/// The names of all named groups of regular expressions: variables, which must not hide others.
+fn captures(patterns: &[Written<'_>], modules: &[ModuleVariable], errors: &mut Diagnostics) -> Vec<String> {
     let (mut names, mut seen) = (Vec::new(), HashSet::new());
-    for (pattern, origin, key) in patterns {
+    for &(pattern, origin, key) in patterns {
         for name in pattern.names() {
             if let Some(owner) = variables::owner(name, modules) {
                 let text = format!(
@@ -259,10 +279,12 @@ impl<'a> Builder<'a> {
         prefix: &'a Path,
         config: &'a Config,
         errors: &'a mut Diagnostics,
-        warnings: Diagnostics,
+        mut warnings: Diagnostics,
     ) -> Builder<'a> {
         let of_modules = variables_of(modules);
-        let captures = captures(config, &of_modules, errors);
+        let patterns = patterns(config);
+        warn_of_slow(&patterns, &mut warnings);
+        let captures = captures(&patterns, &of_modules, errors);
         let added = Added { modules: of_modules, captures: captures.clone() };
         let logs = Logs::new(prefix, added.clone(), &config.http.log_format, errors);
         Builder {
@@ -405,7 +427,7 @@ impl<'a> Builder<'a> {
         let (content, upstream) = match content.into_iter().next() {
             Some((table, _, content, upstream)) => {
                 if let (Some(path), Some(protocol)) = (path, &upstream) {
-                    check_prefix(path, protocol, table, self.errors);
+                    check_prefix(path, protocol, table, self.errors, &mut self.warnings);
                 }
                 (content, upstream)
             }
@@ -418,7 +440,7 @@ impl<'a> Builder<'a> {
         let place = Arc::new(Place {
             path: path.map(|path| path.text.clone()).unwrap_or_default(),
             title,
-            root: self.root(scope),
+            root: self.root(path, scope),
             error_pages: self.error_pages(scope),
             files: self.files.rules(scope, self.errors),
             access_logs: self.logs.access(&scope.core.access_log, self.errors),
@@ -442,8 +464,15 @@ impl<'a> Builder<'a> {
         core
     }
 
-    fn root(&mut self, scope: &Scope) -> Option<Root> {
+    fn root(&mut self, path: Option<&LocationPath>, scope: &Scope) -> Option<Root> {
         let conf = scope.core.root.as_ref()?;
+        // In the location where it is written, not in those inside.
+        if let Some(path) = path.filter(|path| conf.alias.as_deref() == Some(path))
+            && conf.folder.ends_with('/')
+            && let Some(text) = without_slash(path)
+        {
+            self.warnings.push(scope.origin_of("alias"), "alias", text);
+        }
         let key = if conf.alias.is_some() { "alias" } else { "root" };
         let root = match Root::new(conf, self.prefix) {
             Ok(root) => root,
@@ -612,9 +641,23 @@ impl<'a> Builder<'a> {
 
 /// What goes to the peer in place of the location's path needs one that the URI begins with. What a module prepared may
 /// serve many places, so that only the host knows.
-fn check_prefix(path: &LocationPath, protocol: &Protocol, table: &ModuleTable, errors: &mut Diagnostics) {
+fn check_prefix(
+    path: &LocationPath,
+    protocol: &Protocol,
+    table: &ModuleTable,
+    errors: &mut Diagnostics,
+    warnings: &mut Diagnostics,
+) {
     let what = match path.kind {
-        LocationKind::Prefix | LocationKind::PrefixNoRegex | LocationKind::Exact => return,
+        LocationKind::Prefix | LocationKind::PrefixNoRegex | LocationKind::Exact => {
+            if let Some(key) = protocol.replaces_prefix()
+                && table.table.get(key).and_then(Node::as_str).is_some_and(|value| value.ends_with('/'))
+                && let Some(text) = without_slash(path)
+            {
+                warnings.push(table.origin_of(key), table.key_of(key), text);
+            }
+            return;
+        }
         LocationKind::Regex => "regular expression",
         LocationKind::Named => "name",
     };
@@ -625,6 +668,19 @@ fn check_prefix(path: &LocationPath, protocol: &Protocol, table: &ModuleTable, e
         );
         errors.push(table.origin_of(key), table.key_of(key), text);
     }
+}
+
+/// What to say where a folder with a slash at its end stands for a path without: `/i../a` is in `/i` as well. (Such URIs
+/// get 404, so that this is a warning.)
+fn without_slash(path: &LocationPath) -> Option<String> {
+    let is_prefix = matches!(path.kind, LocationKind::Prefix | LocationKind::PrefixNoRegex);
+    (is_prefix && !path.text.ends_with('/')).then(|| {
+        format!(
+            "it ends with a slash, and the path of the location \"{path}\" does not, so that \"{0}x\" is in it as well as \
+             \"{0}/x\"; give both a slash at the end, or none",
+            path.text
+        )
+    })
 }
 
 /// For each phase: itself if it has handlers, else the next one that has, or content. Content and log stand for

@@ -784,6 +784,10 @@ fn is_idempotent(r: &Request) -> bool {
 }
 
 impl Source for Exchange {
+    fn panicked(self: Rc<Self>) {
+        Source::panicked(self.r.clone());
+    }
+
     fn ready(self: Rc<Self>, ready: Ready) {
         if let Some(socket) = &mut *self.socket.borrow_mut() {
             socket.note(ready);

@@ -19,3 +19,25 @@ pub fn escape_path(path: &[u8], out: &mut Vec<u8>) {
         }
     }
 }
+
+/// Whether `rest`, behind `base`, has a segment `..` that is not one of `base`: what is left of a URI behind the path of a
+/// location that has no slash at its end can begin with one, and `base` can end in a dot.
+///
+/// ```
+/// use topnext_module_api::uri::leads_out;
+///
+/// assert!(leads_out(b"/data/", b"../x") && leads_out(b"/data/", b"a/../../x") && leads_out(b"/data/.", b"./x"));
+/// assert!(!leads_out(b"/data", b"/x") && !leads_out(b"/data/../a/", b"..x") && !leads_out(b"/data/..", b"/x"));
+/// ```
+pub fn leads_out(base: &[u8], rest: &[u8]) -> bool {
+    let mut segments = rest.split(|&byte| byte == b'/');
+    let first = segments.next().unwrap_or_default();
+    let before = base.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let joined = !first.is_empty()
+        && match before {
+            b"" => first == b"..",
+            b"." => first == b".",
+            _ => false,
+        };
+    joined || segments.any(|segment| segment == b"..")
+}

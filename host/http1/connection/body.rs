@@ -43,10 +43,14 @@ pub(super) enum BodyReader {
 impl Http1 {
     /// Reads the whole body of the request: Ok, Again, or a status.
     pub fn read_body(self: &Rc<Self>, r: &Rc<Request>) -> Code {
+        if r.extra.get().is_some_and(|extra| extra.body_refused.get()) {
+            return Code::OK;
+        }
         if r.body_complete.get() && !r.is_body_to_be_loaded() {
             return Code::OK;
         }
-        if let (Some(length), Some(max)) = (r.body_length(), r.extra().body.borrow().memory_max)
+        let memory_max = r.extra().body.borrow().memory_max;
+        if let (Some(length), Some(max)) = (r.body_length(), memory_max)
             && length > max
         {
             return self.too_large(r, length, max);
@@ -89,7 +93,7 @@ impl Http1 {
                 Ok(complete) => complete,
                 Err(bad) => {
                     log_line!(Level::Info, "*{} {bad}{}", self.number, r.log_tail());
-                    self.keep.set(false);
+                    self.refuse_body(r);
                     return Code::status(bad.status);
                 }
             };
@@ -143,8 +147,22 @@ impl Http1 {
     fn too_large(&self, r: &Request, bytes: u64, max: u64) -> Code {
         let text = "client intended to send too large body";
         log_line!(Level::Error, "*{} {text}: {bytes} bytes, of at most {max}{}", self.number, r.log_tail());
-        self.keep.set(false);
+        self.refuse_body(r);
         Code::status(413)
+    }
+
+    /// The rest of the body is not read, so that another request cannot follow. The handler of an error page does not wait
+    /// for it in vain.
+    fn refuse_body(&self, r: &Request) {
+        self.keep.set(false);
+        let extra = r.extra();
+        if r.body_complete.get() {
+            // It is too large for one handler only.
+            extra.body.borrow_mut().memory_max = None;
+            return;
+        }
+        extra.body_refused.set(true);
+        extra.body.borrow_mut().give_up();
     }
 
     /// All has come. What has to be in a file is written to it.
@@ -233,7 +251,7 @@ impl Http1 {
         let folder = r.place().core.client_body_temp_path.path.display();
         let text = "a client request body cannot be kept in a temporary file";
         log_line!(Level::Crit, "*{} {text} in \"{folder}\" ({}){}", self.number, ErrorText(error), r.log_tail());
-        self.keep.set(false);
+        self.refuse_body(r);
         Code::status(500)
     }
 

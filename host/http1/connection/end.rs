@@ -47,8 +47,12 @@ impl Http1 {
         }
         self.start_read_timer(self.place.get().core.keepalive_timeout);
         if self.readable.get() || !self.input.borrow().is_empty() {
-            // Posted, so that a client that pipelines does not make this recurse.
-            self.lp.post(self.clone(), NEXT_REQUEST);
+            // Not at once, so that a client that pipelines does not make this recurse; and now and then others get their
+            // turn.
+            match self.requests.get() as usize % MAX_READS {
+                0 => self.read_later(),
+                _ => self.lp.post(self.clone(), NEXT_REQUEST),
+            }
         }
     }
 

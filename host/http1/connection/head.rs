@@ -150,11 +150,13 @@ impl Http1 {
     fn limits(&self) -> Limits {
         let core = &self.address.names.default_server().place.core;
         let large = core.large_client_header_buffers;
-        let line = usize::try_from(large.size.max(core.client_header_buffer_size)).unwrap_or(usize::MAX);
+        let buffer = usize::try_from(large.size.max(core.client_header_buffer_size)).unwrap_or(usize::MAX);
+        // A line lies in one buffer, with its CRLF.
+        let line = buffer.saturating_sub(2);
         Limits {
             request_line: line,
             header_line: line,
-            total: line.saturating_mul(large.number.max(1) as usize),
+            total: buffer.saturating_mul(large.number.max(1) as usize),
             underscores: core.underscores_in_headers,
         }
     }

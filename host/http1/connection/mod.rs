@@ -397,6 +397,16 @@ impl Http1 {
 }
 
 impl Source for Http1 {
+    fn panicked(self: Rc<Self>) {
+        let request = self.request.borrow().clone();
+        if let Some(r) = request {
+            finalize::abort(&r);
+        }
+        if self.state.get() != State::Closed {
+            self.abort();
+        }
+    }
+
     fn ready(self: Rc<Self>, ready: Ready) {
         if ready.readable {
             self.readable.set(true);

@@ -9,7 +9,10 @@
 //!
 //! The host has read the body whole, so that it goes with a Content-Length, whatever the client sent.
 
-use topnext_module_api::{prelude::*, uri::escape_path};
+use topnext_module_api::{
+    prelude::*,
+    uri::{escape_path, leads_out},
+};
 
 use crate::{
     Table, hop_by_hop,
@@ -69,7 +72,11 @@ pub fn header(table: &Table, pass: &Pass, r: &mut Request<'_>, body: u64) -> Res
 fn write_line(out: &mut Vec<u8>, table: &Table, pass: &Pass, r: &mut Request<'_>) -> Result<(), Refused> {
     let client =
         Target { request_uri: r.request_uri(), uri: r.uri(), args: r.args(), location: replaced(r), main: r.is_main() };
-    let target = client.for_peer(pass.uri());
+    let Some(target) = client.for_peer(pass.uri()) else {
+        let uri = String::from_utf8_lossy(r.uri());
+        let message = format!("unsafe URI {uri:?}: it leads out of the URI part of pass");
+        return Err(Refused { level: Level::Error, message, code: Code::status(404) });
+    };
     // A module may have redirected to any URI; a space or line end in it would make another request.
     if target.is_empty() || target.iter().any(|&byte| byte <= b' ' || byte == 0x7f) {
         let message = format!("the URI for the upstream is not valid: {:?}", String::from_utf8_lossy(&target));
@@ -136,13 +143,15 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// The target for the peer; `replacement` is the URI part of `pass`.
-    fn for_peer(&self, replacement: Option<&str>) -> Vec<u8> {
+    /// The target for the peer; `replacement` is the URI part of `pass`. `None` if the client would get to what is beside
+    /// that: where the location is `/api`, `/api../admin` leaves `../admin`. (nginx passes that on.)
+    fn for_peer(&self, replacement: Option<&str>) -> Option<Vec<u8>> {
         if replacement.is_none() && self.main && self.is_as_received() {
-            return self.request_uri.to_vec();
+            return Some(self.request_uri.to_vec());
         }
         let mut out = Vec::with_capacity(self.uri.len() + self.args.len() + 32);
         match (replacement, self.uri.strip_prefix(self.location)) {
+            (Some(replacement), Some(rest)) if leads_out(replacement.as_bytes(), rest) => return None,
             (Some(replacement), Some(rest)) => {
                 out.extend_from_slice(replacement.as_bytes());
                 escape_path(rest, &mut out);
@@ -154,7 +163,7 @@ impl Target<'_> {
             out.push(b'?');
             out.extend_from_slice(self.args);
         }
-        out
+        Some(out)
     }
 
     /// Whether the URI is still the one that the client sent. Then it goes on as it was written, since escapes that are
@@ -221,7 +230,7 @@ mod tests {
             location: b"/api/",
             main: true,
         };
-        String::from_utf8(client.for_peer(replacement)).expect("text")
+        String::from_utf8(client.for_peer(replacement).expect("it leads nowhere else")).expect("text")
     }
 
     #[test]
@@ -248,7 +257,7 @@ mod tests {
     #[test]
     fn a_subrequest_has_a_uri_of_its_own() {
         let client = Target { request_uri: b"/api/x", uri: b"/api/x", args: b"n=1", location: b"/api/", main: false };
-        assert_eq!(client.for_peer(None), b"/api/x?n=1");
+        assert_eq!(client.for_peer(None).as_deref(), Some(&b"/api/x?n=1"[..]));
     }
 
     #[test]

@@ -11,6 +11,8 @@
 //! forget    the handler does not wait for such a job
 //! panic     a thread of the module panics, outside of any hook
 //! room      the handler sends a part, too small to leave alone, and waits for room to send the rest
+//! part      the handler sends a part, too small to leave alone, and fails
+//! refuse    the header filter refuses the response, whatever it is
 //! open      opens the gate
 //! state     says how many contexts and threads of the module there are, and how many jobs have run
 //! ```
@@ -250,6 +252,12 @@ impl Content for Wakes {
                 rest.set_last(true);
                 r.output(rest)
             }
+            b"part" => {
+                r.set_status(200);
+                let _ = r.send_header();
+                let _ = r.output(Buf::from_static(b"part"));
+                Code::ERROR
+            }
             b"filter" => r.send(200, "text/plain", "held\n".to_string()),
             _ => self.state(r),
         }
@@ -257,6 +265,13 @@ impl Content for Wakes {
 }
 
 impl Filter for Wakes {
+    fn header_filter(&self, r: &mut Request<'_>, next: HeaderNext<'_>) -> Code {
+        if r.variable("arg_do") == Some(b"refuse".as_slice()) {
+            return Code::ERROR;
+        }
+        next.call(r)
+    }
+
     fn body_filter(&self, r: &mut Request<'_>, chain: Chain, next: BodyNext<'_>) -> Code {
         if r.variable("arg_do") != Some(b"filter") {
             return next.call(r, chain);
