@@ -576,7 +576,7 @@ fn peer_resets_before_the_header() {
     let (mut client, connection) = at_peer(&peer, &server, GET);
     connection.reset();
     client.response().expect(502);
-    server.stderr(|text| text.contains("recv() failed (Connection reset by peer"));
+    server.stderr(|text| text.contains("recv() failed (104: Connection reset by peer"));
 }
 
 #[test]
