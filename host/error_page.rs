@@ -69,12 +69,15 @@ pub struct Redirected {
     pub status: Cell<u16>,
     /// Another error gets the server's own page (nginx: recursive_error_pages off).
     pub once: Cell<bool>,
-    /// GET, in place of the method that the client sent.
+    /// GET or HEAD, in place of the method that the client sent.
     pub method: Cell<Option<Text>>,
 }
 
 /// Answers with an error page: that of the configuration, or the server's own.
 pub fn answer(r: &Rc<Request>, status: u16) {
+    let is_good = r.conn.is_unread_body_good(r);
+    // What is wrong in the server remains so, whatever the client has sent.
+    let status = if is_good || status >= 500 { status } else { 400 };
     if closes(status) {
         r.conn.keep.set(false);
     }
@@ -114,9 +117,9 @@ fn redirect_to(r: &Rc<Request>, page: &'static Page, status: u16) {
     }
     let code = match target.first() {
         Some(b'/') => {
-            if !r.is_head.get() {
-                error.method.set(Some(r.store(&[b"GET"])));
-            }
+            // Set for HEAD as well: a head that could not be parsed has no method.
+            let method: &[u8] = if r.is_head.get() { b"HEAD" } else { b"GET" };
+            error.method.set(Some(r.store(&[method])));
             let (uri, args) = redirect::split_args(&target);
             redirect::post(r, uri, args)
         }

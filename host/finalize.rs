@@ -40,8 +40,7 @@ pub fn finalize(r: &Rc<Request>, code: Code) {
         code => code.as_status(),
     };
     if status == Some(CLOSE) {
-        r.status.set(CLOSE);
-        return abort(r);
+        return close_unanswered(r, status);
     }
     // A status is no news once the response is complete, nor one of success once it has begun.
     let is_news = |status: &u16| !r.last_out.get() && (*status >= 400 || !r.header_started.get()) || r.has_panicked();
@@ -158,8 +157,8 @@ pub fn client_closed(r: &Rc<Request>) {
     r.conn.close();
 }
 
-/// Ends a request whose client did not keep its time, or has gone in the middle of its head: nothing more is sent. The
-/// status is only logged, and only if no other has been sent.
+/// Ends a request whose client did not keep its time, has gone in the middle of its head, or is to get no answer: nothing
+/// more is sent. The status is only logged, and only if no other has been sent.
 #[cold]
 pub fn close_unanswered(r: &Rc<Request>, status: Option<u16>) {
     if r.wait.get() == Wait::Ended {

@@ -7,18 +7,13 @@ pub mod bind;
 
 mod sockopt;
 
-use std::{
-    cell::{Cell, RefCell},
-    io,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::Cell, io, rc::Rc, time::Duration};
 
 use crate::{
     config::{Listen, ListenOptions},
     error_text::ErrorText,
     event::{Loop, Ready, Room, Source, TimerId},
-    http1::connection,
+    http1::{Limits, connection},
     log::error::Level,
     log_line,
     server_name::Names,
@@ -42,6 +37,8 @@ pub struct Address {
     pub options: ListenOptions,
     /// The servers, by name.
     pub names: Names,
+    /// The limits of the heads that come to it, which are those of the default server.
+    pub head_limits: Limits,
 }
 
 /// A listening socket of one loop.
@@ -49,7 +46,7 @@ pub struct Listener {
     lp: Rc<Loop>,
     site: &'static Site,
     address: &'static Address,
-    socket: RefCell<Socket>,
+    socket: Socket,
     retry: Cell<Option<TimerId>>,
     /// When the last failure was logged.
     logged_ms: Cell<u64>,
@@ -58,7 +55,6 @@ pub struct Listener {
 impl Listener {
     /// Has the loop accept connections.
     pub fn start(lp: &Rc<Loop>, site: &'static Site, address: &'static Address, socket: Socket) -> io::Result<()> {
-        let socket = RefCell::new(socket);
         let listener = Rc::new(Listener {
             lp: lp.clone(),
             site,
@@ -68,13 +64,13 @@ impl Listener {
             logged_ms: Cell::new(0),
         });
         listener.retry.set(Some(lp.add_timer(listener.clone(), 0)));
-        lp.register_listener(&mut *listener.socket.borrow_mut(), listener.clone())?;
+        lp.register_listener(&mut &listener.socket, listener.clone())?;
         Ok(())
     }
 
     fn accept(self: &Rc<Self>) {
         for _ in 0..BATCH {
-            let accepted = self.socket.borrow().accept();
+            let accepted = self.socket.accept();
             match accepted {
                 Ok((socket, peer)) => {
                     if self.has_room() {

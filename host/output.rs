@@ -32,6 +32,11 @@ pub fn send_header(r: &Rc<Request>) -> Code {
         log_line!(Level::Alert, "*{} the header was sent before{}", r.conn.number, r.log_tail());
         return Code::ERROR;
     }
+    if !r.conn.is_unread_body_good(r) {
+        // The same way out as for an answer that a filter gives up.
+        r.header_started.set(false);
+        return Code::status(400);
+    }
     if r.status.get() == 0 {
         r.status.set(200);
     }

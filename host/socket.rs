@@ -134,6 +134,20 @@ fn ip_address(address: SocketAddrAny) -> Option<SocketAddr> {
     address.ok()
 }
 
+/// Writes an address as text. It may be in each line of a log, so it has to be quick.
+pub fn write_ip(address: IpAddr, out: &mut Vec<u8>) {
+    let address = match address {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(address) => return out.extend_from_slice(address.to_string().as_bytes()),
+    };
+    for (index, octet) in address.octets().into_iter().enumerate() {
+        if index > 0 {
+            out.push(b'.');
+        }
+        out.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+    }
+}
+
 /// The descriptor of a socket that does not block.
 impl From<OwnedFd> for Socket {
     fn from(socket: OwnedFd) -> Socket {
@@ -147,7 +161,8 @@ impl AsFd for Socket {
     }
 }
 
-impl mio::event::Source for Socket {
+/// By reference, since the descriptor is all that is registered.
+impl mio::event::Source for &Socket {
     fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
         SourceFd(&self.0.as_raw_fd()).register(registry, token, interests)
     }
@@ -178,9 +193,13 @@ impl Ends {
         Ends { remote, local: OnceCell::new(), announced: OnceCell::new() }
     }
 
-    /// The client's address as text; `unix:` on a unix socket, as in nginx.
-    pub fn remote_text(&self) -> String {
-        self.remote.map_or_else(|| "unix:".to_string(), |address| address.ip().to_string())
+    /// Writes the client's address as text; `unix:` on a unix socket, as in nginx. Made when it is asked for, since an idle
+    /// connection would keep it for nobody.
+    pub fn write_remote(&self, out: &mut Vec<u8>) {
+        match self.remote {
+            Some(address) => write_ip(address.ip(), out),
+            None => out.extend_from_slice(b"unix:"),
+        }
     }
 
     /// The client's IP address; `None` on a unix socket.
@@ -215,5 +234,22 @@ impl Ends {
             }
             address => address.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_as_text() {
+        for text in ["0.0.0.0", "127.0.0.1", "255.10.9.99", "::1", "2001:db8::a:b", "::ffff:1.2.3.4"] {
+            let mut written = b"client=".to_vec();
+            write_ip(text.parse().unwrap(), &mut written);
+            assert_eq!(written, format!("client={text}").into_bytes());
+        }
+        let mut written = Vec::new();
+        Ends::new(None).write_remote(&mut written);
+        assert_eq!(written, b"unix:");
     }
 }

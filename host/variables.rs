@@ -186,8 +186,10 @@ fn http(r: &Request, name: &[u8], noted: Option<fn(&Facts) -> Seen>, out: &mut V
         }
         _ => (),
     }
+    let is_wanted =
+        |field: &[u8]| if noted.is_some() { field.eq_ignore_ascii_case(name) } else { is_field(field, name) };
     let fields = parts.head.fields().iter();
-    let mut values = fields.filter(|field| field.name.of(&parts.bytes).eq_ignore_ascii_case(name)).map(|f| f.value);
+    let mut values = fields.filter(|field| is_wanted(field.name.of(&parts.bytes))).map(|field| field.value);
     let first: Span = values.next()?;
     let Some(second) = values.next() else { return Some(Found::Text(Text::Head(first))) };
     let separator: &[u8] = if name == b"cookie" { b"; " } else { b", " };
@@ -201,15 +203,26 @@ fn http(r: &Request, name: &[u8], noted: Option<fn(&Facts) -> Seen>, out: &mut V
 
 fn sent_http(r: &Request, name: &[u8], out: &mut Vec<u8>) -> bool {
     let parts = r.parts.borrow();
-    let mut count = 0;
-    while let Some(value) = parts.headers_out.get(&parts.pool, name, count) {
-        if count > 0 {
+    let fields = parts.headers_out.fields().iter();
+    let mut is_first = true;
+    for field in fields.filter(|field| is_field(parts.pool.get(field.name()), name)) {
+        if !is_first {
             out.extend_from_slice(b", ");
         }
-        out.extend_from_slice(value);
-        count += 1;
+        out.extend_from_slice(parts.pool.get(field.value()));
+        is_first = false;
     }
-    count > 0
+    !is_first
+}
+
+/// Whether a field has the name that a variable asks for, in lower case and with `-`: an underscore in the field's name is
+/// the same as `-`, since both are `_` in the variable's (nginx: ngx_http_variable_unknown_header).
+fn is_field(field: &[u8], name: &[u8]) -> bool {
+    let same = |(byte, wanted): (&u8, &u8)| match byte {
+        b'_' => *wanted == b'-',
+        byte => byte.eq_ignore_ascii_case(wanted),
+    };
+    field.len() == name.len() && field.iter().zip(name).all(same)
 }
 
 fn of_module(r: &Rc<Request>, variable: &ModuleVariable, out: &mut Vec<u8>) -> Option<Found> {
@@ -286,6 +299,12 @@ mod tests {
         assert_eq!(argument(b"xa=1", b"a"), None);
         assert_eq!(cookie(b"x=1; sid=abc;y", b"sid"), Some(&b"abc"[..]));
         assert_eq!(cookie(b"x=1", b"sid"), None);
+    }
+
+    #[test]
+    fn names_of_fields() {
+        assert!(is_field(b"X-A_b", b"x-a-b") && is_field(b"accept", b"accept"));
+        assert!(!is_field(b"x-a", b"x-a-") && !is_field(b"x-a", b"x-b") && !is_field(b"", b"-"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! What is small is put together, so that a header and a small file leave in one write; what is large is never copied.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     io::{self, IoSlice},
     os::fd::AsFd,
@@ -29,12 +29,10 @@ const FULL: usize = 32 * 1024;
 /// Pieces that one write takes.
 const MAX_PIECES: usize = 64;
 
-/// Vectors that a thread keeps for the next headers.
-const MAX_SPARE: usize = 16;
-
 thread_local! {
-    /// Empty vectors with capacity. The last one used is the next one used, while it is still in the cache.
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    /// The memory of a queue that has become empty, for the one that fills next: most are emptied by the flush that follows,
+    /// so that one is enough.
+    static SPARE: Cell<Option<Box<Waiting>>> = const { Cell::new(None) };
     /// What files are read into that are sent without sendfile.
     static COPY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -46,19 +44,28 @@ enum Item {
     Buf(Buf),
 }
 
-/// The queue.
+/// The queue. While nothing waits, as on an idle connection, it is only this: the memory for what waits is lent.
+///
+/// Bufs that are no longer needed are handed back in a chain, `done`. It is to be dropped when no borrow of the queue is
+/// held, since that may run code of modules.
 #[derive(Default)]
 pub struct WriteQueue {
-    items: VecDeque<Item>,
-    bytes: u64,
+    waiting: Option<Box<Waiting>>,
     /// Bytes that have left since the count began.
     written: u64,
+}
+
+/// What waits.
+#[derive(Default)]
+struct Waiting {
+    items: VecDeque<Item>,
+    bytes: u64,
     /// Bytes of the file in front that are known to be in memory.
     trusted: u64,
     /// Because the pool has read them.
     from_disk: bool,
-    /// Sent bufs. They go back when no borrow is held, since that may run code of modules.
-    sent: Chain,
+    /// An empty vector with capacity, for the next bytes.
+    spare: Vec<u8>,
 }
 
 /// How a queue is sent.
@@ -91,7 +98,7 @@ pub enum Flushed {
 impl WriteQueue {
     /// Bytes that wait.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.waiting.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
     /// Bytes that have left since [`begin_count`](WriteQueue::begin_count).
@@ -106,15 +113,73 @@ impl WriteQueue {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.waiting.as_ref().is_none_or(|waiting| waiting.items.is_empty())
     }
 
     /// Adds bytes by having them written at the end of a vector.
     pub fn add_bytes(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.waiting().add_bytes(write);
+    }
+
+    /// Adds the data of a buf. An error if its file cannot be read, or is shorter than it was.
+    pub fn add_buf(&mut self, buf: Buf, done: &mut Chain) -> io::Result<()> {
+        if buf.is_empty() {
+            done.push(buf);
+            return Ok(());
+        }
+        self.waiting().add_buf(buf, done)
+    }
+
+    /// Sends until all is gone, the socket takes no more, or what `how` says.
+    pub fn flush(&mut self, socket: &impl AsFd, how: &Sending, done: &mut Chain) -> io::Result<Flushed> {
+        let Some(waiting) = &mut self.waiting else { return Ok(Flushed::Done) };
+        let before = waiting.bytes;
+        let result = waiting.flush(socket, how, done);
+        self.written += before - waiting.bytes;
+        if waiting.items.is_empty() {
+            self.give_back();
+        }
+        result
+    }
+
+    /// The next `bytes` of the file in front are in memory, and are not asked for again. `from_disk`: because the pool has
+    /// just read them. (Not every file system can tell whether a read would block; those that cannot say that it would,
+    /// always.)
+    pub fn trust(&mut self, bytes: u64, from_disk: bool) {
+        if let Some(waiting) = &mut self.waiting {
+            (waiting.trusted, waiting.from_disk) = (bytes, from_disk);
+        }
+    }
+
+    /// Forgets what waits.
+    pub fn clear(&mut self) -> Chain {
+        let waiting = self.waiting.take();
+        let bufs = waiting.into_iter().flat_map(|waiting| waiting.items).filter_map(|item| match item {
+            Item::Bytes { .. } => None,
+            Item::Buf(buf) => Some(buf),
+        });
+        bufs.collect()
+    }
+
+    fn waiting(&mut self) -> &mut Waiting {
+        self.waiting.get_or_insert_with(|| SPARE.take().unwrap_or_default())
+    }
+
+    /// Gives the memory of an empty queue back.
+    fn give_back(&mut self) {
+        let Some(mut waiting) = self.waiting.take() else { return };
+        waiting.trusted = 0;
+        if waiting.items.capacity() <= MAX_PIECES {
+            SPARE.set(Some(waiting));
+        }
+    }
+}
+
+impl Waiting {
+    fn add_bytes(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let has_room = |item: &Item| matches!(item, Item::Bytes { bytes, .. } if bytes.len() < FULL);
         if !self.items.back().is_some_and(has_room) {
-            let bytes = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
-            self.items.push_back(Item::Bytes { bytes, start: 0 });
+            self.items.push_back(Item::Bytes { bytes: std::mem::take(&mut self.spare), start: 0 });
         }
         if let Some(Item::Bytes { bytes, .. }) = self.items.back_mut() {
             let before = bytes.len();
@@ -123,21 +188,19 @@ impl WriteQueue {
         }
     }
 
-    /// Adds the data of a buf. An error if its file cannot be read, or is shorter than it was.
-    pub fn add_buf(&mut self, buf: Buf) -> io::Result<()> {
+    fn add_buf(&mut self, buf: Buf, done: &mut Chain) -> io::Result<()> {
         let len = buf.len();
-        if len == 0 {
-            self.sent.push(buf);
-            return Ok(());
-        }
         if let Some((file, pos, len)) = buf.file() {
-            if len <= SMALL_FILE && self.add_small_file(file, pos, len)? {
-                self.sent.push(buf);
-                return Ok(());
+            if len <= SMALL_FILE {
+                let copied = self.add_small_file(file, pos, len);
+                if !matches!(copied, Ok(false)) {
+                    done.push(buf);
+                    return copied.map(drop);
+                }
             }
         } else if len <= SMALL_BUF && matches!(self.items.back(), Some(Item::Bytes { .. })) {
             self.add_bytes(|bytes| bytes.extend_from_slice(buf.bytes()));
-            self.sent.push(buf);
+            done.push(buf);
             return Ok(());
         }
         self.bytes += len;
@@ -171,8 +234,7 @@ impl WriteQueue {
         }
     }
 
-    /// Sends until all is gone, the socket takes no more, or what `how` says.
-    pub fn flush(&mut self, socket: &impl AsFd, how: &Sending) -> io::Result<Flushed> {
+    fn flush(&mut self, socket: &impl AsFd, how: &Sending, done: &mut Chain) -> io::Result<Flushed> {
         let mut of_files = 0;
         loop {
             let sent = match self.items.front() {
@@ -213,7 +275,7 @@ impl WriteQueue {
             };
             match sent {
                 0 => return Ok(Flushed::Blocked),
-                sent => self.advance(sent as u64),
+                sent => self.advance(sent as u64, done),
             }
         }
     }
@@ -240,9 +302,8 @@ impl WriteQueue {
         write_once(|| rustix::io::writev(socket, &pieces[..count]))
     }
 
-    fn advance(&mut self, mut sent: u64) {
+    fn advance(&mut self, mut sent: u64, done: &mut Chain) {
         self.bytes = self.bytes.saturating_sub(sent);
-        self.written += sent;
         while let Some(item) = self.items.front_mut() {
             let left = match item {
                 Item::Bytes { bytes, start } => (bytes.len() - *start) as u64,
@@ -259,42 +320,19 @@ impl WriteQueue {
             match self.items.pop_front() {
                 Some(Item::Bytes { mut bytes, .. }) => {
                     bytes.clear();
-                    SPARE.with_borrow_mut(|spare| {
-                        if spare.len() < MAX_SPARE && bytes.capacity() <= 2 * SMALL_FILE as usize {
-                            spare.push(bytes);
-                        }
-                    });
+                    // A queue that goes on waiting, perhaps for long, keeps little.
+                    let most = if self.items.is_empty() { 2 * SMALL_FILE } else { SMALL_BUF };
+                    if bytes.capacity() as u64 <= most {
+                        self.spare = bytes;
+                    }
                 }
                 Some(Item::Buf(buf)) => {
                     self.trusted = 0;
-                    self.sent.push(buf);
+                    done.push(buf);
                 }
                 None => return,
             }
         }
-    }
-
-    /// The next `bytes` of the file in front are in memory, and are not asked for again. `from_disk`: because the pool has
-    /// just read them. (Not every file system can tell whether a read would block; those that cannot say that it would,
-    /// always.)
-    pub fn trust(&mut self, bytes: u64, from_disk: bool) {
-        (self.trusted, self.from_disk) = (bytes, from_disk);
-    }
-
-    /// Bufs that are no longer needed. To be dropped when no borrow of the queue is held.
-    pub fn take_sent(&mut self) -> Chain {
-        std::mem::take(&mut self.sent)
-    }
-
-    /// Forgets what waits; what is returned is to be dropped when no borrow is held.
-    pub fn clear(&mut self) -> Chain {
-        self.bytes = 0;
-        for item in std::mem::take(&mut self.items) {
-            if let Item::Buf(buf) = item {
-                self.sent.push(buf);
-            }
-        }
-        self.take_sent()
     }
 }
 
@@ -365,4 +403,45 @@ fn truncated(file: &OpenFile, missing: u64) -> io::Error {
 #[cold]
 fn of_file(file: &OpenFile, error: &io::Error) -> io::Error {
     io::Error::other(format!("\"{}\": {}", file.name(), ErrorText(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read as _, os::unix::net::UnixStream};
+
+    use super::*;
+
+    const HOW: Sending = Sending { sendfile: true, max_chunk: 0, buffer: 4096, now_ms: 0 };
+
+    #[test]
+    fn what_is_empty_keeps_no_memory() {
+        let (socket, mut peer) = UnixStream::pair().unwrap();
+        let (mut queue, mut done) = (WriteQueue::default(), Chain::new());
+        for count in 1..3 {
+            queue.add_bytes(|out| out.extend_from_slice(b"header"));
+            assert_eq!((queue.bytes(), queue.is_empty()), (6, false));
+            assert!(matches!(queue.flush(&socket, &HOW, &mut done), Ok(Flushed::Done)));
+            assert!(queue.waiting.is_none());
+            assert_eq!((queue.bytes(), queue.written(), queue.is_empty()), (0, 6 * count, true));
+            let mut read = [0; 6];
+            peer.read_exact(&mut read).unwrap();
+            assert_eq!(&read, b"header");
+        }
+        queue.begin_count();
+        assert_eq!(queue.written(), 0);
+    }
+
+    #[test]
+    fn what_was_not_sent_is_counted_as_waiting() {
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let (mut queue, mut done) = (WriteQueue::default(), Chain::new());
+        queue.add_bytes(|out| out.resize(16 * 1024 * 1024, 0));
+        assert!(matches!(queue.flush(&socket, &HOW, &mut done), Ok(Flushed::Blocked)));
+        assert!(queue.written() > 0 && queue.bytes() > 0);
+        assert_eq!(queue.written() + queue.bytes(), 16 * 1024 * 1024);
+        queue.clear();
+        assert!(queue.waiting.is_none());
+        assert_eq!((queue.bytes(), queue.is_empty()), (0, true));
+    }
 }

@@ -42,6 +42,68 @@ fn error_page_404_is_a_file() {
 }
 
 #[test]
+fn a_page_has_no_time_of_its_own() {
+    let server = site(
+        "error_page = [{ code = [404], uri = \"/404.html\" }, { code = [405], uri = \"/a.css\", response = 200 }]\n",
+    );
+    // As nginx: the tag stays.
+    let response = server.get("/none").expect(404);
+    let has = |name| response.field(name).is_some();
+    assert!(!has("Last-Modified") && has("ETag") && !has("Accept-Ranges"), "{response:?}");
+    for response in [server.get("/404.html").expect(200), server.request("PUT", "/x", "").expect(200)] {
+        assert!(response.field("Last-Modified").is_some() && response.field("ETag").is_some(), "{response:?}");
+    }
+}
+
+#[test]
+fn status_is_that_of_the_error() {
+    let server = site(
+        r#"
+error_page = [
+    { code = [404], uri = "/page?$status" },
+    { code = [400, 405, 414, 431, 505], uri = "/page" },
+    { code = [410], uri = "@named" },
+    { code = [403], uri = "/page", response = 200 },
+    { code = [402], uri = "/page", response = "=" },
+]
+[[http.server.location]]
+path = "/page"
+return = { code = 202, text = "$status $args" }
+[[http.server.location]]
+path = "@named"
+return = { code = 202, text = "named $status" }
+[[http.server.location]]
+path = "/410"
+return.code = 410
+[[http.server.location]]
+path = "/403"
+return.code = 403
+[[http.server.location]]
+path = "/402"
+return.code = 402
+"#,
+    );
+    for (path, status, text) in
+        [("/none", 404, "404 404"), ("/410", 410, "named 410"), ("/403", 200, "200 "), ("/402", 202, "202 ")]
+    {
+        assert_eq!(server.get(path).expect(status).text(), text, "{path}");
+    }
+    let long = "x".repeat(9000);
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n".to_owned(), 400),
+        (format!("GET /{long} HTTP/1.1\r\n"), 414),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n"), 431),
+        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n".to_owned(), 505),
+        ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 405),
+    ] {
+        let mut client = server.connect();
+        client.send(&request);
+        assert_eq!(client.response().expect(status).text(), format!("{status} "), "{request}");
+    }
+}
+
+#[test]
 fn the_connection_stays_open_behind_an_error_page() {
     let server = site("error_page = [{ code = [404], uri = \"/404.html\" }]\n");
     let mut client = server.connect();

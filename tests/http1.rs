@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use support::{Client, Ending, PATIENCE, Server, eventually, files};
+use support::{Client, Ending, Folder, PATIENCE, Server, eventually, files};
 
 /// Answers everything with the method and the URI.
 const ECHO: &str = r#"
@@ -24,6 +24,33 @@ module = [{ name = "proxy" }, { name = "round_robin" }]
 listen = ["127.0.0.1:PORT"]
 client_max_body_size = 1000
 proxy.pass = "http://PEER"
+"#;
+
+/// Answers without a look at the body: texts, files, redirects, errors.
+const JUNK: &str = r#"
+module = [{ name = "return" }, { name = "static" }]
+error_log = { level = "info" }
+[[http.server]]
+listen = ["127.0.0.1:PORT"]
+root = "html"
+[[http.server.location]]
+path = "/return"
+return = { code = 200, text = "$request_method $request_uri" }
+[[http.server.location]]
+path = "/moved"
+return = { code = 301, url = "/new" }
+[[http.server.location]]
+path = "/empty"
+return.code = 200
+[[http.server.location]]
+path = "/403"
+return.code = 403
+[[http.server.location]]
+path = "/503"
+return.code = 503
+[[http.server.location]]
+path = "/paged/"
+error_page = [{ code = [400], uri = "/page" }, { code = [404], uri = "/f" }]
 "#;
 
 fn get(uri: &str) -> String {
@@ -411,16 +438,56 @@ fn junk_in_a_chunked_body_gets_400() {
 }
 
 #[test]
+fn junk_in_a_chunked_body_that_nobody_wants_gets_400() {
+    let folder = Folder::with(&[("html/f", b"file"), ("html/page", b"page")]);
+    let server = Server::start_in(folder, JUNK);
+    let bodies = ["x\r\n", "zz\r\n", "-1\r\n", "fffffffffffffffff\r\n", "5\r\nhelloGET", "1\nx\r\n0\r\n\r\n"];
+    for request in ["POST /return", "GET /f", "HEAD /f", "GET /none", "GET /moved", "GET /empty", "GET /403"] {
+        let method = request.split(' ').next().unwrap();
+        let head = format!("{request} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for body in bodies {
+            let mut client = server.connect();
+            client.send(format!("{head}{body}{}", get("/return")));
+            let response = client.response_to(method).expect(400);
+            assert_eq!(response.field("Connection"), Some("close"), "{response:?}");
+            assert!(response.field("Location").is_none() && response.field("ETag").is_none(), "{response:?}");
+            assert_eq!(client.rest(), "", "{request} {body:?}");
+        }
+        // A good one changes nothing, whole or not.
+        for body in ["1\r\nx\r\n0\r\n\r\n", "1\r"] {
+            let mut client = server.connect();
+            client.send(format!("{head}{body}"));
+            assert_ne!(client.response_to(method).status, 400, "{request} {body:?}");
+            if body.ends_with('\n') {
+                client.send(get("/return"));
+                assert_eq!(client.response().text(), "GET /return");
+            }
+        }
+    }
+    // What is wrong in the server is not the client's fault.
+    let mut client = server.connect();
+    client.send("GET /503 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
+    assert_eq!(client.response().expect(503).field("Connection"), Some("close"));
+    // The page of the configuration is for this 400 as well, and for none of another error.
+    let mut client = server.connect();
+    client.send("GET /paged/none HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
+    assert_eq!(client.response().expect(400).text(), "page");
+    server.stderr(|log| log.contains("[info]") && log.contains("client sent an invalid chunk size (400), client: "));
+}
+
+#[test]
 fn junk_in_a_chunked_body_that_is_skipped_closes_the_connection() {
-    let server = Server::start(ECHO);
-    let head = "POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let server = Server::start(&JUNK.replace("root = \"html\"", ""));
     for body in ["x\r\n", "5\r\nhelloGET", "1\nx\r\n0\r\n\r\n"] {
         let mut client = server.connect();
-        client.send(format!("{head}{body}{}", get("/smuggled")));
-        assert_eq!(client.response_to("POST").text(), "POST /a");
+        client.send("POST /return HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(client.response_to("POST").text(), "POST /return");
+        client.send(format!("{body}{}", get("/return")));
         let (rest, _) = client.rest_and_end();
         assert_eq!(rest, "", "{body:?}");
     }
+    let why = "(400) after its response, in a body that was not wanted: the connection is closed, client: 127.0.0.1";
+    server.stderr(|log| log.lines().filter(|line| line.contains("[info]") && line.contains(why)).count() == 3);
 }
 
 // ---- refusals

@@ -80,9 +80,24 @@ fn code_444_says_nothing() {
     );
     let mut client = server.connect();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let ending = client.end();
-    assert!(matches!(ending, Ending::Closed | Ending::Reset), "{ending:?}");
+    assert_eq!(client.end(), Ending::Closed);
     server.stdout(|log| log.contains("\"GET / HTTP/1.1\" 444 0 "));
+    let server = Server::start(
+        "module = [{ name = \"return\" }]\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\nreturn.code = 444\n\
+         reset_timedout_connection = true\n",
+    );
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.end(), Ending::Reset);
+}
+
+#[test]
+fn the_status_in_the_text() {
+    let server = Server::start(
+        "module = [{ name = \"return\" }]\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n\
+         return = { code = 202, text = \"s=$status\" }\n",
+    );
+    assert_eq!(server.get("/").expect(202).text(), "s=202");
 }
 
 #[test]

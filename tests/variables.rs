@@ -39,6 +39,63 @@ fn several_fields_of_a_name_are_joined() {
 }
 
 #[test]
+fn an_underscore_in_a_name_is_one_in_the_variable() {
+    let server = Server::start(
+        r#"
+module = [{ name = "return" }, { name = "headers" }]
+[http.log_format]
+sent = "$sent_http_x_a_b $sent_http_x_c"
+[[http.server]]
+listen = ["127.0.0.1:PORT"]
+underscores_in_headers = true
+access_log = { format = "sent" }
+return = { code = 200, text = "$http_x_a_b; $http_x_c; $http_user_agent;" }
+headers.add_header = [{ name = "X_A-b", value = "1" }, { name = "x-a-b", value = "2" }, { name = "X-C", value = "3" }]
+"#,
+    );
+    let fields = "X_A_B: 1\r\nx-a_b: 2\r\nX-A-B: 3\r\nX-C: 4\r\nUser_Agent: 5\r\n";
+    assert_eq!(server.get_with("/", fields).expect(200).text(), "1, 2, 3; 4; ;");
+    assert_eq!(server.stdout(|log| log.ends_with('\n')), "1, 2 3\n");
+}
+
+#[test]
+fn the_connection_field_as_it_was_sent() {
+    let server = Server::start(
+        r#"
+module = [{ name = "return" }]
+[http.log_format]
+sent = "$sent_http_connection $sent_http_keep_alive"
+[[http.server]]
+listen = ["127.0.0.1:PORT"]
+access_log = { format = "sent" }
+[[http.server.location]]
+path = "/"
+return = { code = 200, text = "x" }
+[[http.server.location]]
+path = "/told"
+return = { code = 200, text = "x" }
+keepalive_timeout = { timeout = "60s", header = "50s" }
+"#,
+    );
+    let mut expected = String::new();
+    for (path, version, asked, line) in [
+        ("/", "1.1", "", "- -"),
+        ("/", "1.1", "Connection: close\r\n", "close -"),
+        ("/", "1.0", "", "close -"),
+        ("/", "1.0", "Connection: keep-alive\r\n", "keep-alive -"),
+        ("/told", "1.1", "", "keep-alive timeout=50"),
+    ] {
+        let mut client = server.connect();
+        client.send(format!("GET {path} HTTP/{version}\r\nHost: a\r\n{asked}\r\n"));
+        let response = client.response();
+        let field = |name| response.field(name).unwrap_or("-");
+        assert_eq!(format!("{} {}", field("Connection"), field("Keep-Alive")), line);
+        expected += &format!("{line}\n");
+        server.stdout(|log| log == expected);
+    }
+}
+
+#[test]
 fn a_request_has_one_id_and_each_another() {
     let server = answering("$request_id");
     let mut seen = HashSet::new();

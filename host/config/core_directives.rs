@@ -120,8 +120,8 @@ fn table() -> Vec<Directive> {
         directive("send_timeout", ALL_HTTP, Type::Duration, "\"60s\"",
             "Time between two writes to the client; then the connection is closed."),
         directive("reset_timedout_connection", ALL_HTTP, Type::Bool, "false",
-            "Whether connections that timed out are closed with a reset, so that the kernel keeps no memory for them. Idle \
-             ones that time out are closed as always."),
+            "Whether connections that timed out are closed with a reset, so that the kernel keeps no memory for them, and \
+             those that `return.code = 444` closes. Idle ones that time out are closed as always."),
         directive("keepalive_timeout", ALL_HTTP, Type::OneOf(vec![Type::Duration, Type::Table(vec![
                 required("timeout", Type::Duration, "The time."),
                 optional("header", Type::Duration, "Time that is told to the client in the field Keep-Alive, in whole seconds."),

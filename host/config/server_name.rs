@@ -62,6 +62,13 @@ impl ServerName {
             let machine = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
             return name(machine.clone(), NameForm::Exact(machine));
         }
+        if !text.is_ascii() {
+            return Err(format!(
+                "found {}, which no Host field can have: write the name as it is in the DNS, in the punycode form \
+                 \"xn--...\"",
+                quote(text)
+            ));
+        }
         let lower = text.to_ascii_lowercase();
         let bad = |c: char| c.is_whitespace() || c.is_control() || c == '/' || c == '*';
         let form = if let Some(rest) = lower.strip_prefix("*.") {
@@ -139,6 +146,15 @@ mod tests {
             "{error}"
         );
         assert!(form("~").unwrap_err().contains("no regular expression follows"));
+    }
+
+    #[test]
+    fn names_in_other_letters_are_written_in_punycode() {
+        for text in ["t\u{e9}st.test", "*.t\u{e9}st.test", "t\u{e9}st.*"] {
+            let error = form(text).expect_err(text);
+            assert!(error.contains("which no Host field can have") && error.contains("xn--"), "{error}");
+        }
+        assert!(form("xn--tst-bma.test").is_ok());
     }
 
     #[test]

@@ -8,6 +8,8 @@
 //!
 //! Sockets are edge-triggered: a source reads or writes until it would block.
 
+mod key;
+
 pub mod remote;
 
 pub mod room;
@@ -30,6 +32,7 @@ use mio::{Events, Interest, Poll, Registry, Token, event::Event};
 use slab::Slab;
 
 use crate::{clock, log::error::Level, log_line};
+use key::Key;
 
 pub use remote::{Remote, RemoteId};
 pub use room::Room;
@@ -74,6 +77,10 @@ fn guarded(source: &Rc<dyn Source>, call: impl FnOnce()) {
         log_line!(Level::Alert, "the host has panicked again while it gave that up");
     }
 }
+
+/// Names a registered socket until it is deregistered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketId(Key);
 
 /// In which ways a socket is ready.
 #[derive(Clone, Copy, Debug, Default)]
@@ -203,12 +210,16 @@ impl Loop {
     }
 
     /// Registers a socket for reading and writing. The source is kept until [`Loop::deregister`].
-    pub fn register(&self, socket: &mut impl mio::event::Source, source: Rc<dyn Source>) -> io::Result<Token> {
+    pub fn register(&self, socket: &mut impl mio::event::Source, source: Rc<dyn Source>) -> io::Result<SocketId> {
         self.register_for(socket, source, Interest::READABLE | Interest::WRITABLE)
     }
 
     /// Registers a socket for reading only: a listening one.
-    pub fn register_listener(&self, socket: &mut impl mio::event::Source, source: Rc<dyn Source>) -> io::Result<Token> {
+    pub fn register_listener(
+        &self,
+        socket: &mut impl mio::event::Source,
+        source: Rc<dyn Source>,
+    ) -> io::Result<SocketId> {
         self.register_for(socket, source, Interest::READABLE)
     }
 
@@ -217,20 +228,20 @@ impl Loop {
         socket: &mut impl mio::event::Source,
         source: Rc<dyn Source>,
         interest: Interest,
-    ) -> io::Result<Token> {
-        let token = Token(self.sources.borrow_mut().insert(source));
-        let registered = self.registry.register(socket, token, interest);
+    ) -> io::Result<SocketId> {
+        let index = self.sources.borrow_mut().insert(source);
+        let registered = self.registry.register(socket, Token(index), interest);
         if registered.is_err() {
-            self.sources.borrow_mut().remove(token.0);
+            self.sources.borrow_mut().remove(index);
         }
-        registered.map(|()| token)
+        registered.map(|()| SocketId(Key::new(index)))
     }
 
     /// Forgets a socket and its source. The socket may be closed afterwards.
-    pub fn deregister(&self, socket: &mut impl mio::event::Source, token: Token) {
+    pub fn deregister(&self, socket: &mut impl mio::event::Source, id: SocketId) {
         // An error means that the socket is not registered, which is what is wanted.
         let _ = self.registry.deregister(socket);
-        self.removed.borrow_mut().push(token.0);
+        self.removed.borrow_mut().push(id.0.index());
     }
 
     /// Calls `source.posted(code)` when the current event has been handled.

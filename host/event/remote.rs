@@ -14,12 +14,12 @@ use std::{
 
 use slab::Slab;
 
-use super::Source;
+use super::{Source, key::Key};
 
 /// A source, as other threads name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemoteId {
-    key: usize,
+    key: Key,
     generation: u64,
 }
 
@@ -109,22 +109,22 @@ pub fn announce(source: &Rc<dyn Source>) -> RemoteId {
     TARGETS.with_borrow_mut(|targets| {
         targets.generation += 1;
         let generation = targets.generation;
-        RemoteId { key: targets.slab.insert((generation, Rc::downgrade(source))), generation }
+        RemoteId { key: Key::new(targets.slab.insert((generation, Rc::downgrade(source)))), generation }
     })
 }
 
 /// Ends it: calls that come later are dropped.
 pub fn forget(id: RemoteId) {
     TARGETS.with_borrow_mut(|targets| {
-        if targets.slab.get(id.key).is_some_and(|(generation, _)| *generation == id.generation) {
-            targets.slab.remove(id.key);
+        if targets.slab.get(id.key.index()).is_some_and(|(generation, _)| *generation == id.generation) {
+            targets.slab.remove(id.key.index());
         }
     });
 }
 
 fn find(id: RemoteId) -> Option<Rc<dyn Source>> {
     TARGETS.with_borrow(|targets| {
-        let (generation, source) = targets.slab.get(id.key)?;
+        let (generation, source) = targets.slab.get(id.key.index())?;
         if *generation == id.generation { source.upgrade() } else { None }
     })
 }

@@ -96,12 +96,12 @@ mod tests {
     use mio::net::UnixStream;
 
     use super::*;
-    use crate::event::{Ready, Source};
+    use crate::event::{Ready, SocketId, Source};
 
     struct Connection {
         socket: std::cell::RefCell<UnixStream>,
         lp: Rc<Loop>,
-        token: Cell<Option<mio::Token>>,
+        id: Cell<Option<SocketId>>,
         since: Option<u64>,
     }
 
@@ -109,21 +109,21 @@ mod tests {
         fn ready(self: Rc<Self>, _: Ready) {}
 
         fn idle_since(&self) -> Option<u64> {
-            self.token.get().and(self.since)
+            self.id.get().and(self.since)
         }
 
         fn give_way(self: Rc<Self>) {
-            if let Some(token) = self.token.take() {
-                self.lp.deregister(&mut *self.socket.borrow_mut(), token);
+            if let Some(id) = self.id.take() {
+                self.lp.deregister(&mut *self.socket.borrow_mut(), id);
             }
         }
     }
 
     fn add(lp: &Rc<Loop>, since: Option<u64>) -> Rc<Connection> {
         let (socket, _) = UnixStream::pair().unwrap();
-        let connection = Rc::new(Connection { socket: socket.into(), lp: lp.clone(), token: Cell::new(None), since });
-        let token = lp.register(&mut *connection.socket.borrow_mut(), connection.clone()).unwrap();
-        connection.token.set(Some(token));
+        let connection = Rc::new(Connection { socket: socket.into(), lp: lp.clone(), id: Cell::new(None), since });
+        let id = lp.register(&mut *connection.socket.borrow_mut(), connection.clone()).unwrap();
+        connection.id.set(Some(id));
         connection
     }
 
@@ -134,7 +134,7 @@ mod tests {
         let list: Vec<_> = (0..30).map(|n| add(&lp, (n >= 10).then_some(1000 - n))).collect();
         // Two places are the reserve: a sixteenth.
         assert_eq!(lp.room(), Room::Short { warn: true });
-        let gone = |n: usize| list[n].token.get().is_none();
+        let gone = |n: usize| list[n].id.get().is_none();
         // An eighth of the 20 that are idle: those idle for longest.
         assert_eq!((0..30).filter(|n| gone(*n)).collect::<Vec<_>>(), [28, 29]);
         assert_eq!((lp.connections(), lp.room()), (28, Room::Enough));
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(lp.room(), Room::Short { warn: false });
         let last = add(&lp, None);
         assert_eq!(lp.room(), Room::Full);
-        assert!(list.iter().chain([&last]).all(|connection| connection.token.get().is_some()));
+        assert!(list.iter().chain([&last]).all(|connection| connection.id.get().is_some()));
     }
 
     #[test]

@@ -1,33 +1,47 @@
 //! Timers with lazy extension: most timers are pushed back again and again and never expire.
 //!
-//! A timer's deadline lies in its slot. Its entry in the ordered set is moved only if the deadline comes nearer; when
-//! an entry comes up whose timer has been pushed back meanwhile, it is queued again for the new deadline.
+//! A timer's deadline lies in its slot. Its entry in the queue is moved only if the deadline comes nearer; when an entry
+//! comes up whose timer has been pushed back meanwhile, it is queued again for the new deadline.
+//!
+//! The queue is a binary heap whose entries tell their slots where they are, so that any of them can be moved or taken
+//! out: 48 bytes a timer with its slot, where an ordered set takes nearly twice as much. (That of the standard library
+//! does not know where an entry is.)
 
-use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
+use std::{cell::RefCell, rc::Rc};
 
 use slab::Slab;
 
-use super::Source;
+use super::{Source, key::Key};
 
 /// Names a timer until it is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimerId(usize);
+pub struct TimerId(Key);
 
 /// A deadline that never comes.
 const NEVER: u64 = u64::MAX;
+/// The place of what is not in the queue.
+const NOWHERE: u32 = u32::MAX;
 
 struct Slot {
     source: Rc<dyn Source>,
-    kind: u32,
     deadline: u64,
-    /// The deadline under which the set has it; `NEVER` if it has not. At most `deadline` while the timer runs.
-    queued: u64,
+    kind: u32,
+    /// Where in the queue its entry is; `NOWHERE` if it has none.
+    place: u32,
+}
+
+/// A timer in the queue, at most as late as its deadline while it runs.
+#[derive(Clone, Copy)]
+struct Entry {
+    at: u64,
+    timer: Key,
 }
 
 #[derive(Default)]
 struct Inner {
     slots: Slab<Slot>,
-    queue: BTreeSet<(u64, usize)>,
+    /// A heap: no entry comes before the one at half its place (counted from 1).
+    queue: Vec<Entry>,
 }
 
 /// The timers of one loop. Times are milliseconds of the loop's clock.
@@ -42,26 +56,32 @@ impl Timers {
 
     /// Adds a timer that does not run.
     pub fn add(&self, source: Rc<dyn Source>, kind: u32) -> TimerId {
-        TimerId(self.0.borrow_mut().slots.insert(Slot { source, kind, deadline: NEVER, queued: NEVER }))
+        let slot = Slot { source, deadline: NEVER, kind, place: NOWHERE };
+        TimerId(Key::new(self.0.borrow_mut().slots.insert(slot)))
     }
 
     /// Starts a timer, or moves its deadline.
     pub fn set(&self, timer: TimerId, deadline: u64) {
         let inner = &mut *self.0.borrow_mut();
-        let Some(slot) = inner.slots.get_mut(timer.0) else { return };
+        let Some(slot) = inner.slots.get_mut(timer.0.index()) else { return };
         slot.deadline = deadline;
-        if deadline < slot.queued {
-            if slot.queued != NEVER {
-                inner.queue.remove(&(slot.queued, timer.0));
+        let place = slot.place as usize;
+        match inner.queue.get_mut(place) {
+            Some(entry) if entry.at <= deadline => (),
+            Some(entry) => {
+                entry.at = deadline;
+                inner.move_forward(place);
             }
-            slot.queued = deadline;
-            inner.queue.insert((deadline, timer.0));
+            None => {
+                inner.queue.push(Entry { at: deadline, timer: timer.0 });
+                inner.move_forward(inner.queue.len() - 1);
+            }
         }
     }
 
     /// Stops a timer.
     pub fn stop(&self, timer: TimerId) {
-        if let Some(slot) = self.0.borrow_mut().slots.get_mut(timer.0) {
+        if let Some(slot) = self.0.borrow_mut().slots.get_mut(timer.0.index()) {
             slot.deadline = NEVER;
         }
     }
@@ -73,15 +93,18 @@ impl Timers {
 
     /// When a timer that runs will expire.
     pub fn deadline(&self, timer: TimerId) -> Option<u64> {
-        self.0.borrow().slots.get(timer.0).map(|slot| slot.deadline).filter(|deadline| *deadline != NEVER)
+        let inner = self.0.borrow();
+        inner.slots.get(timer.0.index()).map(|slot| slot.deadline).filter(|deadline| *deadline != NEVER)
     }
 
     /// Removes a timer.
     pub fn remove(&self, timer: TimerId) {
         let slot = {
             let inner = &mut *self.0.borrow_mut();
-            let Some(slot) = inner.slots.try_remove(timer.0) else { return };
-            inner.queue.remove(&(slot.queued, timer.0));
+            let Some(slot) = inner.slots.try_remove(timer.0.index()) else { return };
+            if slot.place != NOWHERE {
+                inner.take_out(slot.place as usize);
+            }
             slot
         };
         // Dropped here, after the borrow, since the last owner of a source may drop more than itself.
@@ -90,29 +113,74 @@ impl Timers {
 
     /// When to look again: no timer expires before this.
     pub fn next(&self) -> Option<u64> {
-        self.0.borrow().queue.first().map(|(at, _)| *at)
+        self.0.borrow().queue.first().map(|entry| entry.at)
     }
 
     /// A timer that has expired by `now`. It is stopped.
     pub fn pop(&self, now: u64) -> Option<(Rc<dyn Source>, u32)> {
         let inner = &mut *self.0.borrow_mut();
-        while let Some(&(at, key)) = inner.queue.first() {
-            if at > now {
-                return None;
+        while let Some(first) = inner.queue.first_mut().filter(|first| first.at <= now) {
+            let slot = &mut inner.slots[first.timer.index()];
+            if slot.deadline > now && slot.deadline != NEVER {
+                first.at = slot.deadline;
+                inner.move_back(0);
+                continue;
             }
-            inner.queue.pop_first();
-            let slot = &mut inner.slots[key];
-            slot.queued = NEVER;
-            if slot.deadline <= now {
-                slot.deadline = NEVER;
-                return Some((slot.source.clone(), slot.kind));
-            }
-            if slot.deadline != NEVER {
-                slot.queued = slot.deadline;
-                inner.queue.insert((slot.deadline, key));
+            slot.place = NOWHERE;
+            let expired = slot.deadline <= now;
+            slot.deadline = NEVER;
+            let expired = expired.then(|| (slot.source.clone(), slot.kind));
+            inner.take_out(0);
+            if expired.is_some() {
+                return expired;
             }
         }
         None
+    }
+}
+
+impl Inner {
+    /// Puts an entry at a place, and tells its slot.
+    fn put(&mut self, place: usize, entry: Entry) {
+        self.queue[place] = entry;
+        self.slots[entry.timer.index()].place = place as u32;
+    }
+
+    /// Moves an entry that may be nearer than those before it to where it belongs.
+    fn move_forward(&mut self, mut place: usize) {
+        let entry = self.queue[place];
+        while place > 0 {
+            let before = (place - 1) / 2;
+            if self.queue[before].at <= entry.at {
+                break;
+            }
+            self.put(place, self.queue[before]);
+            place = before;
+        }
+        self.put(place, entry);
+    }
+
+    /// Moves an entry that may be later than those behind it to where it belongs.
+    fn move_back(&mut self, mut place: usize) {
+        let entry = self.queue[place];
+        loop {
+            let behind = 2 * place + 1;
+            let nearer = self.queue.iter().enumerate().skip(behind).take(2).min_by_key(|(_, entry)| entry.at);
+            let Some((next, nearer)) = nearer.filter(|(_, nearer)| nearer.at < entry.at) else { break };
+            self.put(place, *nearer);
+            place = next;
+        }
+        self.put(place, entry);
+    }
+
+    /// Takes the entry at a place out of the queue; its slot is told by the caller, or has gone.
+    fn take_out(&mut self, place: usize) {
+        self.queue.swap_remove(place);
+        if place < self.queue.len() {
+            self.move_forward(place);
+            // If it has moved forward, what is here now came before it and stays.
+            self.move_back(place);
+        }
     }
 }
 
@@ -179,5 +247,50 @@ mod tests {
         assert_eq!(expired(&timers, 100), []);
         timers.remove(a);
         assert_eq!(Rc::strong_count(&source), 1);
+    }
+
+    /// The same as a list that is searched, whatever is asked of both.
+    #[test]
+    fn any_order_of_calls() {
+        let timers = Timers::new();
+        let mut known: Vec<(TimerId, u32, u64)> = Vec::new();
+        let (mut state, mut now) = (7_u64, 0);
+        let mut random = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for kind in 0..20_000 {
+            let index = random(known.len().max(1) as u64) as usize;
+            match (random(10), known.get_mut(index)) {
+                (0..2, _) | (_, None) => known.push((timers.add(Rc::new(Nobody), kind), kind, NEVER)),
+                (2..7, Some((id, _, deadline))) => {
+                    *deadline = now + 1 + random(200);
+                    timers.set(*id, *deadline);
+                }
+                (7, Some((id, _, deadline))) => {
+                    *deadline = NEVER;
+                    timers.stop(*id);
+                }
+                (8, Some(_)) => timers.remove(known.swap_remove(index).0),
+                _ => {
+                    now += random(20);
+                    let due = known.iter_mut().filter(|(_, _, deadline)| *deadline <= now);
+                    let mut due: Vec<u32> = due.map(|timer| (timer.2 = NEVER, timer.1).1).collect();
+                    due.sort_unstable();
+                    let mut found = expired(&timers, now);
+                    found.sort_unstable();
+                    assert_eq!(found, due);
+                    let first = known.iter().map(|timer| timer.2).min().unwrap_or(NEVER);
+                    assert!(timers.next().unwrap_or(NEVER) <= first);
+                }
+            }
+        }
+        known.into_iter().for_each(|timer| timers.remove(timer.0));
+        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn a_timer_is_small() {
+        assert!(size_of::<Slot>() + size_of::<Entry>() <= 48);
     }
 }

@@ -90,7 +90,7 @@ enum State {
 }
 
 /// Decodes one chunked body. Fed with any pieces, it hands out the same bytes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ChunkedDecoder {
     state: State,
     /// Size of the chunk while its head is read, then what is still to come of its data.

@@ -27,6 +27,18 @@ pub struct HeadOut {
     pub http11: bool,
 }
 
+impl HeadOut {
+    /// The value of Connection. HTTP/1.1 keeps connections unless it is told otherwise (RFC 9112, 9.3); where Keep-Alive is
+    /// sent, that is an option of the connection, and is listed.
+    pub fn connection(&self) -> Option<&'static str> {
+        match self.keep {
+            false => Some("close"),
+            true if self.keep_for.is_some() || !self.http11 => Some("keep-alive"),
+            true => None,
+        }
+    }
+}
+
 /// Writes the head at the end of `out`. A module that sets Date or Server itself replaces the host's.
 pub fn write_head(out: &mut Vec<u8>, head: &HeadOut, fields: &HeadersOut, pool: &Pool) {
     out.reserve(512);
@@ -57,15 +69,14 @@ pub fn write_head(out: &mut Vec<u8>, head: &HeadOut, fields: &HeadersOut, pool: 
     if let Some(time) = head.keep_for.filter(|_| head.keep) {
         out.extend_from_slice(b"Keep-Alive: timeout=");
         out.extend_from_slice(itoa::Buffer::new().format(time.as_secs()).as_bytes());
-        // The field is an option of the connection, so that it is listed even where keep-alive is the rule.
-        return out.extend_from_slice(b"\r\nConnection: keep-alive\r\n\r\n");
+        out.extend_from_slice(b"\r\n");
     }
-    match (head.keep, head.http11) {
-        (false, _) => out.extend_from_slice(b"Connection: close\r\n\r\n"),
-        (true, false) => out.extend_from_slice(b"Connection: keep-alive\r\n\r\n"),
-        // HTTP/1.1 keeps connections unless it is told otherwise (RFC 9112, 9.3).
-        (true, true) => out.extend_from_slice(b"\r\n"),
+    if let Some(connection) = head.connection() {
+        out.extend_from_slice(b"Connection: ");
+        out.extend_from_slice(connection.as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
+    out.extend_from_slice(b"\r\n");
 }
 
 thread_local! {

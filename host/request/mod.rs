@@ -237,6 +237,8 @@ pub struct Request {
     pub host: Cell<Text>,
     /// The file that the URI maps to, once it was asked for.
     pub filename: Cell<Option<Text>>,
+    /// The client's address, once a module has asked for it.
+    remote_addr: Cell<Option<Text>>,
     /// The method as the server sees it; an error page is made as for GET.
     pub is_head: Cell<bool>,
     /// How the body is framed.
@@ -295,6 +297,8 @@ pub struct Request {
     pub header_size: Cell<u64>,
     /// When the header was written, in seconds since 1970.
     pub header_second: Cell<u64>,
+    /// The Connection field that was written.
+    pub connection_sent: Cell<Option<&'static str>>,
     /// Strings have been lent to modules.
     has_lent: Cell<bool>,
     /// Modules that hold data, by slot.
@@ -306,8 +310,8 @@ pub struct Request {
 /// What few requests need: most have no body, wait for nothing but their client, and end where they began.
 #[derive(Default)]
 pub struct Extra {
-    /// What came in place of a request line that could not be parsed.
-    pub bad_line: RefCell<Vec<u8>>,
+    /// What is known of a head that could not be parsed.
+    pub bad_head: RefCell<BadHead>,
     /// What the groups of regular expressions hold.
     pub captures: RefCell<Captures>,
     /// The body.
@@ -348,6 +352,15 @@ pub struct Extra {
     pub request_id: Cell<Option<u128>>,
     /// Values of modules' variables that are evaluated once, by module and index.
     values: RefCell<Vec<(VariableKey, Option<Text>)>>,
+}
+
+/// What is known of a head that could not be parsed, or of which the rest did not come.
+#[derive(Default)]
+pub struct BadHead {
+    /// What came in place of the request line, or the start of that.
+    pub line: Vec<u8>,
+    /// All that was read for it, in bytes.
+    pub read: u64,
 }
 
 /// A variable of a module: its slot, and the variable's number.
@@ -392,6 +405,7 @@ impl Request {
             args: Cell::default(),
             host: Cell::default(),
             filename: Cell::default(),
+            remote_addr: Cell::default(),
             is_head: Cell::new(is_head),
             framing,
             body_complete: Cell::default(),
@@ -420,6 +434,7 @@ impl Request {
             body_sent: Cell::default(),
             header_size: Cell::default(),
             header_second: Cell::default(),
+            connection_sent: Cell::default(),
             has_lent: Cell::default(),
             holding: Cell::default(),
             extra: OnceCell::new(),
@@ -504,6 +519,19 @@ impl Request {
         }
     }
 
+    /// The client's address as text; `unix:` on a unix socket.
+    pub fn remote_addr(&self) -> Text {
+        if let Some(text) = self.remote_addr.get() {
+            return text;
+        }
+        let text = with_buffer(|text| {
+            self.conn.write_remote_addr(text);
+            self.store(&[text])
+        });
+        self.remote_addr.set(Some(text));
+        text
+    }
+
     /// What stands for a text that could not be stored. The request has failed.
     #[cold]
     pub fn pool_is_full(&self) -> Text {
@@ -533,9 +561,10 @@ impl Request {
         self.place.get()
     }
 
-    /// The method; GET where an error page is made, whatever the client sent.
+    /// The method; where an error page is made, GET, or HEAD if the client sent that.
     pub fn method(&self) -> crate::http1::Method {
         match self.method_of_error() {
+            Some(_) if self.is_head.get() => crate::http1::Method::Head,
             Some(_) => crate::http1::Method::Get,
             None => self.parts.borrow().head.method(),
         }
@@ -555,7 +584,7 @@ impl Request {
         let parts = self.parts.borrow();
         if parts.bytes.is_empty() {
             if let Some(extra) = self.extra.get() {
-                out.extend_from_slice(&extra.bad_line.borrow());
+                out.extend_from_slice(&extra.bad_head.borrow().line);
             }
             return;
         }
@@ -576,8 +605,8 @@ impl Request {
 
     /// Bytes received for it: the head, and what has been read of the body (nginx: $request_length).
     pub fn request_length(&self) -> u64 {
-        let body = self.extra.get().map_or(0, |extra| extra.body.borrow().received);
-        self.parts.borrow().bytes.len() as u64 + body
+        let more = |extra: &Extra| extra.body.borrow().received + extra.bad_head.borrow().read;
+        self.parts.borrow().bytes.len() as u64 + self.extra.get().map_or(0, |extra| more(extra))
     }
 
     /// Whether the whole response has left (nginx: $request_completion).
@@ -589,14 +618,11 @@ impl Request {
     #[cold]
     pub fn log_tail(&self) -> Tail {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let mut line = Vec::new();
+        let (mut client, mut line) = (Vec::new(), Vec::new());
+        self.conn.write_remote_addr(&mut client);
         self.write_request_line(&mut line);
-        let mut tail = format!(
-            ", client: {}, server: {}, request: \"{}\"",
-            text(self.conn.remote_addr()),
-            self.server.name(),
-            text(&line)
-        );
+        let mut tail =
+            format!(", client: {}, server: {}, request: \"{}\"", text(&client), self.server.name(), text(&line));
         if let Some(upstream) = self.exchange() {
             let (schema, uri) = self.extra().upstream_url.get();
             let (schema, uri) = (self.text_owned(schema), self.text_owned(uri));

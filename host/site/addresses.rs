@@ -5,9 +5,10 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 use super::Server;
 use crate::{
     config::{
-        self, Diagnostics, Listen, ListenConf, ListenOption, ListenOptions, Origin, ServerName,
+        self, Diagnostics, HttpCore, Listen, ListenConf, ListenOption, ListenOptions, Origin, ServerName,
         address::unix_socket_path,
     },
+    http1::Limits,
     listen::Address,
     regex::RegexLists,
     server_name::{self, Names},
@@ -49,9 +50,24 @@ pub fn of(
         let mut options = ListenOptions::default();
         listening.options.iter().for_each(|(option, _)| option.set(&mut options));
         let names = names(&listening.servers, &address, regexes, errors, warnings)?;
-        Some(Arc::new(Address { address, options, names }))
+        let head_limits = head_limits(&names.default_server().place.core);
+        Some(Arc::new(Address { address, options, names, head_limits }))
     };
     order.into_iter().filter_map(make).collect()
+}
+
+/// nginx: client_header_buffer_size, large_client_header_buffers.
+fn head_limits(core: &HttpCore) -> Limits {
+    let large = core.large_client_header_buffers;
+    let buffer = usize::try_from(large.size.max(core.client_header_buffer_size)).unwrap_or(usize::MAX);
+    // A line lies in one buffer, with its CRLF.
+    let line = buffer.saturating_sub(2);
+    Limits {
+        request_line: line,
+        header_line: line,
+        total: buffer.saturating_mul(large.number.max(1) as usize),
+        underscores: core.underscores_in_headers,
+    }
 }
 
 /// The names of the servers of an address. Of two equal ones the first counts, and there is a warning about the other.

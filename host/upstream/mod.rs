@@ -341,13 +341,14 @@ impl Exchange {
     fn queue_request(&self) -> io::Result<()> {
         let copy: Chain = self.request.borrow().iter().cloned().collect();
         self.reading_ahead.set(false);
-        let (unsent, queued) = {
+        let (done, queued) = {
             let queue = &mut *self.queue.borrow_mut();
-            let unsent = queue.clear();
+            let mut done = queue.clear();
             queue.begin_count();
-            (unsent, copy.into_iter().try_for_each(|buf| queue.add_buf(buf)))
+            let queued = copy.into_iter().try_for_each(|buf| queue.add_buf(buf, &mut done));
+            (done, queued)
         };
-        self.r.guarded(|| drop(unsent));
+        self.r.guarded(|| drop(done));
         queued
     }
 
@@ -373,13 +374,13 @@ impl Exchange {
         if self.reading_ahead.get() {
             return true;
         }
-        let (result, sent) = {
+        let mut done = Chain::new();
+        let result = {
             let socket = self.socket.borrow();
             let Some(socket) = &*socket else { return false };
-            let queue = &mut *self.queue.borrow_mut();
-            (queue.flush(&*socket.stream(), &self.sending()), queue.take_sent())
+            self.queue.borrow_mut().flush(socket.stream(), &self.sending(), &mut done)
         };
-        self.r.guarded(|| drop(sent));
+        self.r.guarded(|| drop(done));
         match result {
             Ok(Flushed::Done) => {
                 self.state.set(State::Header);

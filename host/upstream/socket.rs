@@ -1,19 +1,13 @@
 //! The socket to a peer: a new connection or a kept one, registered with the loop while a request uses it.
 
-use std::{
-    cell::{Ref, RefCell},
-    io,
-    rc::Rc,
-};
-
-use mio::Token;
+use std::{cell::RefCell, io, rc::Rc};
 
 use super::{
     Exchange,
     peers::{Idle, Keepalive},
 };
 use crate::{
-    event::{Loop, Ready, Source},
+    event::{Loop, Ready, SocketId, Source},
     socket::{self, Endpoint},
     stats,
 };
@@ -28,8 +22,8 @@ thread_local! {
 
 /// A connection to a peer, in use.
 pub struct Socket {
-    stream: RefCell<socket::Socket>,
-    token: Token,
+    stream: socket::Socket,
+    id: SocketId,
     /// Requests that it has served before.
     pub requests: u32,
     readable: bool,
@@ -52,16 +46,15 @@ impl Socket {
         Socket::register(idle.socket, idle.requests, exchange)
     }
 
-    fn register(mut stream: socket::Socket, requests: u32, exchange: &Rc<Exchange>) -> io::Result<Socket> {
+    fn register(stream: socket::Socket, requests: u32, exchange: &Rc<Exchange>) -> io::Result<Socket> {
         let source: Rc<dyn Source> = exchange.clone();
-        let token = exchange.r.conn.lp.register(&mut stream, source)?;
-        let stream = RefCell::new(stream);
-        Ok(Socket { stream, token, requests, readable: false, read_closed: false, end: false })
+        let id = exchange.r.conn.lp.register(&mut &stream, source)?;
+        Ok(Socket { stream, id, requests, readable: false, read_closed: false, end: false })
     }
 
     /// The stream, to write to.
-    pub fn stream(&self) -> Ref<'_, socket::Socket> {
-        self.stream.borrow()
+    pub fn stream(&self) -> &socket::Socket {
+        &self.stream
     }
 
     /// Notes what an event says.
@@ -72,7 +65,7 @@ impl Socket {
 
     /// Whether the connection is made; an error if it failed.
     pub fn connected(&self) -> io::Result<bool> {
-        self.stream.borrow().connected()
+        self.stream.connected()
     }
 
     /// Reads once, at most `size` bytes, and hands them to `take`, which copies what it needs: so what waits for a slow
@@ -83,7 +76,7 @@ impl Socket {
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let size = size.min(scratch.len());
-            let result = self.stream.borrow().read(&mut scratch[..size]);
+            let result = self.stream.read(&mut scratch[..size]);
             match result {
                 Ok(0) => {
                     self.end = true;
@@ -110,13 +103,12 @@ impl Socket {
 
     /// Keeps the connection for another request.
     pub fn keep(self, lp: &Loop, keepalive: &Keepalive, peer: usize) {
-        let mut stream = self.stream.into_inner();
-        lp.deregister(&mut stream, self.token);
-        keepalive.put(peer, stream, self.requests + 1, stats::now_ms());
+        lp.deregister(&mut &self.stream, self.id);
+        keepalive.put(peer, self.stream, self.requests + 1, stats::now_ms());
     }
 
     /// Closes it.
     pub fn close(self, lp: &Loop) {
-        lp.deregister(&mut *self.stream.borrow_mut(), self.token);
+        lp.deregister(&mut &self.stream, self.id);
     }
 }

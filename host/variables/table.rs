@@ -14,7 +14,7 @@ use crate::{
     map_uri,
     plugins::running,
     request::{Request, Text},
-    site, stats,
+    site, socket, stats,
     upstream::attempts::{self, Attempt},
 };
 
@@ -60,7 +60,7 @@ pub const VARIABLES: &[Core] = &[
     written("binary_remote_addr", "The address of the client as 4 or 16 bytes, which is short as a key.", |r, out| match r.conn.remote_ip() {
         Some(IpAddr::V4(v4)) => bytes(&v4.octets(), out),
         Some(IpAddr::V6(v6)) => bytes(&v6.octets(), out),
-        None => bytes(r.conn.remote_addr(), out),
+        None => remote_addr(r, out),
     }),
     plain("body_bytes_sent", "Bytes sent to the client behind the header of the response.", |r, out| number(out, r.body_bytes_sent())),
     plain("bytes_sent", "Bytes sent to the client for this request.", |r, out| number(out, r.bytes_sent())),
@@ -102,7 +102,7 @@ pub const VARIABLES: &[Core] = &[
     }),
     text("query_string", "The same as `$args`.", |r| some(r, r.args.get())),
     text("realpath_root", "The same as `$document_root`, with all symbolic links resolved.", map_uri::realpath_root),
-    plain("remote_addr", "The address of the client.", |r, out| bytes(r.conn.remote_addr(), out)),
+    plain("remote_addr", "The address of the client.", |r, out| remote_addr(r, out)),
     plain("remote_port", "The port of the client; empty on a unix socket.", |r, out| port(out, r.conn.remote_port())),
     written("remote_user", "The name of the user, from an Authorization field with Basic authentication. Nobody has checked it unless a module did.", remote_user),
     written("request", "The request line as received.", |r, out| {
@@ -123,7 +123,7 @@ pub const VARIABLES: &[Core] = &[
         id.set(Some(known));
         bytes(format!("{known:032x}").as_bytes(), out)
     }),
-    plain("request_length", "Bytes of the request: its head, and what has been read of its body.", |r, out| number(out, r.request_length())),
+    plain("request_length", "Bytes of the request: its head, and what has been read of its body. Of a head that is refused, all that has been read.", |r, out| number(out, r.request_length())),
     text("request_method", "The method, such as `GET`.", |r| some(r, r.method_text())),
     plain("request_time", "Time since the head of the request was read, in seconds with milliseconds.", |r, out| {
         seconds(out, r.conn.lp.now_ms().saturating_sub(r.started_ms))
@@ -141,8 +141,9 @@ pub const VARIABLES: &[Core] = &[
         let parts = r.parts.borrow();
         !parts.bytes.is_empty() && bytes(if parts.head.minor() == 0 { b"HTTP/1.0" } else { b"HTTP/1.1" }, out)
     }),
-    plain("status", "The status of the response, three digits.", |r, out| {
-        let status = r.status.get();
+    plain("status", "The status of the response, three digits; while an error page is made, that of the error.", |r, out| {
+        let of_error = r.extra.get().map_or(0, |extra| extra.error.status.get());
+        let status = if of_error > 0 { of_error } else { r.status.get() };
         if status < 100 {
             bytes(b"000", out)
         } else {
@@ -194,24 +195,29 @@ pub const PREFIXES: &[(&str, &str)] = &[
     ("cookie_NAME", "The cookie of this name."),
     (
         "http_NAME",
-        "The request header field of this name, in lower case with `_` for `-`. Several are joined by `, `, Cookie fields \
-         by `; `.",
+        "The request header field of this name, in lower case with `_` for `-` and for `_`. Several are joined by `, `, \
+         Cookie fields by `; `.",
     ),
     (
         "sent_http_NAME",
         "The response header field of this name, those that the server writes itself included, once the header is sent. \
-         Several are joined by `, `.",
+         Several are joined by `, `. What is not sent has no value: `$sent_http_connection` is `close`, or `keep-alive` to \
+         HTTP/1.0 and with the header of `keepalive_timeout`.",
     ),
     ("sent_trailer_NAME", "A trailer of the response. The server sends none yet, so that it has no value."),
 ];
 
 /// Response header fields that the host writes, unless a module has set them.
 pub const SENT_BY_HOST: &[(&str, Write)] = &[
-    ("connection", |r, out| bytes(if r.conn.keep.get() { b"keep-alive" } else { b"close" }, out)),
+    ("connection", |r, out| r.connection_sent.get().is_some_and(|sent| bytes(sent.as_bytes(), out))),
     ("content-length", |r, out| r.content_length.get().is_some_and(|length| number(out, length))),
     ("date", |r, out| {
         out.extend_from_slice(clock::http_date(r.header_second.get()).as_bytes());
         true
+    }),
+    ("keep-alive", |r, out| {
+        let time = r.place().core.keepalive_header.filter(|_| r.connection_sent.get() == Some("keep-alive"));
+        time.is_some_and(|time| bytes(b"timeout=", out) && number(out, time.as_secs()))
     }),
     ("server", |r, out| bytes(r.place().core.server_tokens.server().as_bytes(), out)),
     ("transfer-encoding", |r, out| r.chunked.get() && bytes(b"chunked", out)),
@@ -221,9 +227,16 @@ fn number(out: &mut Vec<u8>, number: u64) -> bool {
     bytes(itoa::Buffer::new().format(number).as_bytes(), out)
 }
 
+/// The client's address, without its port.
+fn remote_addr(r: &Request, out: &mut Vec<u8>) -> bool {
+    r.conn.write_remote_addr(out);
+    true
+}
+
 /// The address, without its port.
 fn address(out: &mut Vec<u8>, address: SocketAddr) -> bool {
-    bytes(address.ip().to_string().as_bytes(), out)
+    socket::write_ip(address.ip(), out);
+    true
 }
 
 /// A port; nothing where there is none.

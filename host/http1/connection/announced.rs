@@ -59,7 +59,9 @@ impl Http1 {
                 Err(reason) => {
                     let shown = {
                         let input = self.input.borrow();
-                        input[..input.len().min(MAX_SHOWN)].escape_ascii().to_string()
+                        // The first line only: a client without a proxy sends its request, and that has secrets.
+                        let line = input[..].split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+                        line[..line.len().min(MAX_SHOWN)].escape_ascii().to_string()
                     };
                     log_line!(
                         Level::Error,

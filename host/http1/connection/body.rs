@@ -19,7 +19,7 @@ use crate::{
     config::InFileOnly,
     error_text::ErrorText,
     finalize,
-    http1::{BadRequest, ChunkedDecoder, Decoded},
+    http1::{BadRequest, ChunkedDecoder, Decoded, Framing},
     log::error::Level,
     log_line, phases,
     request::{Request, Wait, body::Done, wake_code},
@@ -318,6 +318,24 @@ impl Http1 {
             code if code == Code::status(finalize::CLIENT_CLOSED) => finalize::client_closed(r),
             code => finalize::finalize(r, code),
         }
+    }
+
+    /// Whether what has come of a body that no handler has asked for is a chunked body at all (nginx parses it in
+    /// ngx_http_discard_request_body). The bytes stay: a handler may still ask. Asked before a response begins, which can
+    /// then be 400; after a false answer the body counts as read, and the connection is not kept.
+    pub fn is_unread_body_good(&self, r: &Request) -> bool {
+        if r.framing != Framing::Chunked || r.body_complete.get() || r.is_body_asked() {
+            return true;
+        }
+        let checked = match &*self.reader.borrow() {
+            BodyReader::Chunked(decoder) => decoder.clone().decode(&mut self.input.borrow().clone(), &mut drop),
+            _ => return true,
+        };
+        let Err(bad) = checked else { return true };
+        log_line!(Level::Info, "*{} {bad}{}", self.number, r.log_tail());
+        self.keep.set(false);
+        r.body_complete.set(true);
+        false
     }
 
     /// The response waits for the client, who may be sending a body that no handler wants before it reads: it is read past

@@ -7,6 +7,8 @@ use crate::{
     config::{HttpCore, Lingering},
     event::remote,
     http1::Method,
+    log::error::Level,
+    log_line,
     request::Request,
     stats,
 };
@@ -25,7 +27,7 @@ impl Http1 {
     /// The response has left: what follows on this connection?
     pub fn request_done(self: &Rc<Self>, r: &Rc<Request>) {
         self.place.set(r.place());
-        self.request.replace(None);
+        self.forget_request();
         if !self.keep.get() {
             return self.begin_linger();
         }
@@ -37,16 +39,31 @@ impl Http1 {
         self.next_request();
     }
 
+    /// The request has ended. What few of them need goes with it: an idle connection has one timer, and no other thread
+    /// knows it.
+    fn forget_request(&self) {
+        self.request.replace(None);
+        if let Some(timer) = self.send_timer.get() {
+            self.lp.remove_timer(timer);
+            self.send_timer.set(None);
+        }
+        if let Some(id) = self.remote_id.get() {
+            remote::forget(id);
+            self.remote_id.set(None);
+        }
+    }
+
     fn next_request(self: &Rc<Self>) {
         self.state.set(State::Idle);
-        self.pipelined.set(!self.input.borrow().is_empty());
+        let more = !self.input.borrow().is_empty();
+        self.pipelined.set(more);
         // An idle connection costs no buffer.
         self.release_input();
-        if self.eof.get() && self.input.borrow().is_empty() {
+        if self.eof.get() && !more {
             return self.close();
         }
         self.start_read_timer(self.place.get().core.keepalive_timeout);
-        if self.readable.get() || !self.input.borrow().is_empty() {
+        if more || self.readable.get() {
             // Not at once, so that a client that pipelines does not make this recurse; and now and then others get their
             // turn.
             match self.requests.get() as usize % MAX_READS {
@@ -62,7 +79,12 @@ impl Http1 {
             match self.decode_body(&mut drop) {
                 Ok(true) => return self.next_request(),
                 Ok(false) => (),
-                Err(_) => return self.close(),
+                Err(bad) => {
+                    let text = "after its response, in a body that was not wanted";
+                    let tail = self.log_tail_in(self.place.get());
+                    log_line!(Level::Info, "*{} {bad} {text}: the connection is closed{tail}", self.number);
+                    return self.close();
+                }
             }
             if self.lp.now_ms() > self.linger_until_ms.get() {
                 return self.close();
@@ -88,7 +110,7 @@ impl Http1 {
         if self.eof.get() || !lingers {
             return self.close();
         }
-        let _ = self.socket.borrow().shutdown(Shutdown::Write);
+        let _ = self.socket.shutdown(Shutdown::Write);
         self.state.set(State::Linger);
         self.start_lingering_time();
         self.linger();
@@ -133,9 +155,9 @@ impl Http1 {
         drop(sent);
         // The reset has to leave before the shutdown in `close`, which sends an orderly end: to a client that reads until
         // the end of the connection that would be a whole response.
-        let reset = rustix::net::connect_unspec(&*self.socket.borrow());
+        let reset = rustix::net::connect_unspec(&self.socket);
         if reset.is_err() {
-            let _ = socket2::SockRef::from(&*self.socket.borrow()).set_linger(Some(Duration::ZERO));
+            let _ = socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
         }
         self.close();
     }
@@ -153,20 +175,15 @@ impl Http1 {
         if self.state.replace(State::Closed) == State::Closed {
             return;
         }
-        self.request.replace(None);
-        self.stop_timers();
-        for timer in [self.read_timer.take(), self.send_timer.take()].into_iter().flatten() {
+        self.forget_request();
+        if let Some(timer) = self.read_timer.take() {
             self.lp.remove_timer(timer);
         }
-        if let Some(id) = self.remote_id.take() {
-            remote::forget(id);
-        }
-        let socket = &mut *self.socket.borrow_mut();
-        if let Some(token) = self.token.take() {
-            self.lp.deregister(socket, token);
+        if let Some(id) = self.socket_id.take() {
+            self.lp.deregister(&mut &self.socket, id);
         }
         // Both directions end now, though the descriptor is closed with the last owner of this connection.
-        let _ = socket.shutdown(Shutdown::Both);
+        let _ = self.socket.shutdown(Shutdown::Both);
         stats::add(stats::Counter::Connections, -1);
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     http1::{BadRequest, Framing, Head, HeadParser, Limits, Method, Normalized, Progress, persistent},
     log::error::Level,
     log_line, phases,
-    request::{Lent, Request, Text, captures},
+    request::{BadHead, Lent, Request, Text, captures},
     site::Server,
     stats,
 };
@@ -134,7 +134,7 @@ impl Http1 {
             }
             return Ok(progress);
         }
-        let limits = self.limits();
+        let limits = self.address.head_limits;
         PARSER.with_borrow_mut(|parser| {
             parser.set_limits(limits);
             let progress = parser.parse(bytes, head);
@@ -144,21 +144,6 @@ impl Http1 {
             }
             progress
         })
-    }
-
-    /// nginx: client_header_buffer_size, large_client_header_buffers.
-    fn limits(&self) -> Limits {
-        let core = &self.address.names.default_server().place.core;
-        let large = core.large_client_header_buffers;
-        let buffer = usize::try_from(large.size.max(core.client_header_buffer_size)).unwrap_or(usize::MAX);
-        // A line lies in one buffer, with its CRLF.
-        let line = buffer.saturating_sub(2);
-        Limits {
-            request_line: line,
-            header_line: line,
-            total: buffer.saturating_mul(large.number.max(1) as usize),
-            underscores: core.underscores_in_headers,
-        }
     }
 
     /// The client has closed where a head could have begun, or within one.
@@ -194,11 +179,11 @@ impl Http1 {
         self.requests.set(self.requests.get() + 1);
         self.queue.borrow_mut().begin_count();
         stats::add(stats::Counter::Requests, 1);
-        self.keep.set(facts.is_ok() && persistent(&parts.head));
-        let (framing, is_head) = match &facts {
-            Ok(facts) => (facts.framing, parts.head.method() == Method::Head),
-            Err(_) => (Framing::None, false),
-        };
+        // It would send the client's fields back, those that a page must not see among them (nginx: before any phase, too).
+        let is_trace = parts.head.method() == Method::Trace;
+        self.keep.set(facts.is_ok() && !is_trace && persistent(&parts.head));
+        let framing = facts.as_ref().map_or(Framing::None, |facts| facts.framing);
+        let is_head = parts.head.method() == Method::Head;
         self.reader.replace(match framing {
             Framing::None => BodyReader::Nothing,
             Framing::Length(length) => BodyReader::Length(length),
@@ -223,7 +208,7 @@ impl Http1 {
         if request.parts.borrow().head.facts().dropped > 0 {
             self.log_dropped(&request);
         }
-        match facts {
+        let refused = match facts {
             Ok(facts) => {
                 let uri = match facts.path {
                     Normalized::Same => Text::Head(facts.raw_path),
@@ -231,9 +216,13 @@ impl Http1 {
                 };
                 request.uri.set(uri);
                 request.args.set(facts.args.map_or_else(Text::default, Text::Head));
-                phases::run(&request);
+                is_trace.then_some(BadRequest { status: 405, reason: "TRACE" })
             }
-            Err(bad) => {
+            Err(bad) => Some(bad),
+        };
+        match refused {
+            None => phases::run(&request),
+            Some(bad) => {
                 log_line!(Level::Info, "*{} {bad}{}", self.number, request.log_tail());
                 finalize::finalize(&request, Code::status(bad.status));
             }
@@ -266,11 +255,14 @@ impl Http1 {
         let mut parts = Lent::new();
         // What was parsed so far means nothing.
         parts.head = Head::default();
-        let line = {
+        let bad = {
             let input = self.input.borrow();
-            let line = input[..].split(|&byte| byte == b'\n').next().unwrap_or_default();
-            line[..line.len().min(256)].to_vec()
+            let start = input.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(input.len());
+            let line = input[start..].split(|&byte| byte == b'\n').next().unwrap_or_default();
+            BadHead { line: line[..line.len().min(256)].trim_ascii_end().to_vec(), read: input.len() as u64 }
         };
+        // Whatever else is wrong with it, a client that has sent HEAD takes what follows the head for the next response.
+        let is_head = bad.line.starts_with(b"HEAD ");
         let server = self.address.names.default_server();
         self.keep.set(false);
         self.requests.set(self.requests.get() + 1);
@@ -278,8 +270,9 @@ impl Http1 {
         stats::add(stats::Counter::Requests, 1);
         self.state.set(State::Busy);
         self.reader.replace(BodyReader::Nothing);
-        let request = Rc::new(Request::new(self.clone(), self.site, server, parts, Framing::None, false));
-        request.extra().bad_line.replace(line.trim_ascii_end().to_vec());
+        let request = Rc::new(Request::new(self.clone(), self.site, server, parts, Framing::None, is_head));
+        request.host.set(request.store(&[server.name().as_bytes()]));
+        request.extra().bad_head.replace(bad);
         request.body_complete.set(true);
         self.request.replace(Some(request.clone()));
         request

@@ -51,6 +51,7 @@ impl Http1 {
                 keep_for: core.keepalive_header,
                 http11,
             };
+            r.connection_sent.set(head.connection());
             response::write_head(out, &head, &parts.headers_out, &parts.pool);
         });
         r.header_size.set(queue.written() + queue.bytes());
@@ -93,13 +94,14 @@ impl Http1 {
             return Err(io::Error::other(format!("a module announced {length} bytes of body and has sent {sent}")));
         }
         r.body_sent.set(sent);
+        let mut done = Chain::new();
         let result = {
             let queue = &mut *self.queue.borrow_mut();
             let chunked = r.chunked.get();
             if chunked && bytes > 0 {
                 queue.add_bytes(|out| out.extend_from_slice(encode_chunk_head(bytes, &mut [0; 18])));
             }
-            let result = chain.into_iter().try_for_each(|buf| queue.add_buf(buf));
+            let result = chain.into_iter().try_for_each(|buf| queue.add_buf(buf, &mut done));
             if chunked && bytes > 0 {
                 queue.add_bytes(|out| out.extend_from_slice(b"\r\n"));
             }
@@ -108,9 +110,8 @@ impl Http1 {
             }
             result
         };
-        let sent = self.queue.borrow_mut().take_sent();
-        if !sent.is_empty() {
-            r.guarded(|| drop(sent));
+        if !done.is_empty() {
+            r.guarded(|| drop(done));
         }
         result
     }
@@ -149,9 +150,10 @@ impl Http1 {
         if self.disk.get() > 0 {
             return Ok(false);
         }
-        let (result, sent, progress) = {
+        let mut done = Chain::new();
+        let (result, progress) = {
             let queue = &mut *self.queue.borrow_mut();
-            let before = queue.bytes();
+            let before = queue.written();
             let core = &r.place().core;
             let how = Sending {
                 sendfile: core.sendfile,
@@ -159,12 +161,12 @@ impl Http1 {
                 buffer: core.output_buffers.size,
                 now_ms: self.lp.now_ms(),
             };
-            let result = queue.flush(&*self.socket.borrow(), &how);
-            (result, queue.take_sent(), queue.bytes() < before)
+            let result = queue.flush(&self.socket, &how, &mut done);
+            (result, queue.written() > before)
         };
-        if !sent.is_empty() {
+        if !done.is_empty() {
             // The memory goes back to whoever made it: code of modules.
-            r.guarded(|| drop(sent));
+            r.guarded(|| drop(done));
         }
         match result? {
             Flushed::Done => {

@@ -133,8 +133,7 @@ unsafe extern "C" fn get_text(data: HostData, which: u32) -> RSlice<'static, u8>
                 text_of(r, Text::Head(span))
             }
             text::HOST => text_of(r, r.host.get()),
-            // SAFETY: the connection keeps its address, and the request keeps the connection.
-            text::REMOTE_ADDR => lasting(r.conn.remote_addr()),
+            text::REMOTE_ADDR => text_of(r, r.remote_addr()),
             // SAFETY: the place is held by the request until the hook has returned.
             text::LOCATION => lasting(r.place().path.as_bytes()),
             _ => EMPTY,
@@ -337,7 +336,11 @@ unsafe extern "C" fn set_validators(data: HostData, file: &File) -> bool {
             let parts = &mut **r.parts.borrow_mut();
             let validators = file.validators();
             let mut set = |name: &[u8], value: &str| parts.headers_out.set_own(&mut parts.pool, name, value).is_ok();
-            let date = validators.last_modified.as_ref().is_none_or(|date| set(b"Last-Modified", date));
+            // The time of an error page says nothing of what was asked for (nginx: the header filter).
+            let of_error = r.extra.get().map_or(0, |extra| extra.error.status.get());
+            let has_date = matches!(of_error, 0 | 200 | 206 | 304);
+            let date = validators.last_modified.as_ref().filter(|_| has_date);
+            let date = date.is_none_or(|date| set(b"Last-Modified", date));
             date && (!r.place().core.etag || set(b"ETag", &validators.etag))
         })
     }

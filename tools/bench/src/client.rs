@@ -53,8 +53,33 @@ impl Client {
     /// One GET.
     pub fn ask(&mut self, request: &Request) -> Result<Answer, String> {
         let text = text(request, self.address);
-        let answer = self.stream.get_mut().write_all(text.as_bytes()).and_then(|()| read_answer(&mut self.stream));
-        answer.map_err(|error| format!("GET http://{}{}: {error}", self.address, request.path))
+        self.send(request, text.as_bytes())?;
+        self.answer(request)
+    }
+
+    /// Sends the first half of the head of a GET.
+    pub fn send_half(&mut self, request: &Request) -> Result<(), String> {
+        let text = text(request, self.address);
+        self.send(request, &text.as_bytes()[..text.len() / 2])
+    }
+
+    /// Sends the other half, and reads the answer.
+    pub fn send_rest(&mut self, request: &Request) -> Result<Answer, String> {
+        let text = text(request, self.address);
+        self.send(request, &text.as_bytes()[text.len() / 2..])?;
+        self.answer(request)
+    }
+
+    fn send(&mut self, request: &Request, bytes: &[u8]) -> Result<(), String> {
+        self.stream.get_mut().write_all(bytes).map_err(|error| self.failed(request, &error))
+    }
+
+    fn answer(&mut self, request: &Request) -> Result<Answer, String> {
+        read_answer(&mut self.stream).map_err(|error| self.failed(request, &error))
+    }
+
+    fn failed(&self, request: &Request, error: &io::Error) -> String {
+        format!("GET http://{}{}: {error}", self.address, request.path)
     }
 }
 

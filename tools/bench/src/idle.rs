@@ -1,13 +1,15 @@
-//! `topnext-bench idle`: what a connection costs that is kept and idle, in memory of the server.
+//! `topnext-bench idle`: what a connection costs that does nothing, in memory of the server.
 //!
 //! ```text
 //! topnext-bench idle                       10,000 connections
 //! topnext-bench idle --connections 1000
 //! ```
 //!
-//! Each connection asks once for the file of 1 KB, and stays. Memory is that of the workers with all connections, less
-//! that of a server which is configured for few and has answered one. nginx makes room for all of `worker_connections`
-//! when it starts: that room is in the first columns, and the last one shows what is added to it by connections.
+//! Each connection asks once for the file of 1 KB, and stays; then, with other servers, each sends half a head, and stays.
+//!
+//! nginx makes room for all of `worker_connections` when it starts, topnext for each connection when it comes. So there are
+//! two ways to count, and both are shown. Growth alone: memory of the workers with all connections, less that of the same
+//! server before. With the room made at the start: less that of a server which is configured for few.
 
 use std::path::PathBuf;
 use std::thread;
@@ -17,7 +19,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::Verdict;
 use crate::cases::{Case, PLAIN, Request};
-use crate::client::Client;
+use crate::client::{Answer, Client};
 use crate::files;
 use crate::guard::WorkDir;
 use crate::machine;
@@ -26,7 +28,7 @@ use crate::server::{Nginx, ROOT, Server, Software, Topnext};
 const HELP: &str = "\
 Usage: topnext-bench idle [OPTION]...
 
-Opens connections to topnext and to nginx, asks once on each, and prints the memory that each takes while idle.
+Opens connections to topnext and to nginx, asks once on each, or sends half a head, and prints the memory that each takes.
 
   --connections N  how many, 100 to 19000 (default 10000)
   --topnext PATH   the binary to measure (default: topnext beside this program)
@@ -46,14 +48,14 @@ fn room_for(connections: u32) -> u32 {
 const REST: Duration = Duration::from_secs(2);
 
 /// Longer than the test, so that no connection is closed while others are opened.
-const KEEPALIVE: &str = "600s";
+const TIME: &str = "600s";
 
 /// What both do, with `worker_connections` for so many, or with their defaults.
 fn case(open_connections: Option<u32>) -> Case {
     Case {
         name: "idle",
-        nginx: || format!("keepalive_timeout {KEEPALIVE};"),
-        topnext: || format!("keepalive_timeout = \"{KEEPALIVE}\""),
+        nginx: || format!("keepalive_timeout {TIME}; client_header_timeout {TIME};"),
+        topnext: || format!("keepalive_timeout = \"{TIME}\"\nclient_header_timeout = \"{TIME}\""),
         open_connections,
         ..PLAIN
     }
@@ -97,16 +99,39 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>, lexopt::Error
     Ok(Some(options))
 }
 
-/// Memory of a server, in bytes.
-struct Memory {
-    resident: u64,
-    proportional: u64,
+/// What connections have done before they do nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Asked once, and been answered.
+    Kept,
+    /// Sent half a head.
+    HalfHead,
 }
 
-impl Memory {
-    fn of(server: &Server) -> Result<Memory, String> {
-        Ok(Memory { resident: server.resident_memory()?, proportional: server.proportional_memory()? })
+impl Kind {
+    const ALL: [Kind; 2] = [Kind::Kept, Kind::HalfHead];
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Kept => "kept after an answer",
+            Kind::HalfHead => "half a head",
+        }
     }
+}
+
+/// A head as browsers send it, in a shorter form.
+fn request() -> Request {
+    Request::get("/1k")
+        .field("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0")
+        .field("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
+        .field("Accept-Language", "en-US,en;q=0.5")
+        .field("Cookie", "session=0123456789abcdef0123456789abcdef")
+}
+
+/// Bytes a connection.
+struct Cost {
+    growth: f64,
+    with_room: f64,
 }
 
 fn measure(options: &Options) -> Result<Verdict, String> {
@@ -114,61 +139,70 @@ fn measure(options: &Options) -> Result<Verdict, String> {
     let topnext = machine::topnext(options.topnext.clone())?;
     allow_files(u64::from(options.connections + MORE_FILES))?;
     print!("{}", machine::describe(&nginx));
-    println!("- {} idle connections; bytes a connection\n", options.connections);
-    println!("| server | resident | proportional | resident, without the room made at the start |\n|---|---|---|---|");
+    println!("- {} connections; bytes a connection\n", options.connections);
+    println!("| connections | server | growth alone | with the room made at the start |\n|---|---|---|---|");
     let dir = WorkDir::create()?;
     files::write(&dir.path().join(ROOT))?;
-    let servers: [Box<dyn Software>; 2] = [Box::new(Topnext { binary: topnext }), Box::new(Nginx { binary: nginx })];
-    let mut resident = Vec::new();
-    for software in &servers {
-        let few = with_connections(&Server::start(&**software, &case(None), &dir)?, 0)?;
-        let server = Server::start(&**software, &case(Some(room_for(options.connections))), &dir)?;
-        let (room, all) = (with_connections(&server, 0)?, with_connections(&server, options.connections)?);
-        let each = |all: u64, before: u64| all.saturating_sub(before) as f64 / f64::from(options.connections);
-        println!(
-            "| {} | {:.0} | {:.0} | {:.0} |",
-            server.name(),
-            each(all.resident, few.resident),
-            each(all.proportional, few.proportional),
-            each(all.resident, room.resident)
-        );
-        resident.push(each(all.resident, few.resident));
+    let (topnext, nginx) = (Topnext { binary: topnext }, Nginx { binary: nginx });
+    let mut more_than_nginx = false;
+    for kind in Kind::ALL {
+        let of = |software: &dyn Software| -> Result<Cost, String> {
+            let cost = cost(software, kind, options.connections, &dir)?;
+            println!("| {} | {} | {:.0} | {:.0} |", kind.name(), software.name(), cost.growth, cost.with_room);
+            Ok(cost)
+        };
+        let (ours, theirs) = (of(&topnext)?, of(&nginx)?);
+        // By the way that is worse for each.
+        more_than_nginx |= ours.growth.max(ours.with_room) > theirs.growth.min(theirs.with_room);
     }
-    match resident[..] {
-        [topnext, nginx] if options.enforce && topnext > nginx => Ok(Verdict::BelowFloor),
-        _ => Ok(Verdict::Passed),
-    }
+    Ok(if options.enforce && more_than_nginx { Verdict::BelowFloor } else { Verdict::Passed })
 }
 
-/// Memory with so many idle connections. What is made once, at the first request, is no connection's: one more asks and
-/// goes.
-fn with_connections(server: &Server, connections: u32) -> Result<Memory, String> {
-    let request = Request::get("/1k");
-    let ask = |client: &mut Client| match client.ask(&request)?.status {
+fn cost(software: &dyn Software, kind: Kind, connections: u32, dir: &WorkDir) -> Result<Cost, String> {
+    let few = with_connections(&Server::start(software, &case(None), dir)?, kind, 0)?;
+    let server = Server::start(software, &case(Some(room_for(connections))), dir)?;
+    let (room, all) = (with_connections(&server, kind, 0)?, with_connections(&server, kind, connections)?);
+    let each = |before: u64| all.saturating_sub(before) as f64 / f64::from(connections);
+    Ok(Cost { growth: each(room), with_room: each(few) })
+}
+
+/// Resident memory with so many connections, in bytes. What is made once, at the first request, is no connection's: one
+/// more asks and goes.
+fn with_connections(server: &Server, kind: Kind, connections: u32) -> Result<u64, String> {
+    let request = request();
+    let is_ok = |answer: Answer| match answer.status {
         200 => Ok(()),
         status => Err(server.explain(&format!("answers with status {status}"))),
     };
-    ask(&mut Client::connect(server.address())?)?;
+    is_ok(Client::connect(server.address())?.ask(&request)?)?;
     let mut clients = Vec::new();
     for _ in 0..connections {
         let mut client = Client::connect(server.address())?;
-        ask(&mut client)?;
+        match kind {
+            Kind::Kept => is_ok(client.ask(&request)?)?,
+            Kind::HalfHead => client.send_half(&request)?,
+        }
         clients.push(client);
     }
     let memory = at_rest(server)?;
     // All are still there.
-    clients.iter_mut().step_by(100).try_for_each(ask)?;
+    for client in clients.iter_mut().step_by(100) {
+        is_ok(match kind {
+            Kind::Kept => client.ask(&request)?,
+            Kind::HalfHead => client.send_rest(&request)?,
+        })?;
+    }
     Ok(memory)
 }
 
 /// Memory when it changes no more.
-fn at_rest(server: &Server) -> Result<Memory, String> {
+fn at_rest(server: &Server) -> Result<u64, String> {
     let deadline = Instant::now() + REST;
-    let mut memory = Memory::of(server)?;
+    let mut memory = server.resident_memory()?;
     loop {
         thread::sleep(Duration::from_millis(200));
-        let now = Memory::of(server)?;
-        if now.resident == memory.resident || Instant::now() > deadline {
+        let now = server.resident_memory()?;
+        if now == memory || Instant::now() > deadline {
             return Ok(now);
         }
         memory = now;

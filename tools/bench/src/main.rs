@@ -41,7 +41,7 @@ Usage: topnext-bench COMMAND [OPTION]...
 
 Commands:
   http      topnext beside nginx, the same work, one worker each
-  idle      memory of a connection that is kept and idle, topnext beside nginx
+  idle      memory of a connection that does nothing, topnext beside nginx
   syscalls  system calls of a request, topnext beside nginx
   hop       what a filter in the chain costs, and what a module's calls to the host cost
   help      this text

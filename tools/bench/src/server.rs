@@ -227,11 +227,6 @@ impl<'a> Server<'a> {
     pub fn resident_memory(&self) -> Result<u64, String> {
         usage::resident_memory(self.child.id())
     }
-
-    /// Their proportional memory, in bytes.
-    pub fn proportional_memory(&self) -> Result<u64, String> {
-        usage::proportional_memory(self.child.id())
-    }
 }
 
 impl Drop for Server<'_> {

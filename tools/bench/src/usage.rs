@@ -72,21 +72,11 @@ pub fn workers(master: u32) -> Result<Vec<u32>, String> {
 pub fn resident_memory(master: u32) -> Result<u64, String> {
     // A process that has ended since the listing has no file, one that nobody has waited for has no memory.
     let used = |process: u32| kilobytes(&fs::read_to_string(format!("/proc/{process}/status")).ok()?, "VmRSS:");
-    sum(master, used, "a VmRSS")
-}
-
-/// Proportional set size in bytes, likewise: memory that several processes share counts for each with its share.
-pub fn proportional_memory(master: u32) -> Result<u64, String> {
-    let used = |process: u32| kilobytes(&fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?, "Pss:");
-    sum(master, used, "a Pss")
-}
-
-fn sum(master: u32, used: impl Fn(u32) -> Option<u64>, what: &str) -> Result<u64, String> {
     let used: Vec<(u32, u64)> =
         tree(master)?.into_iter().filter_map(|process| Some((process, used(process)?))).collect();
     let workers = used.iter().any(|&(process, _)| process != master);
     match used.iter().filter(|&&(process, _)| !workers || process != master).map(|&(_, bytes)| bytes).sum() {
-        0 => Err(format!("no process of {master} has {what} in /proc")),
+        0 => Err(format!("no process of {master} has a VmRSS in /proc")),
         bytes => Ok(bytes),
     }
 }

@@ -60,6 +60,8 @@ impl PhaseHandler for Return {
         match self {
             Return::Page(code) => Code::status(*code),
             Return::Redirect(code, url) => {
+                // Before the variables: $status may be one of them.
+                r.set_status(*code);
                 let url = url.eval(r);
                 // A variable may hold what is not allowed in a header field, such as a line break.
                 if !r.set_header_out("Location", url) {
@@ -69,6 +71,7 @@ impl PhaseHandler for Return {
             }
             Return::Empty(code) => send_empty(r, *code),
             Return::Text(code, text) => {
+                r.set_status(*code);
                 let text = text.eval(r);
                 send_text(r, *code, Buf::copy_from(text))
             }
