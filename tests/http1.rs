@@ -358,6 +358,18 @@ fn a_client_that_waits_for_100_in_vain_gets_its_answer_and_no_more() {
 }
 
 #[test]
+fn a_client_that_expects_100_for_an_empty_body_waits_for_nothing() {
+    let server = Server::start(ECHO);
+    let mut client = server.connect();
+    for framing in ["Content-Length: 0\r\n", ""] {
+        client.send(format!("POST /a HTTP/1.1\r\nHost: a\r\n{framing}Expect: 100-continue\r\n\r\n"));
+        assert_eq!(client.response_to("POST").expect(200).field("Connection"), None);
+    }
+    client.send(get("/b"));
+    assert_eq!(client.response().text(), "GET /b");
+}
+
+#[test]
 fn a_body_that_is_too_large_gets_413() {
     let server = Server::start(
         r#"

@@ -279,7 +279,8 @@ impl Http1 {
     /// Decodes what is in the input: true when the body is complete.
     pub(super) fn decode_body(&self, out: &mut impl FnMut(Bytes)) -> Result<bool, BadRequest> {
         let input = &mut *self.input.borrow_mut();
-        match &mut *self.reader.borrow_mut() {
+        let reader = &mut *self.reader.borrow_mut();
+        match reader {
             BodyReader::Nothing => Ok(true),
             BodyReader::Length(left) => {
                 let take = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
@@ -289,7 +290,14 @@ impl Http1 {
                 }
                 Ok(*left == 0)
             }
-            BodyReader::Chunked(decoder) => Ok(decoder.decode(input, out)? == Decoded::Done),
+            BodyReader::Chunked(decoder) => {
+                let complete = decoder.decode(input, out)? == Decoded::Done;
+                if complete {
+                    // Nothing more is expected, and an idle connection keeps no decoder.
+                    *reader = BodyReader::Nothing;
+                }
+                Ok(complete)
+            }
         }
     }
 

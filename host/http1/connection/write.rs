@@ -34,9 +34,10 @@ impl Http1 {
         if self.keep.get() && !self.may_be_kept(r, core) {
             self.keep.set(false);
         }
-        // The client waits for 100 with its body. Whether it sends one behind another answer is not known, nor what it
-        // sends then: a body or a request.
-        if r.parts.borrow().head.facts().expect_continue && !r.is_body_asked() && self.input.borrow().is_empty() {
+        // The client waits for 100 with its body, if it has one. Whether it sends that behind another answer is not known,
+        // nor what it sends then: a body or a request.
+        let waits = r.parts.borrow().head.facts().expect_continue && !r.is_body_asked() && !r.body_complete.get();
+        if waits && self.input.borrow().is_empty() {
             self.keep.set(false);
         }
         let queue = &mut *self.queue.borrow_mut();

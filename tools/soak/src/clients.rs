@@ -8,8 +8,8 @@ mod good;
 mod slow;
 
 use std::io;
-use std::net::SocketAddr;
 
+use crate::http::Target;
 use crate::random::Random;
 
 /// A kind of client.
@@ -19,7 +19,7 @@ pub struct Kind {
     /// How often it is chosen, among all.
     pub weight: usize,
     /// A session; the number of answers that were checked.
-    pub run: fn(SocketAddr, &mut Random) -> Result<u64, String>,
+    pub run: fn(&Target, &mut Random) -> Result<u64, String>,
 }
 
 /// All kinds.

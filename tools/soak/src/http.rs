@@ -1,5 +1,6 @@
 //! The client's side of HTTP/1.1, on blocking sockets with time-outs: just enough to know what an answer is.
 
+use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -31,6 +32,24 @@ impl Answer {
     }
 }
 
+/// The server, as one client sees it.
+#[derive(Debug)]
+pub struct Target {
+    address: SocketAddr,
+    port: Cell<u16>,
+}
+
+impl Target {
+    pub fn new(address: SocketAddr) -> Target {
+        Target { address, port: Cell::new(0) }
+    }
+
+    /// The client's port of the connection that was opened last, by which the server's logs know it; 0: there was none.
+    pub fn port(&self) -> u16 {
+        self.port.get()
+    }
+}
+
 /// A connection to the server.
 #[derive(Debug)]
 pub struct Connection {
@@ -38,12 +57,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn open(address: SocketAddr) -> io::Result<Connection> {
-        Connection::with_window(address, None)
+    pub fn open(target: &Target) -> io::Result<Connection> {
+        Connection::with_window(target, None)
     }
 
     /// With a receive buffer of so many bytes, so that the server soon waits for the client.
-    pub fn with_window(address: SocketAddr, window: Option<usize>) -> io::Result<Connection> {
+    pub fn with_window(target: &Target, window: Option<usize>) -> io::Result<Connection> {
+        let address = target.address;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         if let Some(window) = window {
             socket.set_recv_buffer_size(window)?;
@@ -52,7 +72,9 @@ impl Connection {
         socket.set_read_timeout(Some(TIMEOUT))?;
         socket.set_write_timeout(Some(TIMEOUT))?;
         socket.set_tcp_nodelay(true)?;
-        Ok(Connection { stream: BufReader::new(socket.into()) })
+        let stream = TcpStream::from(socket);
+        target.port.set(stream.local_addr()?.port());
+        Ok(Connection { stream: BufReader::new(stream) })
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {

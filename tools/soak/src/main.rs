@@ -5,9 +5,10 @@
 //! cargo run --release -p topnext-soak -- --seconds 600 --clients 200
 //! ```
 //!
-//! It starts the server, with a site and an origin of its own, on 127.0.0.1, and runs a third of the time to warm it up.
-//! Clients (clients.rs) are good, slow, broken or gone; each good answer is compared byte by byte. Then the server has to
-//! come back to the memory, descriptors, threads, connections and bufs that it had after the warm-up.
+//! It starts the server, with a site and an origin of its own, on 127.0.0.1, and loads it twice in the same way. Clients
+//! (clients.rs) are good, slow, broken or gone; each good answer is compared byte by byte. After each load the server has to
+//! come to rest, and after the second it may have no more memory, descriptors, threads, connections and bufs than after the
+//! first. Of an error it shows what the server has logged about the connection.
 //!
 //! Exit status: 0 if all is well, 1 if an answer was wrong or something was kept, 2 if it could not be run.
 
@@ -31,6 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clients::KINDS;
+use http::Target;
 use random::Random;
 use server::Server;
 use watch::Level;
@@ -40,9 +42,10 @@ Usage: topnext-soak [OPTION]...
 
 Loads topnext with good, slow, broken and aborted clients, and checks answers and leaks.
 
-  --seconds N     how long, 6 to 86400 (default 30); a third of it is the warm-up
+  --seconds N     how long, 6 to 86400 (default 30): half of it for each of two loads, which are the same
   --clients N     sessions at once, 1 to 500 (default 64)
   --seed N        what clients do follows from it (default: another each time, printed)
+  --only KIND     clients of this kind alone, named as in the table that is printed
   --server PATH   the binary (default: topnext beside this program)
   --help          this text
 ";
@@ -53,11 +56,19 @@ const CLIENTS: RangeInclusive<u64> = 1..=500;
 /// Errors of one kind that are printed; all are counted.
 const SHOWN: usize = 5;
 
+/// The same load is run twice, and again as long as memory grows, up to so often: it is a leak if it grows each time.
+const MAX_LOADS: usize = 5;
+
+/// How long the server's logs grow.
+const ROTATE: Duration = Duration::from_secs(60);
+
 #[derive(Debug)]
 struct Options {
     seconds: u64,
     clients: u64,
     seed: Option<u64>,
+    /// Of [`KINDS`].
+    only: Option<usize>,
     server: Option<PathBuf>,
 }
 
@@ -85,7 +96,7 @@ fn main() -> ExitCode {
 
 fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
     use lexopt::prelude::*;
-    let mut options = Options { seconds: 30, clients: 64, seed: None, server: None };
+    let mut options = Options { seconds: 30, clients: 64, seed: None, only: None, server: None };
     let number_in = |range: RangeInclusive<u64>| {
         move |text: &str| {
             let number = text.parse().ok().filter(|number| range.contains(number));
@@ -98,6 +109,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>, lexopt::Error
             Long("seconds") => options.seconds = arguments.value()?.parse_with(number_in(SECONDS))?,
             Long("clients") => options.clients = arguments.value()?.parse_with(number_in(CLIENTS))?,
             Long("seed") => options.seed = Some(arguments.value()?.parse()?),
+            Long("only") => options.only = Some(arguments.value()?.parse_with(kind_named)?),
             Long("server") => options.server = Some(arguments.value()?.into()),
             other => return Err(other.unexpected()),
         }
@@ -105,32 +117,26 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>, lexopt::Error
     Ok(Some(options))
 }
 
+fn kind_named(name: &str) -> Result<usize, String> {
+    let known = || KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ");
+    KINDS.iter().position(|kind| kind.name == name).ok_or_else(|| format!("expected one of {}", known()))
+}
+
 /// True if all is well.
 fn soak(options: &Options) -> Result<bool, String> {
     let seed = options.seed.unwrap_or_else(|| u64::from(std::process::id()));
     println!("{} s, {} clients, seed {seed}", options.seconds, options.clients);
     let mut server = Server::start(options.server.clone())?;
-    let (pid, address) = (server.pid(), server.address());
-    let started = Level::now(pid, address)?;
-    println!("at the start    {started}");
+    println!("at the start   {}", Level::now(&server)?);
 
-    let warm_up = Duration::from_secs(options.seconds / 3);
+    let time = Duration::from_secs(options.seconds) / 2;
+    let load = Load { clients: options.clients, seed, time, only: options.only };
     let mut tally = Tally::default();
-    load(&server, options.clients, seed, warm_up, &tally);
-    let before = Level::at_rest(pid, address)?;
-    println!("after warm-up   {before}");
-
-    let rest = Duration::from_secs(options.seconds) - warm_up;
-    let peak = load(&server, options.clients, seed.wrapping_add(1), rest, &tally);
-    println!("during the load {} KiB of memory, {} descriptors at most", peak.0 / 1024, peak.1);
-    let after = Level::at_rest(pid, address)?;
-    println!("after the load  {after}\n");
+    let kept = load.repeat(&server, &tally);
+    println!();
 
     let mut well = tally.print();
-    if after.descriptors > before.descriptors {
-        println!("*** descriptors lead to {:?}", watch::descriptors(pid)?);
-    }
-    for leak in after.leaks(&before) {
+    for leak in kept {
         println!("*** kept: {leak}");
         well = false;
     }
@@ -182,38 +188,89 @@ impl Tally {
         println!();
         for (index, kind) in KINDS.iter().enumerate() {
             for (_, message) in errors.iter().filter(|(kind, _)| *kind == index).take(SHOWN) {
-                println!("*** {}: {}", kind.name, message.escape_debug());
+                println!("*** {}: {message}", kind.name);
             }
         }
-        errors.is_empty() && self.answers[0].get_mut() > &mut 0
+        errors.is_empty() && self.answers.iter_mut().any(|answers| *answers.get_mut() > 0)
     }
 }
 
-/// Runs sessions until time is up and each has ended. The most memory and descriptors that were seen.
-fn load(server: &Server, clients: u64, seed: u64, time: Duration, tally: &Tally) -> (u64, u64) {
-    let deadline = Instant::now() + time;
-    let mut peak = (0, 0);
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..clients)
-            .map(|number| {
-                scope.spawn(move || {
-                    let mut random = Random::new(seed.wrapping_mul(1000).wrapping_add(number));
-                    while Instant::now() < deadline {
-                        let kind = clients::choose(&mut random);
-                        tally.count(kind, (KINDS[kind].run)(server.address(), &mut random));
-                    }
-                })
-            })
-            .collect();
-        while threads.iter().any(|thread| !thread.is_finished()) {
-            std::thread::sleep(Duration::from_millis(250));
-            // A server that has died is reported by what comes after this.
-            if let Ok(level) = Level::now(server.pid(), server.address()) {
-                peak = (peak.0.max(level.memory), peak.1.max(level.descriptors));
+/// An error of a session, with what the server has logged about its connection.
+fn with_logs(message: String, server: &Server, target: &Target) -> String {
+    // Lines are written a few milliseconds later.
+    std::thread::sleep(Duration::from_millis(500));
+    let logged = server.logged(target.port());
+    format!(
+        "{}\n    from port {}; logged:\n        {}",
+        message.escape_debug(),
+        target.port(),
+        logged.join("\n        ")
+    )
+}
+
+/// What is done to the server.
+struct Load {
+    clients: u64,
+    seed: u64,
+    time: Duration,
+    /// The kind of all clients.
+    only: Option<usize>,
+}
+
+impl Load {
+    /// Runs it at least twice. What the server has kept of it.
+    fn repeat(&self, server: &Server, tally: &Tally) -> Vec<String> {
+        let mut levels: Vec<Level> = Vec::new();
+        loop {
+            let number = levels.len() + 1;
+            let peak = self.run(server, tally);
+            println!("during load {number}  {:6} KiB, {:4} descriptors at most", peak.0 / 1024, peak.1);
+            let level = match Level::at_rest(server) {
+                Ok(level) => level,
+                Err(message) => return vec![message],
+            };
+            println!("after load {number}   {level}");
+            let memory_grows = levels.last().is_none_or(|before| level.has_more_memory_than(before));
+            levels.push(level);
+            if memory_grows && number < MAX_LOADS {
+                continue;
             }
+            let mut kept = levels[number - 1].leaks(&levels[0]);
+            if memory_grows {
+                kept.push(format!("memory: it grows with each of {MAX_LOADS} loads"));
+            }
+            return kept;
         }
-    });
-    peak
+    }
+
+    /// Runs sessions until time is up and each has ended. The most memory and descriptors that were seen.
+    fn run(&self, server: &Server, tally: &Tally) -> (u64, usize) {
+        let deadline = Instant::now() + self.time;
+        let sessions = |number: u64| {
+            let mut random = Random::new(self.seed.wrapping_mul(1000).wrapping_add(number));
+            let target = Target::new(server.address());
+            while Instant::now() < deadline {
+                let kind = self.only.unwrap_or_else(|| clients::choose(&mut random));
+                let outcome = (KINDS[kind].run)(&target, &mut random);
+                tally.count(kind, outcome.map_err(|message| with_logs(message, server, &target)));
+            }
+        };
+        let (mut peak, mut rotated) = ((0, 0), Instant::now());
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.clients).map(|number| scope.spawn(move || sessions(number))).collect();
+            while threads.iter().any(|thread| !thread.is_finished()) {
+                std::thread::sleep(Duration::from_millis(250));
+                // A server that has died is reported by what comes after this.
+                let memory = watch::memory(server.pid()).unwrap_or(0);
+                let descriptors = watch::number_of_descriptors(server.pid()).unwrap_or(0);
+                peak = (peak.0.max(memory), peak.1.max(descriptors));
+                if rotated.elapsed() > ROTATE && server.rotate_logs().is_ok() {
+                    rotated = Instant::now();
+                }
+            }
+        });
+        peak
+    }
 }
 
 #[cfg(test)]

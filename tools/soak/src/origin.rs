@@ -21,8 +21,9 @@ use crate::random::noise;
 /// Connections at once; more are closed at once, which a test of proxies has to bear.
 const MAX_CONNECTIONS: usize = 1000;
 
-/// How long an idle connection is kept. Short, so that the server is alone soon after the load.
-const IDLE: Duration = Duration::from_secs(1);
+/// How long an idle connection is kept. Longer than the server keeps one (site.rs), or a POST could meet its end: that is
+/// answered with 502, since it must not be sent twice.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Starts it on a free port. It runs until the program ends.
 pub fn start() -> io::Result<SocketAddr> {

@@ -1,5 +1,6 @@
 //! The server under load: started in a folder of its own, and ended with this value.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -16,9 +17,13 @@ use crate::site;
 const START_TIME: Duration = Duration::from_secs(10);
 const END_TIME: Duration = Duration::from_secs(15);
 
+/// Lines of its logs that are told about one connection.
+const LOGGED: usize = 12;
+
 pub struct Server {
     child: Child,
     address: SocketAddr,
+    origin: SocketAddr,
     dir: PathBuf,
 }
 
@@ -34,18 +39,19 @@ impl Server {
         fs::create_dir(&dir).map_err(failed)?;
         let start = || {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-            site::write(&dir, binary.parent().unwrap_or(&dir), address, origin::start()?)?;
-            let stderr = File::create(dir.join("stderr"))?;
+            let origin = origin::start()?;
+            site::write(&dir, binary.parent().unwrap_or(&dir), address, origin)?;
+            let stderr = File::create(dir.join(site::STDERR))?;
             // In this process group, so that Ctrl-C ends both.
             let mut command = Command::new(&binary);
             command.arg("-c").arg(dir.join("plugins.toml")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
-            Ok((command.spawn()?, address))
+            Ok((command.spawn()?, address, origin))
         };
-        let (child, address) = start().map_err(|error| {
+        let (child, address, origin) = start().map_err(|error| {
             let _ = fs::remove_dir_all(&dir);
             failed(error)
         })?;
-        let mut server = Server { child, address, dir };
+        let mut server = Server { child, address, origin, dir };
         server.wait_ready()?;
         Ok(server)
     }
@@ -69,9 +75,45 @@ impl Server {
         self.address
     }
 
+    /// The address of the server behind it.
+    pub fn origin(&self) -> SocketAddr {
+        self.origin
+    }
+
+    /// What its logs have about the connections from a port of a client, the last of them at the end. Empty if a log was
+    /// rotated since.
+    pub fn logged(&self, port: u16) -> Vec<String> {
+        let read = |name: &str| fs::read(self.dir.join(name)).unwrap_or_default();
+        let (access, errors) = (read(site::ACCESS_LOG), read(site::ERROR_LOG));
+        let (access, errors) = (String::from_utf8_lossy(&access), String::from_utf8_lossy(&errors));
+        let requests =
+            access.lines().filter(|line| line.split(' ').next().is_some_and(|first| first == port.to_string()));
+        let requests: Vec<&str> = requests.collect();
+        let numbers = requests.iter().filter_map(|line| line.split(' ').nth(1));
+        let marks: BTreeSet<String> = numbers.map(|number| format!(" *{number} ")).collect();
+        let of_errors = errors.lines().filter(|line| marks.iter().any(|mark| line.contains(mark)));
+        let mut lines: Vec<String> = requests.iter().copied().chain(of_errors).map(str::to_owned).collect();
+        lines.drain(..lines.len().saturating_sub(LOGGED));
+        lines
+    }
+
+    /// Renames its logs, and has it open new ones, as logrotate does: so they do not fill the disk in a long run.
+    pub fn rotate_logs(&self) -> Result<(), String> {
+        for name in [site::ACCESS_LOG, site::ERROR_LOG] {
+            let old = self.dir.join(format!("{name}.1"));
+            fs::rename(self.dir.join(name), old).map_err(|error| format!("{name}: {error}"))?;
+        }
+        self.signal(Signal::USR1)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), String> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).ok_or("no process")?;
+        kill_process(pid, signal).map_err(|error| format!("{signal:?}: {error}"))
+    }
+
     /// What it wrote to stderr: its error log, of level crit and worse, and notices of its start.
     fn said(&self) -> String {
-        fs::read_to_string(self.dir.join("stderr")).unwrap_or_default()
+        fs::read_to_string(self.dir.join(site::STDERR)).unwrap_or_default()
     }
 
     /// Has it end in good order; what it logged in all its life, a panic included.
@@ -79,8 +121,7 @@ impl Server {
         if let Ok(Some(status)) = self.child.try_wait() {
             return Err(format!("the server ended: {status}\n{}", self.said()));
         }
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).ok_or("no process")?;
-        kill_process(pid, Signal::TERM).map_err(|error| format!("SIGTERM: {error}"))?;
+        self.signal(Signal::TERM)?;
         let deadline = Instant::now() + END_TIME;
         loop {
             match self.child.try_wait() {

@@ -19,14 +19,18 @@ pub const FILES: [(&str, usize, bool); 6] = [
 /// How many files are in the folder `list/`, which is shown by autoindex.
 pub const LISTED: usize = 200;
 
-/// The folder whose files a cache keeps open.
-pub const CACHED: &str = "cached";
-
 /// The largest body that the server takes, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
 
 /// What the status page shows: see [`crate::watch`].
 pub const STATUS: &str = "/status";
+
+/// The logs: requests, with the client's port and the connection's number, and what is said of connections.
+pub const ACCESS_LOG: &str = "access.log";
+pub const ERROR_LOG: &str = "error.log";
+
+/// Where its standard error goes.
+pub const STDERR: &str = "stderr";
 
 /// The content of a file.
 pub fn content(name: &str) -> Vec<u8> {
@@ -70,23 +74,19 @@ pub fn write(dir: &Path, modules: &Path, address: SocketAddr, origin: SocketAddr
         "round_robin",
     ];
     let declared: String = names.iter().map(|name| format!("[[module]]\nname = \"{name}\"\n")).collect();
-    // Of a folder of its own, so that descriptors that a cache keeps can be told from others.
-    let cached = dir.join(CACHED);
-    fs::create_dir(&cached)?;
-    for (name, ..) in FILES {
-        fs::write(cached.join(name), content(name))?;
-    }
-    let folder = format!("{}/", cached.display());
     // Short times, so that slow clients meet them.
     let text = format!(
         r#"worker_threads = 2
 module_path = [{modules:?}]
-error_log = {{ path = "stderr", level = "crit" }}
+error_log = [{{ path = "stderr", level = "crit" }}, {{ path = "{ERROR_LOG}", level = "info" }}]
 {declared}
+[http.log_format]
+port = '$remote_port $connection $connection_requests [$time_local] "$request" $status $request_length $bytes_sent $request_time'
+
 [[http.server]]
 listen = ["{address}"]
 root = "root"
-access_log = "off"
+access_log = {{ path = "{ACCESS_LOG}", format = "port" }}
 client_header_timeout = "2s"
 client_body_timeout = "2s"
 send_timeout = "2s"
@@ -97,6 +97,7 @@ gzip = {{ enabled = true, comp_level = 1, min_length = 1000 }}
 [[http.server.location]]
 path = "= {STATUS}"
 return = {{ code = 200, text = "$connections_active $live_bufs $module_panics" }}
+access_log = "off"
 
 [[http.server.location]]
 path = "= /ok"
@@ -108,7 +109,7 @@ autoindex.enabled = true
 
 [[http.server.location]]
 path = "/cached/"
-alias = {folder:?}
+alias = "root/"
 open_file_cache = {{ max = 100, inactive = "1s" }}
 
 [[http.server.location]]
@@ -122,6 +123,7 @@ proxy.pass = "http://127.0.0.1:1/"
 [http.upstream.origin]
 server = [{{ address = "{origin}", max_fails = 0 }}]
 keepalive = 16
+keepalive_timeout = "1s"
 "#
     );
     fs::write(dir.join("plugins.toml"), text)

@@ -1,11 +1,10 @@
 //! Clients that are broken, hostile, or gone.
 
-use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Duration;
 
 use super::failed;
-use crate::http::Connection;
+use crate::http::{Connection, Target};
 use crate::random::Random;
 
 /// Requests that two servers could read in two ways. Each is refused, and what follows it is not read as a request.
@@ -37,19 +36,18 @@ const SMUGGLED: &[&str] = &[
 ];
 
 /// Sends one of them, and a good request behind it, which must not be answered.
-pub fn smuggler(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
+pub fn smuggler(target: &Target, random: &mut Random) -> Result<u64, String> {
     let request = *random.pick(SMUGGLED);
-    let mut connection = Connection::open(address).map_err(failed("connect"))?;
+    let mut connection = Connection::open(target).map_err(failed("connect"))?;
     let follows = "GET /ok HTTP/1.1\r\nHost: soak\r\n\r\n";
     // The server may be done before all is sent.
     let _ = connection.send(format!("{request}{follows}").as_bytes());
-    let answer = refused(&mut connection, request)?;
-    Ok(u64::from(answer))
+    refused(&mut connection, request)
 }
 
 /// Bytes that are no request at all.
-pub fn garbage(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
-    let mut connection = Connection::open(address).map_err(failed("connect"))?;
+pub fn garbage(target: &Target, random: &mut Random) -> Result<u64, String> {
+    let mut connection = Connection::open(target).map_err(failed("connect"))?;
     let mut bytes: Vec<u8> = (0..random.between(1, 20_000)).map(|_| random.below(256) as u8).collect();
     match random.below(4) {
         // As TLS begins.
@@ -61,26 +59,26 @@ pub fn garbage(address: SocketAddr, random: &mut Random) -> Result<u64, String> 
         _ => bytes.extend_from_slice(b"\r\n\r\n"),
     }
     let _ = connection.send(&bytes);
-    refused(&mut connection, "garbage").map(u64::from)
+    refused(&mut connection, "garbage")
 }
 
-/// The connection is closed, at most one answer came, and that one refuses. True if one came.
-fn refused(connection: &mut Connection, what: &str) -> Result<bool, String> {
+/// The connection is closed behind one answer, and that one refuses.
+fn refused(connection: &mut Connection, what: &str) -> Result<u64, String> {
     let rest = connection.rest().map_err(failed(what))?;
     let text = String::from_utf8_lossy(&rest);
     let answers = text.matches("HTTP/1.1 ").count();
-    let refusing = text.is_empty() || text.starts_with("HTTP/1.1 4") || text.starts_with("HTTP/1.1 5");
-    match answers <= 1 && refusing {
-        true => Ok(answers == 1),
+    let refuses = text.starts_with("HTTP/1.1 4") || text.starts_with("HTTP/1.1 5");
+    match answers == 1 && refuses {
+        true => Ok(1),
         false => Err(format!("{what:?} is answered {answers} times: {}", text.lines().next().unwrap_or_default())),
     }
 }
 
 /// A request that ends before its end.
-pub fn truncated(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
+pub fn truncated(target: &Target, random: &mut Random) -> Result<u64, String> {
     let whole = "POST /origin/echo HTTP/1.1\r\nHost: soak\r\nContent-Length: 5000\r\nX-Field: value\r\n\r\n";
     let part = &whole[..random.between(1, whole.len())];
-    let mut connection = Connection::open(address).map_err(failed("connect"))?;
+    let mut connection = Connection::open(target).map_err(failed("connect"))?;
     connection.send(part.as_bytes()).map_err(failed("send"))?;
     sleep(Duration::from_millis(random.below(50) as u64));
     // Closes with this function.
@@ -88,9 +86,9 @@ pub fn truncated(address: SocketAddr, random: &mut Random) -> Result<u64, String
 }
 
 /// Resets the connection at a random point of an answer, or before it.
-pub fn aborted(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
+pub fn aborted(target: &Target, random: &mut Random) -> Result<u64, String> {
     let window = random.one_in(2).then_some(8 * 1024);
-    let mut connection = Connection::with_window(address, window).map_err(failed("connect"))?;
+    let mut connection = Connection::with_window(target, window).map_err(failed("connect"))?;
     let path = *random.pick(&[
         "/1m",
         "/100k",
@@ -117,8 +115,8 @@ pub fn aborted(address: SocketAddr, random: &mut Random) -> Result<u64, String> 
 }
 
 /// Goes in the middle of a body that is passed to the origin.
-pub fn aborted_upload(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
-    let mut connection = Connection::open(address).map_err(failed("connect"))?;
+pub fn aborted_upload(target: &Target, random: &mut Random) -> Result<u64, String> {
+    let mut connection = Connection::open(target).map_err(failed("connect"))?;
     let framing = *random.pick(&["Content-Length: 1000000", "Transfer-Encoding: chunked"]);
     let head = format!("POST /origin/echo HTTP/1.1\r\nHost: soak\r\n{framing}\r\n\r\n");
     let body = match framing.starts_with('T') {
@@ -133,8 +131,8 @@ pub fn aborted_upload(address: SocketAddr, random: &mut Random) -> Result<u64, S
 }
 
 /// The origin fails: before its header that is 502, behind it the answer ends too early, and the client can tell.
-pub fn broken_origin(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
-    let mut connection = Connection::open(address).map_err(failed("connect"))?;
+pub fn broken_origin(target: &Target, random: &mut Random) -> Result<u64, String> {
+    let mut connection = Connection::open(target).map_err(failed("connect"))?;
     let gone = random.one_in(2);
     let path = if gone { "/gone/" } else { "/origin/break" };
     connection.send(format!("GET {path} HTTP/1.1\r\nHost: soak\r\n\r\n").as_bytes()).map_err(failed("send"))?;

@@ -1,10 +1,9 @@
 //! Clients that do what they should: each answer is checked byte by byte.
 
 use std::io::Read;
-use std::net::SocketAddr;
 
 use super::{failed, same};
-use crate::http::{Answer, Connection};
+use crate::http::{Answer, Connection, Target};
 use crate::origin;
 use crate::random::{Random, noise};
 use crate::site::{self, FILES, LISTED, MAX_BODY};
@@ -50,8 +49,8 @@ impl Wanted {
 }
 
 /// One request after the other.
-pub fn keepalive(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
-    let mut connection = Connection::open(address).map_err(failed("connect"))?;
+pub fn keepalive(target: &Target, random: &mut Random) -> Result<u64, String> {
+    let mut connection = Connection::open(target).map_err(failed("connect"))?;
     let number = random.between(1, 20);
     for _ in 0..number {
         let wanted = Wanted::any(random);
@@ -63,8 +62,8 @@ pub fn keepalive(address: SocketAddr, random: &mut Random) -> Result<u64, String
 }
 
 /// Many requests at once, cut anywhere; answers in order.
-pub fn pipelined(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
-    let mut connection = Connection::open(address).map_err(failed("connect"))?;
+pub fn pipelined(target: &Target, random: &mut Random) -> Result<u64, String> {
+    let mut connection = Connection::open(target).map_err(failed("connect"))?;
     let all: Vec<Wanted> = (0..random.between(2, 12)).map(|_| Wanted::any(random)).collect();
     let text: String = all.iter().map(|wanted| &*wanted.request).collect();
     let mut rest = text.as_bytes();
@@ -80,8 +79,8 @@ pub fn pipelined(address: SocketAddr, random: &mut Random) -> Result<u64, String
 }
 
 /// Parts of files.
-pub fn ranges(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
-    let mut connection = Connection::open(address).map_err(failed("connect"))?;
+pub fn ranges(target: &Target, random: &mut Random) -> Result<u64, String> {
+    let mut connection = Connection::open(target).map_err(failed("connect"))?;
     let name = *random.pick(&["10k", "100k", "1m"]);
     let content = site::content(name);
     let number = random.between(1, 5);
@@ -101,8 +100,8 @@ pub fn ranges(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
 }
 
 /// The list of a folder.
-pub fn listing(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
-    let mut connection = Connection::open(address).map_err(failed("connect"))?;
+pub fn listing(target: &Target, random: &mut Random) -> Result<u64, String> {
+    let mut connection = Connection::open(target).map_err(failed("connect"))?;
     let number = random.between(1, 3);
     for _ in 0..number {
         let wanted = Wanted::get("/list/", 200, Vec::new());
@@ -118,8 +117,8 @@ pub fn listing(address: SocketAddr, random: &mut Random) -> Result<u64, String> 
 }
 
 /// Text that comes compressed.
-pub fn compressed(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
-    let mut connection = Connection::open(address).map_err(failed("connect"))?;
+pub fn compressed(target: &Target, random: &mut Random) -> Result<u64, String> {
+    let mut connection = Connection::open(target).map_err(failed("connect"))?;
     let number = random.between(1, 5);
     for _ in 0..number {
         let request = "GET /page.html HTTP/1.1\r\nHost: soak\r\nAccept-Encoding: gzip\r\n\r\n";
@@ -136,8 +135,8 @@ pub fn compressed(address: SocketAddr, random: &mut Random) -> Result<u64, Strin
 }
 
 /// What the origin answers, in each of its ways.
-pub fn proxied(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
-    let mut connection = Connection::open(address).map_err(failed("connect"))?;
+pub fn proxied(target: &Target, random: &mut Random) -> Result<u64, String> {
+    let mut connection = Connection::open(target).map_err(failed("connect"))?;
     let number = random.between(1, 8);
     for _ in 0..number {
         let kind = *random.pick(&["length", "chunked", "close"]);
@@ -151,8 +150,8 @@ pub fn proxied(address: SocketAddr, random: &mut Random) -> Result<u64, String> 
 }
 
 /// Bodies that go to the origin, with a length or in chunks; some are too large.
-pub fn bodies(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
-    let mut connection = Connection::open(address).map_err(failed("connect"))?;
+pub fn bodies(target: &Target, random: &mut Random) -> Result<u64, String> {
+    let mut connection = Connection::open(target).map_err(failed("connect"))?;
     let number = random.between(1, 4);
     for done in 1..=number {
         let most = *random.pick(&[10, 1000, 100_000, MAX_BODY, 2 * MAX_BODY]);
@@ -175,17 +174,15 @@ pub fn bodies(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
         } else {
             message.extend_from_slice(&body);
         }
-        let sent = connection.send(&message);
+        let what = format!("request {done}, {head}({} bytes)", body.len());
+        // Refused, it is read to its end all the same, so that the answer is not lost.
+        connection.send(&message).map_err(failed(&what))?;
+        let answer = connection.answer(false).map_err(failed(&what))?;
         let too_large = body.len() > MAX_BODY;
-        // Refused, a body may be cut off while it is sent, and the answer be lost with it.
-        let answer = match (sent.and_then(|()| connection.answer(false)), too_large) {
-            (Ok(answer), _) => answer,
-            (Err(_), true) => return Ok(done as u64),
-            (Err(error), false) => return Err(format!("request {done}, {head}({} bytes): {error}", body.len())),
-        };
         let expected = if too_large { 413 } else { 200 };
-        if answer.status != expected {
-            return Err(format!("{head}({} bytes): status {} instead of {expected}", body.len(), answer.status));
+        if (answer.status, answer.closes) != (expected, too_large) {
+            let connection = answer.field("connection");
+            return Err(format!("{what}: status {} instead of {expected}, Connection {connection:?}", answer.status));
         }
         if too_large {
             return Ok(done as u64);

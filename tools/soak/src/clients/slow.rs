@@ -1,11 +1,10 @@
 //! Clients that take their time.
 
-use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Duration;
 
 use super::{failed, same};
-use crate::http::Connection;
+use crate::http::{Connection, Target};
 use crate::random::Random;
 use crate::site;
 
@@ -13,8 +12,8 @@ use crate::site;
 const SMALL_WINDOW: usize = 8 * 1024;
 
 /// Reads a large file slowly, but never as slowly as `send_timeout`: all of it comes.
-pub fn reader(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
-    let mut connection = Connection::with_window(address, Some(SMALL_WINDOW)).map_err(failed("connect"))?;
+pub fn reader(target: &Target, random: &mut Random) -> Result<u64, String> {
+    let mut connection = Connection::with_window(target, Some(SMALL_WINDOW)).map_err(failed("connect"))?;
     let content = site::content("1m");
     let path = if random.one_in(2) { "/1m".to_owned() } else { "/origin/length/1000000/4".to_owned() };
     let expected = if path == "/1m" { content } else { crate::random::noise(4, 1_000_000) };
@@ -35,8 +34,8 @@ pub fn reader(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
 }
 
 /// Asks for a large file, and reads nothing until the server has given up.
-pub fn stalled(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
-    let mut connection = Connection::with_window(address, Some(SMALL_WINDOW)).map_err(failed("connect"))?;
+pub fn stalled(target: &Target, random: &mut Random) -> Result<u64, String> {
+    let mut connection = Connection::with_window(target, Some(SMALL_WINDOW)).map_err(failed("connect"))?;
     let path = *random.pick(&["/1m", "/origin/length/4000000/1", "/origin/chunked/4000000/1"]);
     connection.send(format!("GET {path} HTTP/1.1\r\nHost: soak\r\n\r\n").as_bytes()).map_err(failed("send"))?;
     sleep(Duration::from_millis(2000 + random.below(2000) as u64));
@@ -47,8 +46,8 @@ pub fn stalled(address: SocketAddr, random: &mut Random) -> Result<u64, String> 
 }
 
 /// Sends a head byte by byte. In time it is answered, else refused with 408 or closed.
-pub fn sender(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
-    let mut connection = Connection::open(address).map_err(failed("connect"))?;
+pub fn sender(target: &Target, random: &mut Random) -> Result<u64, String> {
+    let mut connection = Connection::open(target).map_err(failed("connect"))?;
     let head = b"GET /ok HTTP/1.1\r\nHost: soak\r\nX-Slow: 1234567890\r\nConnection: close\r\n\r\n";
     // Together about 1 s, or 6 s: client_header_timeout is 2 s for the whole head.
     let (pause, late) = if random.one_in(2) { (10, false) } else { (90, true) };
@@ -69,8 +68,8 @@ pub fn sender(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
 }
 
 /// Asks once, or not at all, and stays until the server closes.
-pub fn idle(address: SocketAddr, random: &mut Random) -> Result<u64, String> {
-    let mut connection = Connection::open(address).map_err(failed("connect"))?;
+pub fn idle(target: &Target, random: &mut Random) -> Result<u64, String> {
+    let mut connection = Connection::open(target).map_err(failed("connect"))?;
     let asks = random.one_in(2);
     if asks {
         connection.send(b"GET /ok HTTP/1.1\r\nHost: soak\r\n\r\n").map_err(failed("send"))?;
