@@ -24,7 +24,7 @@ use std::{
     },
     path::Path,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -34,6 +34,8 @@ use rustix::{
     io::{Errno, ReadWriteFlags},
 };
 use topnext_module_api::FileKind;
+
+use crate::event::thread_pool::{QUEUE_IS_FULL, ThreadPool};
 
 pub use symlinks::Symlinks;
 
@@ -202,7 +204,7 @@ impl OpenFile {
     }
 
     /// Reads a part into the page cache, and waits for the disk. An error shows again when that part is read.
-    pub fn load(&self, mut pos: u64, len: u64) {
+    fn load(&self, mut pos: u64, len: u64) {
         let end = pos + len;
         let mut buffer = vec![0; 64 * 1024];
         while pos < end
@@ -210,6 +212,21 @@ impl OpenFile {
         {
             pos += n as u64;
         }
+    }
+
+    /// Has the pool do that, so that sendfile does not wait for the disk; then `done` is called, on the thread of the pool.
+    pub fn load_on(
+        self: Arc<Self>,
+        pool: &Arc<ThreadPool>,
+        pos: u64,
+        len: u64,
+        done: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let job = Box::new(move || {
+            self.load(pos, len);
+            done();
+        });
+        pool.run(job).map_err(|_| io::Error::other(QUEUE_IS_FULL))
     }
 
     /// How many of the next `len` bytes at `pos` are in the page cache, as far as the first and last byte of a

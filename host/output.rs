@@ -14,7 +14,7 @@ use topnext_module_api::{Buf, Bytes, Chain, Code};
 
 use crate::{
     error_text::ErrorText,
-    event::remote::RemoteId,
+    event::{remote::RemoteId, thread_pool::QUEUE_IS_FULL},
     log::error::Level,
     log_line,
     open_file::{NoWait, OpenFile},
@@ -226,7 +226,7 @@ fn read_on_pool(r: &Rc<Request>, file: Arc<OpenFile>, pos: u64, want: usize) -> 
     r.extra().copy.borrow_mut().reading = Some(result);
     if r.site.pool.run(job).is_err() {
         r.extra().copy.borrow_mut().reading = None;
-        log_line!(Level::Error, "*{} the thread pool's queue is full{}", r.conn.number, r.log_tail());
+        log_line!(Level::Error, "*{} {QUEUE_IS_FULL}{}", r.conn.number, r.log_tail());
         return Code::ERROR;
     }
     r.extra().job_started();

@@ -4,7 +4,7 @@
 //! has gone is dropped. The queue is bounded, because each waker has at most one call in it.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     rc::{Rc, Weak},
     sync::{
         Arc, Mutex, PoisonError,
@@ -120,6 +120,34 @@ pub fn forget(id: RemoteId) {
             targets.slab.remove(id.key.index());
         }
     });
+}
+
+/// The id of a source that is announced when somebody first asks for it.
+#[derive(Default)]
+pub struct Announcement(Cell<Option<RemoteId>>);
+
+impl Announcement {
+    /// The id. `source` is always the same, and calls [`Announcement::forget`] when it ends.
+    pub fn id<S: Source + 'static>(&self, source: &Rc<S>) -> RemoteId {
+        let id = self.0.get().unwrap_or_else(|| {
+            let source: Rc<dyn Source> = source.clone();
+            announce(&source)
+        });
+        self.0.set(Some(id));
+        id
+    }
+
+    /// Whether other threads know it.
+    pub fn is_known(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// Calls that come later are dropped.
+    pub fn forget(&self) {
+        if let Some(id) = self.0.take() {
+            forget(id);
+        }
+    }
 }
 
 fn find(id: RemoteId) -> Option<Rc<dyn Source>> {

@@ -14,6 +14,9 @@ use crate::error_text::ErrorText;
 /// A thread that has had no job for this long ends.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// Why a job comes back, mostly: for messages.
+pub const QUEUE_IS_FULL: &str = "the thread pool's queue is full";
+
 /// A job. It tells its loop itself when it is done.
 pub type Job = Box<dyn FnOnce() + Send>;
 

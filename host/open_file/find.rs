@@ -12,6 +12,7 @@ use topnext_module_api::Opened;
 use super::{How, NoWait, OpenFile, Symlinks, cache, open_blocking, open_nowait};
 use crate::{
     error_text::ErrorText,
+    event::thread_pool::QUEUE_IS_FULL,
     log::error::Level,
     log_line,
     plugins::services::bufs,
@@ -112,7 +113,7 @@ fn open_on_pool(r: &Rc<Request>, path: &[u8], how: How, code: u64) -> Opened {
         remote.call(id, code | JOB_DONE);
     });
     if r.site.pool.run(job).is_err() {
-        log_line!(Level::Error, "*{} the thread pool's queue is full{}", r.conn.number, r.log_tail());
+        log_line!(Level::Error, "*{} {QUEUE_IS_FULL}{}", r.conn.number, r.log_tail());
         return Opened::Failed;
     }
     r.extra().job_started();

@@ -36,7 +36,7 @@ use topnext_module_api::{context::RawContext, running::Hook};
 
 use crate::{
     error_page,
-    event::{Ready, RemoteId, Source, TimerId, remote},
+    event::{Ready, RemoteId, Source, TimerId, remote::Announcement},
     http1::{Framing, Head, Span, connection::Http1},
     log::error::{Level, Tail},
     log_line,
@@ -343,7 +343,7 @@ pub struct Extra {
     /// Timers of hooks: which one, and the module and hook to wake.
     timers: RefCell<Vec<(TimerId, u64)>>,
     /// As other threads know it.
-    remote_id: Cell<Option<RemoteId>>,
+    remote_id: Announcement,
     /// Jobs of the pool that have not come back.
     jobs: Cell<u32>,
     /// Wakes that came while a hook was running.
@@ -686,13 +686,7 @@ impl Request {
 
     /// As other threads know it, announced when first asked for.
     pub fn announce(self: &Rc<Self>) -> RemoteId {
-        if let Some(id) = self.extra().remote_id.get() {
-            return id;
-        }
-        let source: Rc<dyn Source> = self.clone();
-        let id = remote::announce(&source);
-        self.extra().remote_id.set(Some(id));
-        id
+        self.extra().remote_id.id(self)
     }
 
     /// Has `hook` of `module` called again after `time`. One timer per module and hook.
@@ -715,7 +709,7 @@ impl Request {
         extra.timers.borrow().iter().any(|(timer, _)| self.conn.lp.timer_runs(*timer))
             || self.is_body_awaited()
             || extra.jobs.get() > 0
-            || extra.remote_id.get().is_some()
+            || extra.remote_id.is_known()
             || !extra.late_wakes.borrow().is_empty()
     }
 
@@ -751,9 +745,7 @@ impl Request {
         for (timer, _) in extra.timers.borrow_mut().drain(..) {
             self.conn.lp.remove_timer(timer);
         }
-        if let Some(id) = extra.remote_id.take() {
-            remote::forget(id);
-        }
+        extra.remote_id.forget();
         if let Some(name) = extra.body.take().take_name() {
             // If the pool's queue is full, the name goes right here: it must go.
             let _ = self.site.pool.run(Box::new(move || drop(name)));

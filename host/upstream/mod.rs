@@ -32,7 +32,7 @@ use topnext_module_api::{Buf, Chain, Code, Outcome};
 
 use crate::{
     error_text::ErrorText,
-    event::{Ready, RemoteId, Room, Source, TimerId, remote},
+    event::{Ready, Room, Source, TimerId, remote::Announcement},
     finalize,
     http1::Method,
     log::error::Level,
@@ -114,7 +114,7 @@ pub struct Exchange {
     ahead_len: Cell<u64>,
     /// Which part, so that an answer that comes too late is known.
     ahead: Cell<u64>,
-    remote_id: Cell<Option<RemoteId>>,
+    remote_id: Announcement,
 }
 
 /// Why an exchange with a peer ended early.
@@ -173,7 +173,7 @@ pub fn start(r: &Rc<Request>) {
         reading_ahead: Cell::new(false),
         ahead_len: Cell::new(0),
         ahead: Cell::new(0),
-        remote_id: Cell::new(None),
+        remote_id: Announcement::default(),
         upstream,
     });
     exchange.timer.set(Some(r.conn.lp.add_timer(exchange.clone(), 0)));
@@ -416,21 +416,12 @@ impl Exchange {
     /// Has the pool read a part of a file into the page cache, so that sendfile does not wait for the disk. False if the
     /// exchange is over.
     fn read_ahead(self: &Rc<Self>, file: Arc<OpenFile>, pos: u64, len: u64) -> bool {
-        let id = self.remote_id.get().unwrap_or_else(|| {
-            let source: Rc<dyn Source> = self.clone();
-            remote::announce(&source)
-        });
-        self.remote_id.set(Some(id));
         // A connection that failed meanwhile does not wait for what this one did.
         self.ahead.set(self.ahead.get() + 1);
         let code = READ_AHEAD | self.ahead.get();
-        let remote = self.r.conn.lp.remote().clone();
-        let job = Box::new(move || {
-            file.load(pos, len);
-            remote.call(id, code);
-        });
-        if self.r.site.pool.run(job).is_err() {
-            self.file_failed(&io::Error::other("the thread pool's queue is full"));
+        let (remote, id) = (self.r.conn.lp.remote().clone(), self.remote_id.id(self));
+        if let Err(error) = file.load_on(&self.r.site.pool, pos, len, move || remote.call(id, code)) {
+            self.file_failed(&error);
             return false;
         }
         self.reading_ahead.set(true);
@@ -730,9 +721,7 @@ impl Exchange {
         if let Some(timer) = self.timer.take() {
             self.r.conn.lp.remove_timer(timer);
         }
-        if let Some(id) = self.remote_id.take() {
-            remote::forget(id);
-        }
+        self.remote_id.forget();
         if let Some(peer) = self.peer.get() {
             let socket = self.socket.take();
             let clean = outcome == Outcome::Ok && self.keep.get() && !self.eof.get() && self.input.borrow().is_empty();

@@ -18,6 +18,7 @@ use super::{BODY_DONE, BODY_READ_SIZE, Http1, MAX_READS, State};
 use crate::{
     config::InFileOnly,
     error_text::ErrorText,
+    event::thread_pool::QUEUE_IS_FULL,
     finalize,
     http1::{BadRequest, ChunkedDecoder, Decoded, Framing},
     log::error::Level,
@@ -243,7 +244,7 @@ impl Http1 {
         if r.site.pool.run(job).is_ok() {
             return Code::AGAIN;
         }
-        self.disk_failed(r, &std::io::Error::other("the thread pool's queue is full"))
+        self.disk_failed(r, &std::io::Error::other(QUEUE_IS_FULL))
     }
 
     #[cold]

@@ -1,11 +1,10 @@
 //! What follows a request: the next one, the rest of its body, lingering, or an end.
 
-use std::{net::Shutdown, rc::Rc, time::Duration};
+use std::{net::Shutdown, ops::ControlFlow, rc::Rc, time::Duration};
 
 use super::{BODY_READ_SIZE, Http1, MAX_READS, NEXT_REQUEST, State, body::BodyReader, browsers};
 use crate::{
     config::{HttpCore, Lingering},
-    event::remote,
     http1::Method,
     log::error::Level,
     log_line,
@@ -47,10 +46,7 @@ impl Http1 {
             self.lp.remove_timer(timer);
             self.send_timer.set(None);
         }
-        if let Some(id) = self.remote_id.get() {
-            remote::forget(id);
-            self.remote_id.set(None);
-        }
+        self.remote_id.forget();
     }
 
     fn next_request(self: &Rc<Self>) {
@@ -75,16 +71,26 @@ impl Http1 {
 
     /// Reads the rest of a body that no handler wanted.
     pub(super) fn discard(self: &Rc<Self>) {
-        for _ in 0..MAX_READS {
+        self.read_past(|| {
             match self.decode_body(&mut drop) {
-                Ok(true) => return self.next_request(),
-                Ok(false) => (),
+                Ok(false) => return ControlFlow::Continue(()),
+                Ok(true) => self.next_request(),
                 Err(bad) => {
                     let text = "after its response, in a body that was not wanted";
                     let tail = self.log_tail_in(self.place.get());
                     log_line!(Level::Info, "*{} {bad} {text}: the connection is closed{tail}", self.number);
-                    return self.close();
+                    self.close();
                 }
+            }
+            ControlFlow::Break(())
+        });
+    }
+
+    /// Reads what nobody wants, until `take`, which takes it from the input, ends that, or the client, or the time is over.
+    fn read_past(self: &Rc<Self>, take: impl Fn() -> ControlFlow<()>) {
+        for _ in 0..MAX_READS {
+            if take().is_break() {
+                return;
             }
             if self.lp.now_ms() > self.linger_until_ms.get() {
                 return self.close();
@@ -134,19 +140,10 @@ impl Http1 {
     }
 
     pub(super) fn linger(self: &Rc<Self>) {
-        for _ in 0..MAX_READS {
+        self.read_past(|| {
             self.input.borrow_mut().clear();
-            if self.lp.now_ms() > self.linger_until_ms.get() {
-                return self.close();
-            }
-            match self.read(BODY_READ_SIZE) {
-                Ok(0) if self.eof.get() => return self.close(),
-                Ok(0) => return self.wait_lingering(),
-                Ok(_) => (),
-                Err(_) => return self.close(),
-            }
-        }
-        self.read_later();
+            ControlFlow::Continue(())
+        });
     }
 
     /// Closes with a reset, so that the client does not take what it has for the whole response.

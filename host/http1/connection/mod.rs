@@ -56,7 +56,7 @@ use super::HeadParser;
 use crate::{
     config::Listen,
     error_text::ErrorText,
-    event::{Loop, Ready, RemoteId, SocketId, Source, TimerId, remote},
+    event::{Loop, Ready, RemoteId, SocketId, Source, TimerId, remote::Announcement},
     finalize,
     listen::Address,
     log::error::{Level, Tail},
@@ -147,7 +147,7 @@ pub struct Http1 {
     pub accepted_ms: u64,
     /// TCP_NODELAY is set.
     nodelay: Cell<bool>,
-    remote_id: Cell<Option<RemoteId>>,
+    remote_id: Announcement,
 }
 
 thread_local! {
@@ -196,7 +196,7 @@ pub fn accept(
         place: Cell::new(place),
         accepted_ms: lp.now_ms(),
         nodelay: Cell::new(false),
-        remote_id: Cell::new(None),
+        remote_id: Announcement::default(),
     });
     stats::add(stats::Counter::Connections, 1);
     connection.start();
@@ -355,12 +355,7 @@ impl Http1 {
 
     /// As other threads know it, announced when first asked for.
     fn announce(self: &Rc<Self>) -> RemoteId {
-        let id = self.remote_id.get().unwrap_or_else(|| {
-            let source: Rc<dyn Source> = self.clone();
-            remote::announce(&source)
-        });
-        self.remote_id.set(Some(id));
-        id
+        self.remote_id.id(self)
     }
 
     fn on_readable(self: &Rc<Self>) {

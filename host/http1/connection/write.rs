@@ -211,13 +211,8 @@ impl Http1 {
 
     /// Has the pool read a part of a file into the page cache, so that sendfile does not wait for the disk.
     fn read_ahead(self: &Rc<Self>, r: &Request, file: Arc<OpenFile>, pos: u64, len: u64) -> io::Result<()> {
-        let id = self.announce();
-        let remote = self.lp.remote().clone();
-        let job = Box::new(move || {
-            file.load(pos, len);
-            remote.call(id, DISK_DONE);
-        });
-        r.site.pool.run(job).map_err(|_| io::Error::other("the thread pool's queue is full"))?;
+        let (remote, id) = (self.lp.remote().clone(), self.announce());
+        file.load_on(&r.site.pool, pos, len, move || remote.call(id, DISK_DONE))?;
         self.disk.set(len);
         Ok(())
     }
