@@ -110,6 +110,11 @@ fn redirect_to(r: &Rc<Request>, page: &'static Page, status: u16) {
     });
     let text = r.site.templates.eval(page.uri, r);
     let target = r.text_owned(text);
+    if error.status.get() != 405 || !matches!(target.first(), Some(b'/' | b'@')) {
+        // RFC 9110, section 15.5.6: what belongs to a 405 says nothing in the response that takes its place.
+        let parts = &mut **r.parts.borrow_mut();
+        parts.headers_out.remove(&parts.pool, b"Allow");
+    }
     let code = match target.first() {
         Some(b'/') => {
             // Set for HEAD as well: a head that could not be parsed has no method.

@@ -45,6 +45,8 @@ pub mod mime;
 
 pub mod open_file;
 
+pub mod error_text;
+
 pub mod temp_file;
 
 pub mod regex;

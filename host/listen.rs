@@ -11,6 +11,7 @@ use std::{cell::Cell, io, rc::Rc, time::Duration};
 
 use crate::{
     config::{Listen, ListenOptions},
+    error_text::ErrorText,
     event::{Loop, Ready, Room, Source, TimerId},
     http1::{Limits, connection},
     log::error::Level,
@@ -107,7 +108,7 @@ impl Listener {
         let now = self.lp.now_ms();
         if now >= self.logged_ms.get().saturating_add(LOG_EVERY) {
             self.logged_ms.set(now);
-            log_line!(Level::Crit, "accept() on {} failed ({error})", self.address.address);
+            log_line!(Level::Crit, "accept() on {} failed ({})", self.address.address, ErrorText(error));
         }
         if self.lp.close_idle() > 0 {
             // Their descriptors are free in the next turn.

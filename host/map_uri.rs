@@ -16,6 +16,7 @@ use topnext_module_api::{Phase, uri::leads_out};
 
 use crate::{
     config::{self, LocationKind},
+    error_text::ErrorText,
     log::error::Level,
     log_line, open_file,
     phases::Step,
@@ -274,7 +275,13 @@ pub fn realpath_root(r: &Rc<Request>) -> Option<Text> {
         Ok(path) => Some(r.store(&[&path])),
         Err(error) => {
             let folder = String::from_utf8_lossy(&folder);
-            log_line!(Level::Crit, "*{} realpath() \"{folder}\" failed ({error}){}", r.conn.number, r.log_tail());
+            log_line!(
+                Level::Crit,
+                "*{} realpath() \"{folder}\" failed ({}){}",
+                r.conn.number,
+                ErrorText(&error),
+                r.log_tail()
+            );
             None
         }
     }

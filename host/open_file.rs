@@ -16,7 +16,7 @@ pub mod cache;
 pub mod symlinks;
 
 use std::{
-    fmt, fs,
+    fs,
     io::{self, IoSliceMut},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -299,22 +299,6 @@ impl Validators {
     }
 }
 
-/// An error of the system as nginx's log shows it: `13: Permission denied`.
-pub struct ErrorText<'a>(pub &'a io::Error);
-
-impl fmt::Display for ErrorText<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.0.to_string();
-        match self.0.raw_os_error() {
-            Some(number) => {
-                let end = format!(" (os error {number})");
-                write!(f, "{number}: {}", text.strip_suffix(&end).unwrap_or(&text))
-            }
-            None => f.write_str(&text),
-        }
-    }
-}
-
 /// A path with all symbolic links resolved, as realpath(3).
 ///
 /// The kernel resolves it without the disk if it has all folders of it in memory, and it has those of a site's root: each
@@ -377,12 +361,5 @@ mod tests {
             BELIEVED_MS >= file.believed_until.load(Ordering::Relaxed),
             "a part of a step says nothing of the rest"
         );
-    }
-
-    #[test]
-    fn errors_are_written_as_in_nginxs_log() {
-        let error = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
-        assert_eq!(ErrorText(&error).to_string(), "24: Too many open files");
-        assert_eq!(ErrorText(&io::Error::other("why")).to_string(), "why");
     }
 }

@@ -13,10 +13,11 @@ use std::{
 use topnext_module_api::{Buf, Bytes, Chain, Code};
 
 use crate::{
+    error_text::ErrorText,
     event::{remote::RemoteId, thread_pool::QUEUE_IS_FULL},
     log::error::Level,
     log_line,
-    open_file::{ErrorText, NoWait, OpenFile},
+    open_file::{NoWait, OpenFile},
     plugins::{link, services},
     request::{COPY_DONE, JOB_DONE, Request, Wait},
     status,

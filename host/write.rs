@@ -14,7 +14,8 @@ use rustix::{io::Errno, net::SendFlags};
 use topnext_module_api::{Buf, Chain};
 
 use crate::{
-    open_file::{ErrorText, FILE_STEP, NoWait, OpenFile},
+    error_text::ErrorText,
+    open_file::{FILE_STEP, NoWait, OpenFile},
     plugins::services::bufs,
 };
 

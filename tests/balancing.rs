@@ -65,7 +65,10 @@ fn all_peers_are_down() {
     let a = Named::new("a");
     let server = balanced(&[at(a.port, ", down = true")], "", "");
     server.get("/").expect(502);
-    server.stderr(|text| text.contains("no live upstreams while connecting to upstream \"backend\""));
+    server.stderr(|text| {
+        text.contains("no live upstreams while connecting to upstream, ")
+            && text.contains("upstream: \"http://backend/\"")
+    });
     assert_eq!(a.accepted(), 0);
 }
 
@@ -89,7 +92,7 @@ fn refused_connections_go_to_the_next_peer() {
     assert_eq!(met(&server, 6), "bbbbbb");
     // Nothing was sent to the first, so that this may go on too.
     assert_eq!(server.request("POST", "/", "Content-Length: 0\r\n").expect(200).text(), "b");
-    server.stderr(|text| text.contains("connect() failed (Connection refused"));
+    server.stderr(|text| text.contains("connect() failed (111: Connection refused"));
 }
 
 #[test]

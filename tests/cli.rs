@@ -101,9 +101,9 @@ fn a_configuration_that_is_not_there() {
     let folder = Folder::new();
     let none = run(&folder, &["-t", "-c", "none.toml"]);
     assert_eq!(none.code, Some(1), "{none:#?}");
-    assert!(none.stderr.starts_with("none.toml: cannot read the file: No such file or directory"), "{none:#?}");
+    assert!(none.stderr.starts_with("none.toml: cannot read the file (2: No such file or directory)"), "{none:#?}");
     let none = run(&folder, &["-t", "-c", "none/none.toml"]);
-    assert!(none.code == Some(1) && none.stderr.starts_with("topnext: prefix none: "), "{none:#?}");
+    assert!(none.code == Some(1) && none.stderr.starts_with("topnext: prefix none (2: "), "{none:#?}");
     if !std::path::Path::new("/etc/topnext/plugins.toml").exists() {
         let none = run(&folder, &[]);
         let text =
@@ -234,7 +234,7 @@ fn a_port_in_use() {
         fs::write(folder.path("plugins.toml"), config).unwrap();
         let answer = run(&folder, &[]);
         assert_eq!((answer.code, answer.stdout.as_str()), (Some(1), ""), "{answer:#?}");
-        let text = "Address already in use (os error 98)";
+        let text = "(98: Address already in use)";
         let expected = format!("topnext: cannot listen on {one}: {text}\ntopnext: cannot listen on {two}: {text}\n");
         assert_eq!(answer.stderr, expected);
     }

@@ -64,9 +64,9 @@ server = ["127.0.0.1:9001", { address = "127.0.0.1:9002", wait = 2 }]
 [http.upstream.empty]
 "#;
     let expected = [
-        "1:1: worker_thread: unknown key; did you mean \"worker_threads\"? valid here: error_log, http, include, module, module_path, ",
+        "1:1: worker_thread: unknown key; did you mean \"worker_threads\"?$",
         "2:40: error_log.level: found \"verbose\", expected \"debug\", \"info\", \"notice\", \"warn\", \"error\", \"crit\", \"alert\" or \"emerg\"$",
-        "18:1: http.gzip_types: unknown key; did you mean \"gzip.types\"? valid here: absolute_redirect, access_log, ",
+        "18:1: http.gzip_types: unknown key; did you mean \"gzip.types\"?$",
         "19:21: http.keepalive_timeout: found \"75 sec\", expected a duration such as \"75s\", \"1m30s\" or \"500ms\" or a table with the keys timeout, header$",
         "20:20: http.gzip.enabled: found \"on\", expected true or false; write true$",
         "20:39: http.gzip.comp_level: found 11, expected an integer from 1 to 9$",
@@ -81,7 +81,7 @@ server = ["127.0.0.1:9001", { address = "127.0.0.1:9002", wait = 2 }]
         "35:19: http.server.location.return.code: found 302, which needs a url to redirect to$",
         "40:22: http.server.location.proxy.read_timeout: found -1, expected a duration such as \"75s\", \"1m30s\" or \"500ms\"$",
         "42:8: http.server.location.path: there is a location \"/b\" already, at plugins.toml:38:8$",
-        "43:1: http.server.location.sendfil: unknown key; did you mean \"sendfile\"? valid here: ",
+        "43:1: http.server.location.sendfil: unknown key; did you mean \"sendfile\"?$",
         "46:1: http.server.location.listen: not valid here; valid in server$",
         "49:13: http.upstream.backend.balancer[0]: found \"round_robbin\", expected the name of a loaded balancer: round_robin; did you mean \"round_robin\"?$",
         "50:59: http.upstream.backend.server[1].wait: unknown key; valid here: address, backup, down, fail_timeout, max_conns, max_fails, weight$",
@@ -223,7 +223,7 @@ lisen = []
         "plugins.toml:2:1: module \"gzpi\": there is no such file\n  looked  DIR/modules/libgzpi.so\n          DIR/modules/libtopnext_gzpi.so\n  near    gzip (DIR/modules/libtopnext_gzip.so)\n  fix     write name = \"gzip\", or say where gzpi is with path or module_path\n",
         "plugins.toml:4:1: module \"text\": its file is not a shared library\n  file    DIR/modules/libtopnext_text.so\n  found   a file that does not start as an ELF file does\n  fix     name the .so file of a module\n",
         "plugins.toml:6:1: module \"elsewhere\": there is no such file\n  looked  DIR/elsewhere.so\n  fix     correct path, or install the module there\n",
-        "plugins.toml:11:1: http.server.lisen: unknown key; did you mean \"listen\"? valid here: ",
+        "plugins.toml:11:1: http.server.lisen: unknown key; did you mean \"listen\"?",
     ] {
         assert!(text.contains(expected), "{expected}\nin {text}");
     }
@@ -347,7 +347,7 @@ fn includes_that_cannot_be() {
     let folder = Folder::with(&[("a.toml", b"include = \"plugins.toml\"\n")]);
     let text = Server::fails_in(&folder, "include = [\"none.toml\", \"a.toml\"]\n[[http.server]]\n");
     assert!(
-        text.contains("plugins.toml:1:12: include: none.toml: cannot read the file: No such file or directory"),
+        text.contains("plugins.toml:1:12: include: none.toml: cannot read the file (2: No such file or directory)"),
         "{text}"
     );
     assert!(text.contains("include: the files include one another: plugins.toml -> a.toml -> plugins.toml"), "{text}");
@@ -433,4 +433,33 @@ limit_rate = { rate = "50k" }
     let mut out = Vec::new();
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&response.body[..]), &mut out).unwrap();
     assert!(out == text);
+}
+
+#[test]
+fn what_an_operator_of_nginx_types() {
+    let modules = ["headers", "try_files", "gzip", "limit_rate", "autoindex", "static"];
+    let lines = "add_header = []\ntry_files = [\"$uri\", \"=404\"]\ngzip = true\nlimit_rate = \"100k\"\nlimit_rate_after = \"1m\"\n\
+                 autoindex = true\nmax_ranges = 1\nresolver = \"127.0.0.1\"\nlisten = [\"127.0.0.1:1\", \"127.0.0.1:1\"]\n";
+    let config = server(&modules, lines).replace("listen = [\"127.0.0.1:PORT\"]\n", "");
+    let errors = errors(&config);
+    for (error, (start, end)) in errors.iter().zip([
+        ("3:1: http.server.add_header: unknown key; did you mean \"headers.add_header\"?", ""),
+        (
+            "4:13: http.server.try_files: found a list, expected a table",
+            "; write try_files = { files = ..., fallback = ... }",
+        ),
+        ("5:8: http.server.gzip: found true, expected a table", "; write gzip.enabled = true"),
+        ("6:14: http.server.limit_rate: found \"100k\", expected a table", "; write limit_rate.rate = \"100k\""),
+        ("7:1: http.server.limit_rate_after: unknown key; did you mean \"limit_rate.after\"?", ""),
+        ("8:13: http.server.autoindex: found true, expected a table", "; write autoindex.enabled = true"),
+        ("9:1: http.server.max_ranges: a directive of the module range; add [[module]] name = \"range\"", ""),
+        (
+            "10:1: http.server.resolver: not a directive here: the names of peers are resolved by the system",
+            "; remove it",
+        ),
+        ("11:26: http.server.listen: 127.0.0.1:1 stands twice in this server; first at plugins.toml:11:11", ""),
+    ]) {
+        assert!(error.starts_with(&format!("plugins.toml:{start}")) && error.ends_with(end), "{error}");
+    }
+    assert_eq!(errors.len(), 9, "{errors:#?}");
 }

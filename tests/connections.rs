@@ -136,7 +136,7 @@ fn without_descriptors_accepting_goes_on_when_there_are_some_again() {
     limit_descriptors(&server, 10);
     let mut clients: Vec<Client> = (0..40).map(|_| busy(&server)).collect();
     // Twice: it is tried again.
-    let failed = |log: &str| log.matches("failed (Too many open files (os error 24))").count();
+    let failed = |log: &str| log.matches("failed (24: Too many open files)").count();
     server.stderr(|log| log.contains("[crit] ") && failed(log) >= 2);
     let (ticks, tries) = (cpu_ticks(&server), server.stderr(|log| failed(log) >= 2).lines().count());
     server.stderr(|log| log.lines().count() >= tries + 3);
@@ -157,7 +157,7 @@ fn without_descriptors_idle_connections_give_way() {
     limit_descriptors(&server, 10);
     let mut clients: Vec<Client> = (0..40).map(|_| idle(&server)).collect();
     assert_eq!(clients[0].end(), Ending::Closed);
-    server.stderr(|log| log.contains("[crit] ") && log.contains("failed (Too many open files (os error 24))"));
+    server.stderr(|log| log.contains("[crit] ") && log.contains("failed (24: Too many open files)"));
     // The last ones are there.
     clients[39].send(GET);
     clients[39].response().expect(200);

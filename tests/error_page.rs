@@ -377,7 +377,7 @@ return = { code = 200, text = "page for $request_uri" }
 fn a_named_location_gets_the_request_as_it_is() {
     let server = site(
         r#"
-error_page = [{ code = [404], uri = "@fallback" }, { code = [403], uri = "@nowhere" }, { code = [405], uri = "@fallback", response = "=" }]
+error_page = [{ code = [404], uri = "@fallback" }, { code = [403], uri = "@no${arg_x}where" }, { code = [405], uri = "@fallback", response = "=" }]
 [[http.server.location]]
 path = "@fallback"
 return = { code = 202, text = "$request_method $uri?$args" }
@@ -435,6 +435,23 @@ fn an_upstream_that_fails_is_replaced_by_another() {
     let mut client = server.connect();
     client.send("POST /up?x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
     assert_eq!(client.response().expect(200).text(), "POST /up?x 4");
+}
+
+/// The field belongs to the status 405, and goes with it.
+#[test]
+fn what_took_the_place_of_405_says_nothing_of_methods() {
+    for (response, uri, status, allow) in [
+        ("", "/404.html", 405, Some("GET, HEAD")),
+        (", response = 200", "/404.html", 200, None),
+        (", response = \"=\"", "/404.html", 200, None),
+        ("", "https://elsewhere/", 302, None),
+    ] {
+        let server = site(&format!("error_page = [{{ code = [405], uri = \"{uri}\"{response} }}]\n"));
+        let mut client = server.connect();
+        client.send("POST /a.css HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+        let answer = client.response().expect(status);
+        assert_eq!(answer.field("Allow"), allow, "{response} {uri}: {answer:?}");
+    }
 }
 
 #[test]

@@ -12,9 +12,9 @@ use rustix::process::Signal;
 use support::server::answer;
 use support::{Client, Folder, Server, command};
 
-/// The addresses of a connection, as text.
+/// A server that answers with the addresses of a connection, as text.
 const ADDRESSES: &str = "module = [{ name = \"return\" }, { name = \"headers\" }]\nworker_threads = 1\n\
-    [http]\nreturn = { code = 200, text = \"$server_addr|$server_port|$remote_addr|$remote_port|$binary_remote_addr|$server_name\" }\n";
+    [[http.server]]\nreturn = { code = 200, text = \"$server_addr|$server_port|$remote_addr|$remote_port|$binary_remote_addr|$server_name\" }\n";
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -31,7 +31,7 @@ fn texts(fields: &[Vec<u8>]) -> Vec<String> {
 }
 
 fn start(listen: &str) -> Server {
-    Server::start(&format!("{ADDRESSES}[[http.server]]\nserver_name = [\"one\"]\nlisten = [{listen}]\n"))
+    Server::start(&format!("{ADDRESSES}server_name = [\"one\"]\nlisten = [{listen}]\n"))
 }
 
 /// What the server says when it cannot listen.
@@ -102,9 +102,7 @@ fn ipv6only_false_takes_ipv4_as_well() {
 fn a_unix_socket() {
     for threads in [1, 3] {
         let config = ADDRESSES.replace("worker_threads = 1", &format!("worker_threads = {threads}"));
-        let server = Server::start(&format!(
-            "{config}[[http.server]]\nserver_name = [\"one\"]\nlisten = [\"unix:site.sock\"]\n"
-        ));
+        let server = Server::start(&format!("{config}server_name = [\"one\"]\nlisten = [\"unix:site.sock\"]\n"));
         let path = server.folder.path("site.sock");
         let shown = format!("unix:{}", path.display());
         assert!(server.stderr(|_| true).contains(&format!("  http://{shown}:/\n")));
@@ -190,9 +188,9 @@ fn addresses_that_cannot_be_had_are_named_at_once() {
     );
     let expected = format!(
         "topnext: cannot listen on unix:DIR/file: there is a file that is not a socket\n\
-         topnext: cannot listen on {taken}: Address already in use (os error 98)\n\
-         topnext: cannot listen on 192.0.2.1:80: Cannot assign requested address (os error 99)\n\
-         topnext: cannot listen on unix:DIR/none/a.sock: No such file or directory (os error 2)\n"
+         topnext: cannot listen on {taken}: (98: Address already in use)\n\
+         topnext: cannot listen on 192.0.2.1:80: (99: Cannot assign requested address)\n\
+         topnext: cannot listen on unix:DIR/none/a.sock: (2: No such file or directory)\n"
     );
     assert_eq!(text, expected);
     assert_eq!(fs::read(folder.path("file")).unwrap(), b"x");
@@ -212,16 +210,18 @@ fn two_servers_on_one_address() {
     let server = Server::start(
         r#"
 module = [{ name = "return" }]
-http.return = { code = 200, text = "$server_name" }
 [[http.server]]
 listen = ["127.0.0.1:PORT"]
 server_name = ["one"]
+return = { code = 200, text = "$server_name" }
 [[http.server]]
 listen = [{ address = "127.0.0.1:PORT", default_server = true, backlog = 100 }]
 server_name = ["two"]
+return = { code = 200, text = "$server_name" }
 [[http.server]]
 listen = [{ address = "127.0.0.1:PORT", backlog = 100 }, "unix:a.sock"]
 server_name = ["three"]
+return = { code = 200, text = "$server_name" }
 "#,
     );
     let name = |client: &mut Client, host: &str| {
@@ -243,13 +243,14 @@ fn an_address_of_a_wildcard_is_served_by_its_own_servers() {
             r#"
 module = [{{ name = "return" }}]
 worker_threads = {threads}
-http.return = {{ code = 200, text = "$server_name" }}
 [[http.server]]
 listen = ["*:PORT"]
 server_name = ["all"]
+return = {{ code = 200, text = "$server_name" }}
 [[http.server]]
 listen = ["127.0.0.1:PORT"]
 server_name = ["one"]
+return = {{ code = 200, text = "$server_name" }}
 "#
         ));
         for _ in 0..8 {

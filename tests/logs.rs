@@ -208,7 +208,7 @@ return = { code = 200, text = "" }
 fn a_log_that_cannot_be_opened() {
     let text =
         Server::fails("[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\naccess_log = { path = \"none/access.log\" }\n");
-    assert!(text.starts_with("plugins.toml:3:23: access_log: found \"DIR/none/access.log\", which cannot be opened for writing (No such file or directory"), "{text}");
+    assert!(text.starts_with("plugins.toml:3:23: access_log: found \"DIR/none/access.log\", which cannot be opened for writing (2: No such file or directory"), "{text}");
 }
 
 #[test]
@@ -224,7 +224,7 @@ return = { code = 200, text = "hello" }
     );
     for _ in 0..3 {
         assert_eq!(server.get("/").expect(200).text(), "hello");
-        server.stderr(|log| log.contains("cannot write log /dev/full: No space left on device"));
+        server.stderr(|log| log.contains("cannot write log /dev/full (28: No space left on device)"));
     }
     let answer = server.stop(Signal::TERM);
     assert_eq!(answer.stderr.matches("cannot write log /dev/full").count(), 1, "{answer:#?}");
@@ -350,7 +350,7 @@ fn sigusr1_reopens_all_logs() {
     let line = server.folder.hide(errors.lines().find(|line| line.contains("[emerg]")).unwrap());
     assert!(
         line.contains(
-            "open() \"DIR/logs/a.log\" failed while reopening logs; the file that was open stays in use (No such file"
+            "open() \"DIR/logs/a.log\" failed while reopening logs; the file that was open stays in use (2: No such file"
         ),
         "{line}"
     );
@@ -369,7 +369,7 @@ fn a_file_that_may_not_grow_is_survived_and_no_line_is_torn() {
     let server = Server::start(&logging_to("\"a.log\""));
     limit_files(&server, Some(1000));
     (0..30).for_each(|i| drop(server.get(&format!("/full/{i}")).expect(200)));
-    server.stderr(|log| log.contains("cannot write log ") && log.contains("a.log: File too large"));
+    server.stderr(|log| log.contains("cannot write log ") && log.contains("a.log (27: File too large)"));
     eventually("a file that is full", || server.folder.read("a.log").len() == 1000);
     limit_files(&server, None);
     server.get("/after").expect(200);

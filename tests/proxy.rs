@@ -576,7 +576,7 @@ fn peer_resets_before_the_header() {
     let (mut client, connection) = at_peer(&peer, &server, GET);
     connection.reset();
     client.response().expect(502);
-    server.stderr(|text| text.contains("recv() failed (Connection reset by peer"));
+    server.stderr(|text| text.contains("recv() failed (104: Connection reset by peer"));
 }
 
 #[test]
@@ -672,8 +672,8 @@ fn nobody_listens() {
     let server = proxy_to(refused.port, "");
     assert_eq!(server.get("/").expect(502).field("Content-Type"), Some("text/html"));
     assert_eq!(server.request("POST", "/", "Content-Length: 0\r\n").status, 502);
-    let text = server.stderr(|text| text.contains("connect() failed (Connection refused"));
-    assert!(text.contains(&format!("upstream: \"127.0.0.1:{}\"", refused.port)), "{text}");
+    let text = server.stderr(|text| text.contains("connect() failed (111: Connection refused"));
+    assert!(text.contains(&format!("upstream: \"http://127.0.0.1:{}/", refused.port)), "{text}");
 }
 
 #[test]
@@ -681,7 +681,7 @@ fn connect_timeout() {
     let stalled = Reserved::new().stall();
     let server = proxy_to(stalled.port, "proxy.connect_timeout = \"100ms\"");
     server.get("/").expect(504);
-    server.stderr(|text| text.contains("upstream timed out while connecting to upstream"));
+    server.stderr(|text| text.contains("upstream timed out (110: Connection timed out) while connecting to upstream"));
 }
 
 #[test]
@@ -691,7 +691,9 @@ fn read_timeout_before_the_header() {
     connection.reply("HTTP/1.1 200 OK\r\nX-");
     client.response().expect(504);
     connection.expect_closed();
-    server.stderr(|text| text.contains("upstream timed out while reading response header from upstream"));
+    server.stderr(|text| {
+        text.contains("upstream timed out (110: Connection timed out) while reading response header from upstream")
+    });
 }
 
 #[test]
@@ -704,7 +706,7 @@ fn read_timeout_in_the_body() {
     let (rest, ending) = client.rest_and_end();
     assert!(!rest.contains("0\r\n\r\n") && ending == Ending::Reset, "{rest:?} {ending:?}");
     connection.expect_closed();
-    server.stderr(|text| text.contains("upstream timed out while reading response body from upstream"));
+    server.stderr(|text| text.contains("upstream timed out (110: Connection timed out) while reading upstream"));
 }
 
 #[test]
@@ -776,7 +778,9 @@ fn send_timeout() {
     client.send(&body);
     let _connection = peer.accept();
     client.response().expect(504);
-    server.stderr(|text| text.contains("upstream timed out while sending request to upstream"));
+    server.stderr(|text| {
+        text.contains("upstream timed out (110: Connection timed out) while sending request to upstream")
+    });
 }
 
 // ---- what stays behind
@@ -916,10 +920,6 @@ fn a_uri_part_needs_a_path_that_it_can_replace() {
         format!("plugins.toml:9:14: {}", why("@app", "name")),
     ];
     assert_eq!(text, expected.concat());
-    // A location inside another one has its value.
-    let inside = "[[http.server.location.location]]\npath = '~* \\.PHP$'\n";
-    let text = Server::fails(&[top, &location("/a/", "/v1/"), inside].concat());
-    assert_eq!(text, format!("plugins.toml:6:14: {}", why("~* \\.PHP$", "regular expression")));
     // Without one, and where there is a path, it is as good as elsewhere.
     let valid = [("~ \\.php$", ""), ("@app", ""), ("/a/", "/v1/"), ("= /b", "/v1/"), ("^~ /c", "/v1/")]
         .map(|(path, pass)| location(path, pass));
@@ -937,4 +937,41 @@ fn a_uri_part_outside_of_locations_replaces_the_root() {
     let to = format!("http://127.0.0.1:{}/v1/y", peer.port);
     connection.reply(format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n"));
     assert_eq!(client.response().expect(302).field("Location"), Some("/y"));
+}
+
+/// nginx: proxy_pass belongs to the location in which it is written; proxy_read_timeout and others hold inside of it, too.
+#[test]
+fn pass_is_not_inherited_and_the_other_keys_are() {
+    let peer = Peer::new();
+    let server = Server::with(
+        &[("html/x/static/file", b"the file")],
+        &format!(
+            "module = [{{ name = \"static\" }}, {{ name = \"proxy\" }}, {{ name = \"round_robin\" }}]\n\
+             [[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\nroot = \"html\"\n\
+             [[http.server.location]]\npath = \"/x/\"\n\
+             proxy = {{ pass = \"http://127.0.0.1:{0}/up/\", set_header = [{{ name = \"X-From\", value = \"outer\" }}] }}\n\
+             [[http.server.location.location]]\npath = \"/x/static/\"\n\
+             [[http.server.location.location]]\npath = \"/x/slow/\"\nproxy.pass = \"http://127.0.0.1:{0}/late/\"\n",
+            peer.port
+        ),
+    );
+    assert_eq!(server.get("/x/static/file").expect(200).text(), "the file");
+    for (path, line) in [("/x/slow/report", "GET /late/report HTTP/1.1\r\n"), ("/x/a", "GET /up/a HTTP/1.1\r\n")] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let (mut client, (head, mut connection)) = at_peer_with_head(&peer, &server, &request);
+        assert!(head.starts_with(line) && head.contains("X-From: outer\r\n"), "{head}");
+        connection.reply("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+        client.response().expect(204);
+    }
+    // Where pass alone is missing, somebody has forgotten it.
+    let top =
+        "module = [{ name = \"proxy\" }, { name = \"round_robin\" }]\n[http]\nproxy.pass = \"http://127.0.0.1:1\"\n";
+    let places = "[[http.server]]\n[[http.server.location]]\npath = \"/x/\"\nproxy.pass = \"http://127.0.0.1:1\"\n\
+                  [[http.server.location.location]]\npath = \"/x/slow/\"\nproxy.read_timeout = \"60s\"\n";
+    assert_eq!(
+        Server::fails(&[top, places].concat()),
+        "plugins.toml:3:7: http.proxy.pass: not valid here, where it would hold nowhere; valid in server, location\n\
+         plugins.toml:10:1: http.server.location.location.proxy.pass: missing, but required: a string; that of the level \
+         around does not hold here\n"
+    );
 }

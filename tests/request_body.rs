@@ -239,7 +239,7 @@ fn a_folder_that_cannot_be_made_gives_500_and_one_line() {
     client.send(post(body.len()));
     let _ = client.try_send(&body);
     client.response_to("POST").expect(500);
-    let text = "cannot be kept in a temporary file in \"/proc/topnext/none\": No such file or directory";
+    let text = "cannot be kept in a temporary file in \"/proc/topnext/none\" (2: No such file or directory)";
     let log = server.stderr(|log| log.contains(text));
     assert_eq!(log.matches("temporary file in").count(), 1, "{log}");
     peer.expect_no_connection();

@@ -155,3 +155,30 @@ return = { code = 200, text = "location" }
     );
     assert_eq!(server.get("/x").text(), "server");
 }
+
+/// nginx: return belongs to the location in which it is written.
+#[test]
+fn a_return_says_nothing_of_the_locations_inside() {
+    let server = Server::with(
+        &[("html/a/b/file", b"the file")],
+        r#"
+module = [{ name = "return" }, { name = "static" }]
+[[http.server]]
+listen = ["127.0.0.1:PORT"]
+root = "html"
+[[http.server.location]]
+path = "/a/"
+return = { code = 200, text = "outer" }
+[[http.server.location.location]]
+path = "/a/b/"
+[[http.server.location.location]]
+path = "/a/c/"
+return = { code = 200, text = "inner" }
+"#,
+    );
+    for (path, text) in [("/a/x", "outer"), ("/a/b/file", "the file"), ("/a/c/", "inner")] {
+        assert_eq!(server.get(path).expect(200).text(), text);
+    }
+    let text = Server::fails("module = [{ name = \"return\" }]\nhttp.return = { code = 204 }\n[[http.server]]\n");
+    assert_eq!(text, "plugins.toml:2:6: http.return: not valid here; this module is valid in server, location\n");
+}

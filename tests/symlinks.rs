@@ -160,3 +160,17 @@ fn wrong_values_are_refused_with_what_is_valid() {
     );
     assert!(found.contains("disable_symlinks.from: unknown variable \"$document_rot\"; did you mean"), "{found}");
 }
+
+/// nginx: a link is then as good as no file.
+#[test]
+fn try_files_goes_on_behind_a_link() {
+    let lines = format!(
+        "disable_symlinks = {{ mode = \"on\", {FROM} }}\n[[http.server.location]]\npath = \"/\"\n\
+         try_files = {{ files = [\"$uri\", \"/real/a\"], fallback = \"=404\" }}\n\
+         [[http.server.location]]\npath = \"/out\"\ntry_files = {{ files = [\"$uri\"], fallback = \"=410\" }}\n"
+    );
+    let config = site(&lines).replace("{ name = \"static\" }", "{ name = \"static\" }, { name = \"try_files\" }");
+    let server = Server::start_in(folder(), &config);
+    assert_eq!(server.get("/link").expect(200).text(), "inside");
+    server.get("/out").expect(410);
+}

@@ -47,8 +47,8 @@ fn an_upstream_of_sockets() {
         assert!(server.get("/x").expect(200).text().starts_with("GET /x|app|unix:|"));
     }
     let text = format!(
-        "connect() failed (Connection refused (os error 111)) while connecting to upstream, client: 127.0.0.1, server: , \
-         request: \"GET /x HTTP/1.1\", upstream: \"unix:{}\"",
+        "connect() failed (111: Connection refused) while connecting to upstream, client: 127.0.0.1, server: , \
+         request: \"GET /x HTTP/1.1\", upstream: \"http://unix:{}:/x\"",
         stale.display()
     );
     server.stderr(|log| log.contains(&text));
@@ -59,7 +59,7 @@ fn a_socket_that_is_not_there() {
     let server = Server::start(&config("", "proxy.pass = \"http://unix:none.sock\""));
     server.get("/").expect(502);
     server.stderr(|log| {
-        log.contains("connect() failed (No such file or directory (os error 2)) while connecting to upstream")
+        log.contains("connect() failed (2: No such file or directory) while connecting to upstream, client: ")
     });
 }
 

@@ -13,6 +13,7 @@ use lexopt::prelude::*;
 
 use crate::{
     config::Listen,
+    error_text::ErrorText,
     log::{
         self,
         error::{self, Level},
@@ -111,7 +112,9 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments, lexopt::Error> {
 
 fn print(text: &str) -> Result<(), String> {
     use std::io::Write;
-    std::io::stdout().write_all(text.as_bytes()).map_err(|error| format!("cannot write to stdout: {error}"))
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| format!("cannot write to stdout ({})", ErrorText(&error)))
 }
 
 fn build_info() -> String {
@@ -165,14 +168,15 @@ fn configuration_path(given: Option<&Path>) -> Result<PathBuf, String> {
 /// Where relative paths start, absolute: `-p`, else the folder of the configuration.
 fn prefix(given: Option<&Path>, config: &Path) -> Result<PathBuf, String> {
     let folder = given.or(config.parent()).filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    folder.canonicalize().map_err(|error| format!("topnext: prefix {}: {error}", folder.display()))
+    folder.canonicalize().map_err(|error| format!("topnext: prefix {} ({})", folder.display(), ErrorText(&error)))
 }
 
 fn dump(loaded: &Loaded) -> Result<(), String> {
     let mut text = String::new();
     for file in 0..loaded.files.len() {
         let name = loaded.files.name(file as u16);
-        let content = std::fs::read_to_string(name).map_err(|error| format!("topnext: {name}: {error}"))?;
+        let content =
+            std::fs::read_to_string(name).map_err(|error| format!("topnext: {name} ({})", ErrorText(&error)))?;
         let _ = writeln!(text, "# configuration file {name}:\n{content}");
     }
     print(&text)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::address::Listen;
 use super::check::{Checker, Level, missing};
 use super::core_directives::find;
-use super::diagnostic::{Diagnostics, join_key};
+use super::diagnostic::{Diagnostics, join_key, quote};
 use super::directive::Contexts;
 use super::listen::ListenConf;
 use super::location_path::{LocationKind, LocationPath};
@@ -153,7 +153,25 @@ impl<'a> Builder<'a> {
         let listen = self.listen(&level);
         let server_name = self.server_names(&level);
         let locations = self.locations(&levels, &scope, None);
+        self.check_named(outer, &scope, &locations, &locations);
         Server { listen, server_name, scope, locations }
+    }
+
+    /// Error pages that lead to a named location which the server does not have. Those of `outer` are for all servers, of
+    /// which not each has it, and are looked at when they are needed.
+    fn check_named(&mut self, outer: &Scope, scope: &Scope, inside: &[Location], all: &[Location]) {
+        if !Arc::ptr_eq(&scope.core.error_page, &outer.core.error_page) {
+            for page in scope.core.error_page.iter() {
+                let is_there = || all.iter().any(|location| location.path.to_string() == page.uri);
+                if page.uri.starts_with('@') && !page.uri.contains('$') && !is_there() {
+                    let message = format!("found {}, but the server has no location of this name", quote(&page.uri));
+                    self.checker.errors.push(page.origin, "error_page.uri", message);
+                }
+            }
+        }
+        for location in inside {
+            self.check_named(scope, &location.scope, &location.locations, all);
+        }
     }
 
     fn listen(&mut self, level: &Level<'a>) -> Vec<ListenConf> {
@@ -182,6 +200,7 @@ impl<'a> Builder<'a> {
                 let place = self.place(other);
                 let message = format!("{} stands twice in this server; first at {place}", conf.address);
                 self.checker.errors.push(conf.origin, "http.server.listen", message);
+                continue;
             }
             listen.push(conf);
         }

@@ -1,7 +1,9 @@
 //! Checking values against their definitions.
 //!
 //! ```text
-//! http.server.lisen: unknown key; did you mean "listen"? valid here: access_log, ..., server_name
+//! http.server.lisen: unknown key; did you mean "listen"?
+//! http.server.foo: unknown key; valid here: access_log, ..., server_name
+//! http.server.tcp_nopush: not a directive here: header and file leave in one write anyway; remove it
 //! http.server.location.gzip.comp_level: found 12, expected an integer from 1 to 9
 //! http.server.gzip: no module of this name is declared; add [[module]] name = "gzip"
 //! ```
@@ -15,6 +17,7 @@ use super::address::{Listen, PeerAddress};
 use super::core_directives;
 use super::diagnostic::{Diagnostics, did_you_mean, join_key, quote};
 use super::directive::{Block, Contexts, Directive, Field, Presence, Type};
+use super::nginx_names;
 use super::schema::ModuleSchema;
 use super::source::Origin;
 use super::tree::{Entry, Node, Table, Value};
@@ -75,6 +78,8 @@ pub struct Checker<'a> {
     pub schemas: &'a [ModuleSchema],
     by_name: HashMap<&'a str, usize>,
     declared: HashSet<String>,
+    /// Contexts whose keys have been listed in an error.
+    listed: Contexts,
     /// The errors so far.
     pub errors: Diagnostics,
 }
@@ -84,7 +89,7 @@ impl<'a> Checker<'a> {
     /// reported elsewhere; its tables are passed over.
     pub fn new(schemas: &'a [ModuleSchema], declared: HashSet<String>, errors: Diagnostics) -> Self {
         let by_name = schemas.iter().enumerate().map(|(index, schema)| (schema.name.as_str(), index)).collect();
-        Checker { schemas, by_name, declared, errors }
+        Checker { schemas, by_name, declared, listed: Contexts::NONE, errors }
     }
 
     /// Checks one table of the configuration.
@@ -107,7 +112,7 @@ impl<'a> Checker<'a> {
                 .and_then(|index| Some((index, self.schemas.get(index)?)))
             {
                 Some((index, schema)) if schema.contexts.meets(context) => {
-                    let written = self.module_table(schema, entry, &key);
+                    let written = self.module_table(schema, entry, &key, context);
                     if let Some(slot) = modules.get_mut(index) {
                         *slot = written;
                     }
@@ -126,16 +131,30 @@ impl<'a> Checker<'a> {
         Level { prefix: prefix.to_owned(), origin, table, core, modules }
     }
 
-    fn module_table(&mut self, schema: &ModuleSchema, entry: &'a Entry, key: &str) -> Option<Written<'a>> {
+    fn module_table(
+        &mut self,
+        schema: &ModuleSchema,
+        entry: &'a Entry,
+        key: &str,
+        context: Contexts,
+    ) -> Option<Written<'a>> {
         let Some(table) = entry.node.as_table() else {
-            let expected = Type::Table(schema.fields.clone());
-            refuse(&expected, &entry.node, key, &mut self.errors);
+            let expected = Type::Table(schema.fields.clone()).expected();
+            let hint = table_form(schema, &entry.node).map(|hint| format!("; {hint}")).unwrap_or_default();
+            let message = format!("found {}, expected {expected}{hint}", found(&entry.node));
+            self.errors.push(entry.node.origin, key, message);
             return None;
         };
         let before = self.errors.len();
         let mut refused = Vec::new();
         for entry in table.iter() {
-            if !check_entry(&schema.fields, entry, key, &mut self.errors) {
+            let mut good = check_entry(&schema.fields, entry, key, &mut self.errors);
+            if context == Contexts::HTTP && schema.field(&entry.key).is_some_and(|field| !field.inherit) {
+                let message = "not valid here, where it would hold nowhere; valid in server, location";
+                self.errors.push(entry.key_origin, join_key(key, &entry.key), message);
+                good = false;
+            }
+            if !good {
                 refused.push(entry.key.as_str());
             }
         }
@@ -144,7 +163,7 @@ impl<'a> Checker<'a> {
     }
 
     /// What to say of a key that is not known in this context.
-    fn unknown(&self, entry: &Entry, context: Contexts) -> String {
+    fn unknown(&mut self, entry: &Entry, context: Contexts) -> String {
         let elsewhere = core_directives::contexts_of(&entry.key);
         if elsewhere != Contexts::NONE {
             return format!("not valid here; valid in {}", elsewhere.names());
@@ -154,26 +173,82 @@ impl<'a> Checker<'a> {
         let mut valid: Vec<&str> =
             core.map(|directive| directive.name).chain(modules.map(|schema| schema.name.as_str())).collect();
         valid.sort_unstable();
+        if let Some(advice) = nginx_names::not_here(&entry.key) {
+            return format!("not a directive here: {advice}");
+        }
+        let nginx = nginx_names::of_module(&entry.key);
+        if let Some((module, key)) = nginx.filter(|(module, _)| !self.by_name.contains_key(module)) {
+            let text = format!("no module of this name is declared; add [[module]] name = {module:?}");
+            return match (self.declared.contains(module), key) {
+                (true, _) => format!("a directive of the module {module}, which could not be loaded"),
+                (false, "") => text,
+                (false, key) => format!(
+                    "a directive of the module {module}; add [[module]] name = {module:?}, and write {module}.{key}"
+                ),
+            };
+        }
         let meant = self
             .module_key(&entry.key, context)
             .or_else(|| did_you_mean(&entry.key, valid.iter().copied()).map(str::to_owned));
-        let meant = meant.map(|name| format!("; did you mean \"{name}\"?"));
         if matches!(entry.node.value, Value::Table(_)) && is_module_name(&entry.key) {
-            let meant = meant.unwrap_or_default();
+            let meant = meant.map(|name| format!("; did you mean \"{name}\"?")).unwrap_or_default();
             return format!("no module of this name is declared; add [[module]] name = {:?}{meant}", entry.key);
         }
-        unknown_key(meant, &valid)
+        // One list of a context is enough: it is long.
+        if meant.is_none() && self.listed.meets(context) {
+            return "unknown key; what is valid here is listed above".to_owned();
+        }
+        if meant.is_none() {
+            self.listed = self.listed.or(context);
+        }
+        unknown_key(meant.as_deref(), &valid)
     }
 
-    /// `gzip_types`, as nginx writes it, is `gzip.types` here.
+    /// `gzip_types`, as nginx writes it, is `gzip.types` here, and `add_header` is `headers.add_header`.
     fn module_key(&self, name: &str, context: Contexts) -> Option<String> {
-        let mut splits = name.match_indices('_').map(|(at, _)| (&name[..at], &name[at + 1..]));
-        splits.find_map(|(module, key)| {
+        let known = |module: &str, key: &str| {
             let schema = self.by_name.get(module).and_then(|&index| self.schemas.get(index))?;
-            let known = schema.contexts.meets(context) && schema.fields.iter().any(|field| field.key == key);
+            let known = schema.contexts.meets(context) && schema.field(key).is_some();
             known.then(|| format!("{module}.{key}"))
-        })
+        };
+        let of_nginx = nginx_names::of_module(name).and_then(|(module, key)| known(module, key));
+        let mut splits = name.match_indices('_').map(|(at, _)| (&name[..at], &name[at + 1..]));
+        of_nginx.or_else(|| splits.find_map(|(module, key)| known(module, key)))
     }
+}
+
+/// How a module's table is written, of which there is only the parameter that nginx's directive has: `gzip = true`.
+fn table_form(schema: &ModuleSchema, node: &Node) -> Option<String> {
+    let name = &schema.name;
+    let switch = match node.as_str() {
+        Some("on") => Some(true),
+        Some("off") => Some(false),
+        _ => None,
+    };
+    if let Some(on) = switch.filter(|_| schema.has_switch()) {
+        return Some(format!("write {name}.enabled = {on}"));
+    }
+    let first = schema.fields.first()?;
+    let accepts = |ty: &Type| check(ty, node, "", &mut Diagnostics::default());
+    // nginx's first parameter may be one of a list.
+    let element = match &first.ty {
+        Type::List(element) => accepts(element),
+        _ => false,
+    };
+    if !accepts(&first.ty) && !element {
+        return None;
+    }
+    let value = match &node.value {
+        Value::List(_) | Value::Table(_) => "...".to_owned(),
+        _ if element => format!("[{}]", found(node)),
+        _ => found(node),
+    };
+    let others = schema.fields.iter().skip(1).filter(|field| field.presence == Presence::Required);
+    let others: String = others.map(|field| format!(", {} = ...", field.key)).collect();
+    Some(match others.is_empty() {
+        true => format!("write {name}.{} = {value}", first.key),
+        false => format!("write {name} = {{ {} = {value}{others} }}", first.key),
+    })
 }
 
 /// A module's name: a lower-case letter, then at most 63 of lower-case letters, digits and `_`.
@@ -259,14 +334,17 @@ fn check_entry(fields: &[Field], entry: &Entry, prefix: &str, errors: &mut Diagn
     }
     let mut valid: Vec<&str> = fields.iter().map(|field| field.key.as_str()).collect();
     valid.sort_unstable();
-    let meant = did_you_mean(&entry.key, valid.iter().copied()).map(|name| format!("; did you mean \"{name}\"?"));
-    errors.push(entry.key_origin, key, unknown_key(meant, &valid));
+    errors.push(entry.key_origin, key, unknown_key(did_you_mean(&entry.key, valid.iter().copied()), &valid));
     false
 }
 
-fn unknown_key(meant: Option<String>, valid: &[&str]) -> String {
-    let list = if valid.is_empty() { "nothing".to_owned() } else { valid.join(", ") };
-    format!("unknown key{} valid here: {list}", meant.as_deref().unwrap_or(";"))
+/// What was probably meant, or else all that would be valid.
+fn unknown_key(meant: Option<&str>, valid: &[&str]) -> String {
+    match meant {
+        Some(name) => format!("unknown key; did you mean \"{name}\"?"),
+        None if valid.is_empty() => "unknown key; valid here: nothing".to_owned(),
+        None => format!("unknown key; valid here: {}", valid.join(", ")),
+    }
 }
 
 /// If only one of the types can be written in the form of the value, its own errors are the clearest.
@@ -383,7 +461,7 @@ mod tests {
         assert_eq!(
             errors(&table, "{ path = [], nmae = 1 }"),
             "k.name: missing, but required: a string\n\
-             k.nmae: unknown key; did you mean \"name\"? valid here: as, ignore_order, name, path, sha256, version\n\
+             k.nmae: unknown key; did you mean \"name\"?\n\
              k.path: found a list, expected a string"
         );
     }

@@ -61,7 +61,7 @@ fn table() -> Vec<Directive> {
         // main
         directive("worker_threads", MAIN, Type::OneOf(vec![choice(&["auto"]), integer(1, 1024)]), "\"auto\"",
             "Number of event loops in a worker process; auto is one for each processor."),
-        directive("worker_connections", MAIN, integer(16, 1_048_576), "1024",
+        directive("worker_connections", MAIN, integer(16, 1_048_576), "512",
             "Greatest number of sockets of one thread: listening ones, clients, and upstream connections in use."),
         directive("error_log", MAIN.or(ALL_HTTP), logs(error_log_fields()), "{ path = \"stderr\", level = \"error\" }",
             "Where errors are logged, and from which level on. A string is the path. Of several logs each takes the lines of its own \
@@ -353,7 +353,7 @@ fn choice(names: &[&str]) -> Type {
 }
 
 fn required(key: &str, ty: Type, doc: &str) -> Field {
-    Field { key: key.to_owned(), ty, presence: Presence::Required, merge: false, doc: doc.to_owned() }
+    Field { key: key.to_owned(), ty, presence: Presence::Required, merge: false, inherit: true, doc: doc.to_owned() }
 }
 
 fn optional(key: &str, ty: Type, doc: &str) -> Field {

@@ -1,7 +1,7 @@
 //! The errors of a configuration, collected and shown together.
 //!
 //! ```text
-//! plugins.toml:14:1: http.server.lisen: unknown key; did you mean "listen"? valid here: ...
+//! plugins.toml:14:1: http.server.lisen: unknown key; did you mean "listen"?
 //! plugins.toml:20:21: http.server.keepalive_timeout: found "75 sec", expected a duration such as "75s" ...
 //! ```
 //!

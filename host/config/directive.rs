@@ -74,6 +74,9 @@ pub struct Field {
     pub presence: Presence,
     /// Instead of the value of the innermost level: the list of the values of all levels, outermost first.
     pub merge: bool,
+    /// Whether the value holds inside the level in which it is written. Else it may not stand at the top, where it would
+    /// hold nowhere.
+    pub inherit: bool,
     /// For the reference manual.
     pub doc: String,
 }

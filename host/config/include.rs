@@ -17,6 +17,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::error_text::ErrorText;
+
 use super::diagnostic::{Diagnostic, Diagnostics, join_key};
 use super::source::{Files, Origin};
 use super::tree::{self, Entry, Node, Table, Value};
@@ -274,7 +276,7 @@ fn matching_files(from: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
 
 /// Reads a file as UTF-8 text without byte order mark.
 fn read_file(path: &Path) -> Result<String, Fault> {
-    let cannot = |error: io::Error| Fault::whole(format!("cannot read the file: {error}"));
+    let cannot = |error: io::Error| Fault::whole(format!("cannot read the file ({})", ErrorText(&error)));
     let mut bytes = Vec::new();
     File::open(path).map_err(cannot)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
@@ -334,7 +336,7 @@ mod tests {
         folder.write("main.toml", "include = [\"conf.d/*.toml\", \"none.toml\", 7, \"a[\"]\n");
         assert_eq!(
             errors(&folder),
-            "main.toml:1:29: include: none.toml: cannot read the file: No such file or directory (os error 2)\n\
+            "main.toml:1:29: include: none.toml: cannot read the file (2: No such file or directory)\n\
              main.toml:1:42: include: expected the name of a file, a pattern such as \"conf.d/*.toml\", or a list of them\n\
              main.toml:1:45: include: not a valid pattern: invalid range pattern"
         );
@@ -376,7 +378,7 @@ mod tests {
     #[test]
     fn files_that_are_not_text_are_refused() {
         let folder = Folder::new();
-        assert_eq!(errors(&folder), "main.toml: cannot read the file: No such file or directory (os error 2)");
+        assert_eq!(errors(&folder), "main.toml: cannot read the file (2: No such file or directory)");
         folder.write("main.toml", "\u{feff}a = 1\n");
         let message = "main.toml:1:1: the file starts with a byte order mark; save it as UTF-8 without one";
         assert_eq!(errors(&folder), message);

@@ -1,7 +1,8 @@
 //! Inheritance: from http over server to location.
 //!
 //! For each key the innermost level that sets it counts, as with nginx's directives. A module's key with `merge = true`
-//! gets the list of the values of all levels instead, outermost first (its default is then a list of one value):
+//! gets the list of the values of all levels instead, outermost first (its default is then a list of one value), and one
+//! with `inherit = false` only that of its own level:
 //!
 //! ```text
 //! http:      headers.set = [A]
@@ -104,7 +105,7 @@ pub(super) fn modules(
         // What is not inherited is as if the levels around had not written it.
         let levels = if schema.inherit { levels } else { std::slice::from_ref(own) };
         match (written, outer.get(index)) {
-            (None, Some(shared)) if schema.inherit || !shared.written => shared.clone(),
+            (None, Some(shared)) if !shared.written || inherits_all(schema, index, levels) => shared.clone(),
             _ => {
                 let table = merge(schema, index, levels);
                 if let Some(written) = written {
@@ -115,6 +116,14 @@ pub(super) fn modules(
         }
     });
     tables.collect()
+}
+
+/// Whether what holds around the innermost level holds in it, too, if it writes nothing itself.
+fn inherits_all(schema: &ModuleSchema, index: usize, levels: &[&Level<'_>]) -> bool {
+    // What is further out has not come to the level around, either.
+    let around = levels.len().checked_sub(2).and_then(|around| levels.get(around)?.modules.get(index)?.as_ref());
+    let stays = |field: &Field| !field.inherit && around.is_some_and(|written| written.table.get(&field.key).is_some());
+    schema.inherit && !schema.fields.iter().any(stays)
 }
 
 fn merge(schema: &ModuleSchema, index: usize, levels: &[&Level<'_>]) -> ModuleTable {
@@ -144,8 +153,11 @@ fn merge(schema: &ModuleSchema, index: usize, levels: &[&Level<'_>]) -> ModuleTa
         origin,
         prefixes: Vec::new(),
     };
+    // A key that is not inherited is as if the levels around had not written it.
+    let own_only = usize::from(own.is_some_and(|own| own.modules.get(index).is_some_and(Option::is_some)));
     for field in &schema.fields {
-        let found = written.iter().filter_map(|(prefix, written)| {
+        let heard = if field.inherit { &written[..] } else { &written[written.len() - own_only..] };
+        let found = heard.iter().filter_map(|(prefix, written)| {
             let entry = written.table.entry(&field.key)?;
             Some((prefix, entry.key_origin, written.get(&field.key)?))
         });
@@ -197,7 +209,8 @@ fn report_missing(
         let set = merged.table.get(&field.key).is_some() || written.refused.contains(&field.key.as_str());
         let below = || schema.inherit && set_below(own.table, &schema.name, &field.key);
         if !set && !below() {
-            errors.push(written.origin, join_key(&merged.key_prefix, &field.key), missing(&field.ty));
+            let own = if field.inherit { "" } else { "; that of the level around does not hold here" };
+            errors.push(written.origin, join_key(&merged.key_prefix, &field.key), missing(&field.ty) + own);
         }
     }
 }

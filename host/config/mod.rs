@@ -33,6 +33,8 @@ pub mod directive;
 
 pub mod core_directives;
 
+pub mod nginx_names;
+
 pub mod schema;
 
 pub mod head;

@@ -83,7 +83,11 @@ fn fields(text: &mut String, fields: &[Field], prefix: &str) {
             Presence::Optional => "none".to_owned(),
             Presence::Default { text, .. } => format!("`{}`", cell(text)),
         };
-        let levels = if field.merge { " The values of all levels apply." } else { "" };
+        let levels = match field.merge {
+            true => " The values of all levels apply.",
+            false if !field.inherit => " Not inherited.",
+            false => "",
+        };
         let ty = match &field.ty {
             Type::Table(_) => "table".to_owned(),
             Type::List(element) if matches!(**element, Type::Table(_)) => "list of tables".to_owned(),
@@ -117,7 +121,7 @@ mod tests {
             assert_eq!(text.matches(&format!("\n### {}\n", directive.name)).count(), same, "{}", directive.name);
             assert!(text.contains(directive.doc));
         }
-        assert!(text.contains("\n### worker_connections\n\n- Type: integer from 16 to 1048576\n- Default: `1024`\n"));
+        assert!(text.contains("\n### worker_connections\n\n- Type: integer from 16 to 1048576\n- Default: `512`\n"));
         assert!(text.contains("| `weight` | integer from 1 to 65535 | `1` |"));
     }
 

@@ -14,7 +14,8 @@
 //!
 //! Types: bool, integer {min?, max?}, number, string, duration, size, template, choice \[...\], list TYPE, table \[...\].
 //! A field has a `default` (TOML text), or is `optional` (absent unless written), or else is required.
-//! `merge = true`, at the outermost level only, asks for the values of all levels.
+//! At the outermost level only, `merge = true` asks for the values of all levels, and `inherit = false` for that of the
+//! module's own level and no other.
 
 use super::check;
 use super::diagnostic::Diagnostics;
@@ -83,11 +84,11 @@ fn fields(node: &Node, depth: usize) -> Result<Vec<Field>, String> {
 
 fn field(key: &str, table: &Table, depth: usize) -> Result<Field, String> {
     let ty = parse_type(table.get("type").ok_or("type is missing")?, depth)?;
-    let flag = |name: &str| match table.get(name) {
-        None => Ok(false),
+    let flag = |name: &str, default| match table.get(name) {
+        None => Ok(default),
         Some(node) => node.as_bool().ok_or_else(|| format!("{name}: expected true or false")),
     };
-    let (required, optional) = (flag("required")?, flag("optional")?);
+    let (required, optional) = (flag("required", false)?, flag("optional", false)?);
     let presence = match table.get("default") {
         Some(_) if required || optional => return Err("a default, and also required or optional".to_owned()),
         None if required && optional => return Err("both required and optional".to_owned()),
@@ -95,12 +96,16 @@ fn field(key: &str, table: &Table, depth: usize) -> Result<Field, String> {
         None => Presence::Required,
         Some(node) => default(&ty, node.as_str().ok_or("default: expected a string that holds TOML text")?)?,
     };
-    let merge = flag("merge")?;
-    if merge && depth > 0 {
-        return Err("merge is possible for the keys of the module's table only".to_owned());
+    let (merge, inherit) = (flag("merge", false)?, flag("inherit", true)?);
+    if depth > 0 && (merge || !inherit) {
+        let name = if merge { "merge" } else { "inherit" };
+        return Err(format!("{name} is possible for the keys of the module's table only"));
+    }
+    if merge && !inherit {
+        return Err("merge, and also not inherited".to_owned());
     }
     let doc = table.get("doc").and_then(Node::as_str).unwrap_or("").to_owned();
-    Ok(Field { key: key.to_owned(), ty, presence, merge, doc })
+    Ok(Field { key: key.to_owned(), ty, presence, merge, inherit, doc })
 }
 
 fn default(ty: &Type, text: &str) -> Result<Presence, String> {

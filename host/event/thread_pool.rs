@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use crate::error_text::ErrorText;
+
 /// A thread that has had no job for this long ends.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -57,7 +59,7 @@ impl ThreadPool {
             if let Err(error) = self.start_thread() {
                 queue.threads -= 1;
                 if queue.threads == 0 {
-                    log::error!("the thread pool has no thread and cannot start one: {error}");
+                    log::error!("the thread pool has no thread and cannot start one ({})", ErrorText(&error));
                     return Err(job);
                 }
             }

@@ -32,6 +32,7 @@ use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
 use super::{Address, sockopt};
 use crate::{
     config::{Listen, ListenOptions, SoKeepalive},
+    error_text::ErrorText,
     log::error::Level,
     log_line,
     socket::Socket,
@@ -83,7 +84,7 @@ pub fn all(addresses: &'static [Arc<Address>], loops: usize) -> Result<Bound, St
             Listen::Unix(path) => unix(path, &address.options).and_then(|(socket, file)| {
                 bound.files.push(file);
                 let others: io::Result<Vec<Socket>> = (1..loops).map(|_| socket.try_clone()).collect();
-                let mut sockets = others.map_err(|error| error.to_string())?;
+                let mut sockets = others.map_err(|error| plain(&error))?;
                 sockets.push(socket);
                 Ok(sockets)
             }),
@@ -110,12 +111,11 @@ fn overlaps(address: SocketAddr, addresses: &[Arc<Address>]) -> bool {
 
 /// A listening socket of TCP.
 fn tcp(address: SocketAddr, options: &ListenOptions, reuse_port: bool) -> Result<Socket, String> {
-    let plain = |error: io::Error| error.to_string();
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP));
-    let socket = socket.map_err(plain)?;
-    socket.set_reuse_address(true).map_err(plain)?;
+    let socket = socket.map_err(|error| plain(&error))?;
+    socket.set_reuse_address(true).map_err(|error| plain(&error))?;
     if reuse_port {
-        socket.set_reuse_port(true).map_err(plain)?;
+        socket.set_reuse_port(true).map_err(|error| plain(&error))?;
     }
     if address.is_ipv6() {
         socket.set_only_v6(options.ipv6only).map_err(of("ipv6only"))?;
@@ -124,20 +124,25 @@ fn tcp(address: SocketAddr, options: &ListenOptions, reuse_port: bool) -> Result
     if let Some(keepalive) = options.so_keepalive {
         set_keepalive(&socket, keepalive).map_err(of("so_keepalive"))?;
     }
-    socket.bind(&address.into()).map_err(plain)?;
+    socket.bind(&address.into()).map_err(|error| plain(&error))?;
     if let Some(queue) = options.fastopen {
         sockopt::set_fastopen(&socket, queue).map_err(of("fastopen"))?;
     }
     if options.deferred {
         sockopt::set_defer_accept(&socket, DEFER_ACCEPT).map_err(of("deferred"))?;
     }
-    listen(&socket, options).map_err(plain)?;
+    listen(&socket, options).map_err(|error| plain(&error))?;
     Ok(Socket::from(OwnedFd::from(socket)))
+}
+
+/// The reason, in parentheses as in nginx's log.
+fn plain(error: &io::Error) -> String {
+    format!("({})", ErrorText(error))
 }
 
 /// The reason that an option could not be set. Nobody would miss an option that is ignored before it is too late.
 fn of(option: &'static str) -> impl Fn(io::Error) -> String {
-    move |error| format!("{option} cannot be set: {error}")
+    move |error| format!("{option} cannot be set ({})", ErrorText(&error))
 }
 
 fn set_buffers(socket: &socket2::Socket, options: &ListenOptions) -> Result<(), String> {
@@ -174,15 +179,14 @@ fn listen(socket: &socket2::Socket, options: &ListenOptions) -> io::Result<()> {
 
 /// A socket file, with what listens on it.
 fn unix(path: &Path, options: &ListenOptions) -> Result<(Socket, SocketFile), String> {
-    let plain = |error: io::Error| error.to_string();
-    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(plain)?;
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(|error| plain(&error))?;
     set_buffers(&socket, options)?;
     let _lock = lock_folder(path);
     make_way(path)?;
-    socket.bind(&SockAddr::unix(path).map_err(plain)?).map_err(plain)?;
-    let file = SocketFile::new(path).map_err(plain)?;
-    open_to_all(path).map_err(plain)?;
-    listen(&socket, options).map_err(plain)?;
+    socket.bind(&SockAddr::unix(path).map_err(|error| plain(&error))?).map_err(|error| plain(&error))?;
+    let file = SocketFile::new(path).map_err(|error| plain(&error))?;
+    open_to_all(path).map_err(|error| plain(&error))?;
+    listen(&socket, options).map_err(|error| plain(&error))?;
     Ok((Socket::from(OwnedFd::from(socket)), file))
 }
 
@@ -221,15 +225,16 @@ fn make_way(path: &Path) -> Result<(), String> {
         Ok(metadata) if !metadata.file_type().is_socket() => return Err("there is a file that is not a socket".into()),
         Ok(_) => (),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error.to_string()),
+        Err(error) => return Err(plain(&error)),
     }
     let connect = || {
         let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
         socket.connect(&SockAddr::unix(path)?)
     };
     match connect() {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
-            .map_err(|error| format!("nobody listens on this socket, but it cannot be removed: {error}")),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(|error| {
+            format!("nobody listens on this socket, but it cannot be removed ({})", ErrorText(&error))
+        }),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         // The queue of whoever listens is full; or the socket is one of datagrams.
         Err(error)
@@ -237,7 +242,9 @@ fn make_way(path: &Path) -> Result<(), String> {
         {
             Err("another process listens on this socket".into())
         }
-        Err(error) => Err(format!("whether somebody listens on this socket cannot be found out: {error}")),
+        Err(error) => {
+            Err(format!("whether somebody listens on this socket cannot be found out ({})", ErrorText(&error)))
+        }
         Ok(()) => Err("another process listens on this socket".into()),
     }
 }
@@ -267,7 +274,7 @@ impl Drop for SocketFile {
         if identity(&self.path).is_ok_and(|identity| identity == self.identity)
             && let Err(error) = fs::remove_file(&self.path)
         {
-            log_line!(Level::Alert, "unlink() {} failed ({error})", self.path.display());
+            log_line!(Level::Alert, "unlink() {} failed ({})", self.path.display(), ErrorText(&error));
         }
     }
 }

@@ -16,6 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::error_text::ErrorText;
+
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{FileType, OFlags, fstat},
@@ -339,7 +341,7 @@ impl Trouble {
                 0 => String::new(),
                 lost => format!("; lines lost so far: {lost}"),
             };
-            say(format_args!("cannot write log {}: {error}{so_far}", target.name()));
+            say(format_args!("cannot write log {} ({}){so_far}", target.name(), ErrorText(error)));
         }
     }
 

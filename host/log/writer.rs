@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::error_text::ErrorText;
+
 use super::{
     Sink,
     error::{self, Level},
@@ -127,7 +129,7 @@ impl Writer {
         let sinks = lock(&self.sinks).clone();
         for (path, error) in sinks.iter().filter_map(|sink| sink.reopen().err()) {
             let text = "failed while reopening logs; the file that was open stays in use";
-            error::write(Level::Emerg, format_args!("open() \"{}\" {text} ({error})", path.display()));
+            error::write(Level::Emerg, format_args!("open() \"{}\" {text} ({})", path.display(), ErrorText(&error)));
         }
     }
 }

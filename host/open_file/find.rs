@@ -9,8 +9,9 @@ use std::{
 use rustix::io::Errno;
 use topnext_module_api::Opened;
 
-use super::{ErrorText, How, NoWait, OpenFile, Symlinks, cache, open_blocking, open_nowait};
+use super::{How, NoWait, OpenFile, Symlinks, cache, open_blocking, open_nowait};
 use crate::{
+    error_text::ErrorText,
     event::thread_pool::QUEUE_IS_FULL,
     log::error::Level,
     log_line,

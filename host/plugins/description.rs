@@ -15,6 +15,8 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::error_text::ErrorText;
+
 use object::elf;
 use object::read::ReadCache;
 use object::read::elf::{FileHeader as _, SectionHeader as _};
@@ -110,12 +112,12 @@ impl Description {
             refuse(RefusalKind::NotReadable).line("found", found).line("fix", fix)
         };
         // Opening a pipe or a device might block, so its kind is asked first.
-        let metadata = std::fs::metadata(path).map_err(|error| unreadable(&error.to_string()))?;
+        let metadata = std::fs::metadata(path).map_err(|error| unreadable(&ErrorText(&error).to_string()))?;
         if !metadata.is_file() {
             return Err(unreadable("not an ordinary file"));
         }
-        let file = File::open(path).map_err(|error| unreadable(&error.to_string()))?;
-        let metadata = file.metadata().map_err(|error| unreadable(&error.to_string()))?;
+        let file = File::open(path).map_err(|error| unreadable(&ErrorText(&error).to_string()))?;
+        let metadata = file.metadata().map_err(|error| unreadable(&ErrorText(&error).to_string()))?;
         if metadata.len() > MAX_FILE {
             return Err(unreadable(&format!("a file of {} bytes", metadata.len())));
         }

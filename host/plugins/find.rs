@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::error_text::ErrorText;
+
 use super::report::{Refusal, RefusalKind};
 
 /// At most so many entries of a folder are read for suggestions.
@@ -30,7 +32,7 @@ pub fn find(name: &str, path: Option<&Path>, dirs: &[PathBuf]) -> Result<PathBuf
             Ok(found) if found.is_file() => return Ok(place),
             Ok(_) => looked.push(format!("{} (not a file)", place.display())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => looked.push(place.display().to_string()),
-            Err(error) => looked.push(format!("{} ({error})", place.display())),
+            Err(error) => looked.push(format!("{} ({})", place.display(), ErrorText(&error))),
         }
     }
     let refusal = Refusal::new(name, RefusalKind::NotFound);

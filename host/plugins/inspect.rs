@@ -112,6 +112,9 @@ fn collect(fields: &[Value], prefix: &str, depth: usize, rows: &mut Vec<[String;
         if flag("merge") {
             shown.push_str(", of all levels");
         }
+        if field.get("inherit").and_then(toml::Value::as_bool) == Some(false) {
+            shown.push_str(", not inherited");
+        }
         rows.push([key.clone(), shown, default.to_owned(), text("doc").to_owned()].map(|cell| printable(&cell)));
         if let Some((inner, steps)) = ty.and_then(|ty| inner_fields(ty, depth)) {
             collect(inner, &format!("{key}{steps}."), depth + 1, rows);

@@ -12,6 +12,8 @@ use std::mem::forget;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::error_text::ErrorText;
+
 use abi_stable::StableAbi;
 use abi_stable::abi_stability::abi_checking::{
     AbiInstability, AbiInstabilityErrors, CheckingGlobals, check_layout_compatibility_with_globals,
@@ -146,7 +148,8 @@ fn unchanged(candidate: &Candidate) -> Result<(), Refusal> {
     if now.as_ref().is_ok_and(|now| Identity::of(now) == candidate.description.identity) {
         return Ok(());
     }
-    let found = now.map_or_else(|error| error.to_string(), |now| format!("another file, of {} bytes", now.len()));
+    let found =
+        now.map_or_else(|error| ErrorText(&error).to_string(), |now| format!("another file, of {} bytes", now.len()));
     Err(refusal(candidate, RefusalKind::Changed)
         .line("before", format!("a file of {} bytes", candidate.description.size))
         .line("now", found)
@@ -160,7 +163,7 @@ fn open(candidate: &Candidate) -> Result<&'static LibHeader, Refusal> {
         refusal(candidate, RefusalKind::Open).line("error", error).line("fix", fix)
     };
     // A name without a slash would be looked for in the system's folders.
-    let path = std::path::absolute(&candidate.file).map_err(|error| cannot(error.to_string()))?;
+    let path = std::path::absolute(&candidate.file).map_err(|error| cannot(ErrorText(&error).to_string()))?;
     // RTLD_NOW: a missing symbol is found here, and not in the middle of a request.
     // SAFETY: initializers of the library run. The operator named it as a module, and its description says it is one.
     let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) };

@@ -14,6 +14,7 @@ use std::{
 
 use super::signals::Signals;
 use crate::{
+    error_text::ErrorText,
     event::{Loop, Ready, Remote, Source},
     listen::{
         Address, Listener,
@@ -54,7 +55,7 @@ pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
     error::number_thread(0);
     let sockets = take_one_each(&mut bound);
     let started = start_loop(site, sockets).and_then(|lp| {
-        Signals::start(&lp).map_err(|error| format!("cannot wait for signals: {error}"))?;
+        Signals::start(&lp).map_err(|error| format!("cannot wait for signals ({})", ErrorText(&error)))?;
         Purge::start(&lp, site);
         Ok(lp)
     });
@@ -86,7 +87,7 @@ fn take_one_each(bound: &mut Bound) -> Vec<(&'static Address, Socket)> {
 
 /// A loop of this thread, which accepts connections from its next turn on.
 fn start_loop(site: &'static Site, sockets: Vec<(&'static Address, Socket)>) -> Result<Rc<Loop>, String> {
-    let lp = Loop::new().map_err(|error| error.to_string())?;
+    let lp = Loop::new().map_err(|error| ErrorText(&error).to_string())?;
     let max = site.main.worker_connections as usize;
     if sockets.len() >= max {
         return Err(format!("{max} worker_connections are not enough for {} listening sockets", sockets.len()));
@@ -94,7 +95,7 @@ fn start_loop(site: &'static Site, sockets: Vec<(&'static Address, Socket)>) -> 
     lp.set_max_connections(max);
     for (address, socket) in sockets {
         let listening = Listener::start(&lp, site, address, socket);
-        listening.map_err(|error| format!("{}: {error}", address.address))?;
+        listening.map_err(|error| format!("{} ({})", address.address, ErrorText(&error)))?;
     }
     Ok(lp)
 }
@@ -103,7 +104,7 @@ fn start_loop(site: &'static Site, sockets: Vec<(&'static Address, Socket)>) -> 
 fn turn(lp: &Loop, number: usize) {
     match catch_unwind(AssertUnwindSafe(|| lp.run())) {
         Ok(Ok(())) => (),
-        Ok(Err(error)) => give_up(&format!("event loop {number} failed: {error}")),
+        Ok(Err(error)) => give_up(&format!("event loop {number} failed ({})", ErrorText(&error))),
         Err(_) => give_up(&format!("event loop {number} panicked; this is a fault of the host, please report it")),
     }
 }
@@ -130,7 +131,7 @@ fn start_thread(
         turn(&lp, number);
     };
     let name = format!("topnext-{number}");
-    let handle = thread::Builder::new().name(name).spawn(run).map_err(|error| error.to_string())?;
+    let handle = thread::Builder::new().name(name).spawn(run).map_err(|error| ErrorText(&error).to_string())?;
     match receiver.recv() {
         Ok(Ok(remote)) => Ok(Thread { remote, handle }),
         Ok(Err(error)) => Err(error),

@@ -320,6 +320,8 @@ pub struct Extra {
     pub copy: RefCell<Copy>,
     /// The upstream that makes the response.
     pub upstream: RefCell<Option<Rc<upstream::Exchange>>>,
+    /// How logs write where it is sent: what stands in front of the address of a peer, and what behind it.
+    pub upstream_url: Cell<(Text, Text)>,
     /// The peers that it has been sent to.
     pub attempts: RefCell<Vec<upstream::attempts::Attempt>>,
     /// A file that the pool opens for a handler.
@@ -622,7 +624,12 @@ impl Request {
         let mut tail =
             format!(", client: {}, server: {}, request: \"{}\"", text(&client), self.server.name(), text(&line));
         if let Some(upstream) = self.exchange() {
-            tail.push_str(&format!(", upstream: \"{}\"", upstream.peer_name()));
+            let (schema, uri) = self.extra().upstream_url.get();
+            let (schema, uri) = (self.text_owned(schema), self.text_owned(uri));
+            let peer = upstream.peer_name();
+            // nginx: what follows a path of a socket is told from it.
+            let colon = if peer.starts_with("unix:") && !uri.is_empty() { ":" } else { "" };
+            tail.push_str(&format!(", upstream: \"{}{peer}{colon}{}\"", text(&schema), text(&uri)));
         }
         for (label, name) in [("host", &b"host"[..]), ("referrer", b"referer")] {
             if let Some(value) = self.header_in(name, 0) {

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 
 use crate::{
     config::{self, Diagnostics, LogLevel, Origin, diagnostic::did_you_mean},
+    error_text::ErrorText,
     log::{
         Buffering, Sink,
         access::AccessLog,
@@ -161,7 +162,8 @@ impl<'a> Logs<'a> {
         match Sink::file(&path) {
             Ok(sink) => Some(sink),
             Err(error) => {
-                let text = format!("found {:?}, which cannot be opened for writing ({error})", path.display());
+                let text =
+                    format!("found {:?}, which cannot be opened for writing ({})", path.display(), ErrorText(&error));
                 errors.push(origin, key, text);
                 None
             }

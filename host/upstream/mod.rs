@@ -31,6 +31,7 @@ use bytes::{Bytes, BytesMut};
 use topnext_module_api::{Buf, Chain, Code, Outcome};
 
 use crate::{
+    error_text::ErrorText,
     event::{Ready, Room, Source, TimerId, remote::Announcement},
     finalize,
     http1::Method,
@@ -218,9 +219,10 @@ pub fn detach(r: &Rc<Request>) {
 }
 
 impl Exchange {
-    /// The address of the peer, for logs.
+    /// The address of the peer, and while there is none the name of the upstream, for logs.
     pub fn peer_name(&self) -> &str {
-        self.peer.get().and_then(|peer| self.upstream.peers.list.get(peer)).map_or("", |peer| peer.name.as_str())
+        let peer = self.peer.get().and_then(|peer| self.upstream.peers.list.get(peer));
+        peer.map_or(&self.upstream.name, |peer| &peer.name)
     }
 
     // ---- what is told of it in logs
@@ -276,9 +278,8 @@ impl Exchange {
             let Some(peer) = chosen.filter(|peer| self.choice.tried.borrow().get(*peer) == Some(&false)) else {
                 log_line!(
                     Level::Error,
-                    "*{} no live upstreams while connecting to upstream \"{}\"{}",
+                    "*{} no live upstreams while connecting to upstream{}",
                     self.r.conn.number,
-                    self.upstream.name,
                     self.r.log_tail()
                 );
                 self.begin_attempt(&self.upstream.name);
@@ -326,8 +327,9 @@ impl Exchange {
     fn connect_failed(self: &Rc<Self>, error: &io::Error) {
         log_line!(
             Level::Error,
-            "*{} connect() failed ({error}) while connecting to upstream{}",
+            "*{} connect() failed ({}) while connecting to upstream{}",
             self.r.conn.number,
+            ErrorText(error),
             self.r.log_tail()
         );
         self.next(Failure::Error);
@@ -353,7 +355,7 @@ impl Exchange {
     /// The client's body, or another file of the request, cannot be read: no fault of the peer.
     fn file_failed(self: &Rc<Self>, error: &io::Error) {
         let text = "reading a file for the request to the upstream failed";
-        log_line!(Level::Crit, "*{} {text} ({error}){}", self.r.conn.number, self.r.log_tail());
+        log_line!(Level::Crit, "*{} {text} ({}){}", self.r.conn.number, ErrorText(error), self.r.log_tail());
         self.give_up(500);
     }
 
@@ -400,8 +402,9 @@ impl Exchange {
             Err(error) => {
                 log_line!(
                     Level::Error,
-                    "*{} send() failed ({error}) while sending request to upstream{}",
+                    "*{} send() failed ({}) while sending request to upstream{}",
                     self.r.conn.number,
+                    ErrorText(&error),
                     self.r.log_tail()
                 );
                 self.next(Failure::Error);
@@ -458,7 +461,7 @@ impl Exchange {
                 Ok(None) if self.eof.get() => {
                     log_line!(
                         Level::Error,
-                        "*{} upstream prematurely closed connection while reading response header{}",
+                        "*{} upstream prematurely closed connection while reading response header from upstream{}",
                         self.r.conn.number,
                         self.r.log_tail()
                     );
@@ -469,8 +472,9 @@ impl Exchange {
                 Err(error) => {
                     log_line!(
                         Level::Error,
-                        "*{} recv() failed ({error}) while reading response header from upstream{}",
+                        "*{} recv() failed ({}) while reading response header from upstream{}",
                         self.r.conn.number,
+                        ErrorText(&error),
                         self.r.log_tail()
                     );
                     return self.next(Failure::Error);
@@ -539,7 +543,7 @@ impl Exchange {
                         last.set_last(true);
                     }
                     if self.filter(end) {
-                        self.truncated("upstream prematurely closed connection while reading its body");
+                        self.truncated("upstream prematurely closed connection while reading upstream");
                     }
                     return;
                 }
@@ -551,7 +555,7 @@ impl Exchange {
                     }
                 }
                 Err(error) => {
-                    return self.truncated(&format!("recv() failed ({error}) while reading upstream's body"));
+                    return self.truncated(&format!("recv() failed ({}) while reading upstream", ErrorText(&error)));
                 }
             }
         }
@@ -813,10 +817,16 @@ impl Source for Exchange {
             State::Connecting => "connecting to upstream",
             State::Sending => "sending request to upstream",
             State::Header => "reading response header from upstream",
-            State::Body => "reading response body from upstream",
+            State::Body => "reading upstream",
             State::Done => return,
         };
-        log_line!(Level::Error, "*{} upstream timed out while {doing}{}", self.r.conn.number, self.r.log_tail());
+        log_line!(
+            Level::Error,
+            "*{} upstream timed out ({}) while {doing}{}",
+            self.r.conn.number,
+            ErrorText(&rustix::io::Errno::TIMEDOUT.into()),
+            self.r.log_tail()
+        );
         if self.state.get() == State::Body {
             self.end(Code::status(504), Outcome::Unknown);
             return finalize::finalize(&self.r, Code::status(504));

@@ -9,6 +9,7 @@ use std::{
 use topnext_module_api::upstream::RawUpstream;
 
 use super::peers::Peer;
+use crate::error_text::ErrorText;
 use crate::{config::address::unix_socket_path, socket::Endpoint};
 
 /// What a location wants of an upstream.
@@ -134,7 +135,7 @@ fn split_port(name: &str, default_port: u16) -> Result<(String, u16), String> {
 pub fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     let found: Vec<SocketAddr> = format!("{host}:{port}")
         .to_socket_addrs()
-        .map_err(|error| format!("found {host:?}, which cannot be resolved ({error})"))?
+        .map_err(|error| format!("found {host:?}, which cannot be resolved ({})", ErrorText(&error)))?
         .collect();
     if found.is_empty() { Err(format!("found {host:?}, which has no address")) } else { Ok(found) }
 }

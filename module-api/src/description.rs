@@ -261,6 +261,9 @@ impl<const N: usize> Text<N> {
             if field.merge {
                 self.raw(", merge = true");
             }
+            if !field.inherit {
+                self.raw(", inherit = false");
+            }
             self.raw(", ");
             self.key("doc");
             self.string(field.doc);
@@ -321,6 +324,7 @@ mod tests {
         ty: &Type::List(&Type::Integer(-5, 255)),
         presence: Presence::Default("[1, 2]"),
         merge: false,
+        inherit: true,
         min: Some(1),
         max: None,
         doc: "How \"much\"\\.",

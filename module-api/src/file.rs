@@ -142,6 +142,23 @@ pub enum Opened {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OpenError(pub i32);
 
+impl OpenError {
+    /// Whether it was a symbolic link that may not be followed (disable_symlinks), or one of too many: ELOOP.
+    pub fn is_symlink(self) -> bool {
+        // std has a name for it, which is not stable yet (io_error_more).
+        self.0 == ELOOP
+    }
+}
+
+/// Linux's number, which is another one on a few architectures.
+const ELOOP: i32 = if cfg!(any(target_arch = "mips", target_arch = "mips64")) {
+    90
+} else if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) {
+    62
+} else {
+    40
+};
+
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = std::io::Error::from_raw_os_error(self.0).to_string();

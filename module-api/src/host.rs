@@ -142,6 +142,8 @@ pub struct RequestApi {
     pub map_uri_to_path: unsafe extern "C" fn(r: HostData, uri: RSlice<'_, u8>) -> RSlice<'static, u8>,
     /// Changes the URI, and the arguments if there are some. False if it cannot be changed so.
     pub set_uri: unsafe extern "C" fn(r: HostData, uri: RSlice<'_, u8>, args: ROption<RSlice<'_, u8>>) -> bool,
+    /// How the error log writes the request that a peer is sent: what stands in front of its address, and what behind it.
+    pub set_upstream_url: unsafe extern "C" fn(r: HostData, schema: RStr<'_>, uri: RSlice<'_, u8>),
     /// Whether a line of this level would be logged.
     pub logs: unsafe extern "C" fn(r: HostData, level: u32) -> bool,
     /// Writes a line into the error log that holds for this request.

@@ -522,6 +522,14 @@ impl<'h> Request<'h> {
         self.set_number(number::UPSTREAM_KEEPALIVE, i64::from(keep));
     }
 
+    /// In [`crate::Upstream::create_request`]: how the error log writes where the request goes, with the address of the peer
+    /// between the two: `"http://"` and `b"/uri?args"` make `upstream: "http://127.0.0.1:9001/uri?args"` (nginx: schema and
+    /// uri of ngx_http_upstream_t).
+    pub fn set_upstream_url(&mut self, schema: &str, uri: &[u8]) {
+        // SAFETY: see `text`.
+        unsafe { self.api().set_upstream_url()(self.data, schema.into(), uri.into()) }
+    }
+
     // ---- logging
 
     /// Whether a line of this level would be logged.

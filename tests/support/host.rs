@@ -115,6 +115,7 @@ not_called! {
     internal_redirect(HostData, RSlice<'_, u8>, RSlice<'_, u8>) -> Code;
     map_uri_to_path(HostData, RSlice<'_, u8>) -> RSlice<'static, u8>;
     set_uri(HostData, RSlice<'_, u8>, ROption<RSlice<'_, u8>>) -> bool;
+    set_upstream_url(HostData, RStr<'_>, RSlice<'_, u8>) -> ();
     logs(HostData, u32) -> bool;
     logs_level(u32) -> bool;
     log_request(HostData, u32, RStr<'_>);
@@ -155,6 +156,7 @@ fn requests() -> RequestApi {
         internal_redirect,
         map_uri_to_path,
         set_uri,
+        set_upstream_url,
         logs,
         log: log_request,
     }

@@ -6,6 +6,7 @@ use bytes::{Buf as _, BytesMut};
 
 use super::{Http1, State};
 use crate::{
+    error_text::ErrorText,
     log::error::Level,
     log_line,
     proxy_protocol::{self, Progress},
@@ -30,7 +31,13 @@ impl Http1 {
                 Ok(0) => return,
                 Ok(_) => (),
                 Err(error) => {
-                    log_line!(Level::Info, "*{} recv() failed ({error}){}", self.number, self.while_reading());
+                    log_line!(
+                        Level::Info,
+                        "*{} recv() failed ({}){}",
+                        self.number,
+                        ErrorText(&error),
+                        self.while_reading()
+                    );
                     return self.close();
                 }
             }

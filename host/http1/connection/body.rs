@@ -17,6 +17,7 @@ use topnext_module_api::{Code, running::Hook};
 use super::{BODY_DONE, BODY_READ_SIZE, Http1, MAX_READS, State};
 use crate::{
     config::InFileOnly,
+    error_text::ErrorText,
     event::thread_pool::QUEUE_IS_FULL,
     finalize,
     http1::{BadRequest, ChunkedDecoder, Decoded, Framing},
@@ -128,7 +129,7 @@ impl Http1 {
                 }
                 Ok(_) => (),
                 Err(error) => {
-                    log_line!(Level::Info, "*{} recv() failed ({error}){}", self.number, r.log_tail());
+                    log_line!(Level::Info, "*{} recv() failed ({}){}", self.number, ErrorText(&error), r.log_tail());
                     return self.body_is_cut_short(r);
                 }
             }
@@ -250,7 +251,7 @@ impl Http1 {
     fn disk_failed(&self, r: &Request, error: &std::io::Error) -> Code {
         let folder = r.place().core.client_body_temp_path.path.display();
         let text = "a client request body cannot be kept in a temporary file";
-        log_line!(Level::Crit, "*{} {text} in \"{folder}\": {error}{}", self.number, r.log_tail());
+        log_line!(Level::Crit, "*{} {text} in \"{folder}\" ({}){}", self.number, ErrorText(error), r.log_tail());
         self.refuse_body(r);
         Code::status(500)
     }

@@ -11,6 +11,7 @@ use super::{
     facts::{self, Facts},
 };
 use crate::{
+    error_text::ErrorText,
     finalize,
     http1::{BadRequest, Framing, Head, HeadParser, Limits, Method, Normalized, Progress, persistent},
     log::error::Level,
@@ -47,7 +48,13 @@ impl Http1 {
                 Ok(Parsed::Incomplete) => match self.read_and_parse() {
                     Ok(parsed) => parsed,
                     Err(error) => {
-                        log_line!(Level::Info, "*{} recv() failed ({error}){}", self.number, self.log_tail());
+                        log_line!(
+                            Level::Info,
+                            "*{} recv() failed ({}){}",
+                            self.number,
+                            ErrorText(&error),
+                            self.log_tail()
+                        );
                         return self.close();
                     }
                 },

@@ -55,6 +55,7 @@ use self::body::BodyReader;
 use super::HeadParser;
 use crate::{
     config::Listen,
+    error_text::ErrorText,
     event::{Loop, Ready, RemoteId, SocketId, Source, TimerId, remote::Announcement},
     finalize,
     listen::Address,
@@ -210,7 +211,7 @@ impl Http1 {
         match self.lp.register(&mut &self.socket, self.clone()) {
             Ok(id) => self.socket_id.set(Some(id)),
             Err(error) => {
-                log_line!(Level::Alert, "*{} cannot be polled: {error}", self.number);
+                log_line!(Level::Alert, "*{} cannot be polled ({})", self.number, ErrorText(&error));
                 return self.close();
             }
         }

@@ -6,7 +6,9 @@ use topnext_module_api::{Chain, Code};
 
 use super::{DISK_DONE, Http1, SEND_TIMER};
 use crate::{
-    clock, finalize,
+    clock,
+    error_text::ErrorText,
+    finalize,
     http1::{encode_chunk_head, response},
     log::error::Level,
     log_line,
@@ -70,7 +72,7 @@ impl Http1 {
         if r.header_only.get() {
             drop(chain);
         } else if let Err(error) = self.queue_body(r, chain, bytes, last) {
-            log_line!(Level::Alert, "*{} {error}{}", self.number, r.log_tail());
+            log_line!(Level::Alert, "*{} {}{}", self.number, ErrorText(&error), r.log_tail());
             // What the client was told cannot be kept, whatever the modules answer.
             r.failed.set(true);
             return Code::ERROR;
@@ -130,7 +132,7 @@ impl Http1 {
                     io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Level::Info,
                     _ => Level::Error,
                 };
-                log_line!(level, "*{} send() failed ({error}){}", self.number, r.log_tail());
+                log_line!(level, "*{} send() failed ({}){}", self.number, ErrorText(&error), r.log_tail());
                 match error.raw_os_error() {
                     Some(_) => self.broken.set(true),
                     // Of a file, or of the server: the client is not to blame.

@@ -64,6 +64,7 @@ static API: WithMetadata<RequestApi> = WithMetadata::new(RequestApi {
     internal_redirect,
     map_uri_to_path,
     set_uri,
+    set_upstream_url,
     logs,
     log,
 });
@@ -163,6 +164,16 @@ unsafe extern "C" fn set_uri(data: HostData, uri: RSlice<'_, u8>, args: ROption<
     let args = args.into_option();
     // SAFETY: the contract of the table.
     unsafe { with(data, false, |r| map_uri::set_uri(&r, uri.as_slice(), args.as_ref().map(|args| args.as_slice()))) }
+}
+
+unsafe extern "C" fn set_upstream_url(data: HostData, schema: RStr<'_>, uri: RSlice<'_, u8>) {
+    // SAFETY: the contract of the table.
+    unsafe {
+        with_ref(data, (), |r| {
+            let url = (r.store(&[schema.as_str().as_bytes()]), r.store(&[uri.as_slice()]));
+            r.extra().upstream_url.set(url);
+        });
+    }
 }
 
 unsafe extern "C" fn get_number(data: HostData, which: u32) -> i64 {

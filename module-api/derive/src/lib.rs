@@ -3,14 +3,17 @@
 use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Tokens;
 use quote::quote;
-use syn::{Attribute, Data, DeriveInput, Error, Expr, Field, Fields, Lit, LitStr, Meta, Type, parse_macro_input};
+use syn::{
+    Attribute, Data, DeriveInput, Error, Expr, Field, Fields, Lit, LitBool, LitStr, Meta, Type, parse_macro_input,
+};
 
 /// Makes a struct with named fields a configuration table.
 ///
 /// The doc comment of a field is its text in the manual. Attributes, in `#[config(...)]`:
 /// `default = VALUE` (a literal or a list of literals), `min = N`, `max = N`, `key = "name"` (when the key is not the
-/// field's name). A field without a default is required, unless its type is `Option`. A field of type `Merged` gets the
-/// values of all levels instead of the innermost one, and none if no level sets it.
+/// field's name), `inherit = false` (the value holds where it is written, and not in the locations inside). A field without
+/// a default is required, unless its type is `Option`. A field of type `Merged` gets the values of all levels instead of the
+/// innermost one, and none if no level sets it.
 #[proc_macro_derive(Config, attributes(config))]
 pub fn config(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -63,12 +66,14 @@ fn derive_config(input: &DeriveInput) -> Result<Tokens, Error> {
             None => quote!(::core::option::Option::None),
         };
         let (min, max) = (limit(&options.min), limit(&options.max));
+        let inherit = options.inherit.unwrap_or(true);
         schema.push(quote! {
             ::topnext_module_api::config::Field {
                 key: #key,
                 ty: <#ty as ::topnext_module_api::config::ConfigValue>::TYPE,
                 presence: #presence,
                 merge: <#ty as ::topnext_module_api::config::ConfigValue>::MERGE,
+                inherit: #inherit,
                 min: #min,
                 max: #max,
                 doc: #doc,
@@ -161,6 +166,7 @@ struct FieldOptions {
     min: Option<i64>,
     max: Option<i64>,
     key: Option<String>,
+    inherit: Option<bool>,
 }
 
 impl FieldOptions {
@@ -176,8 +182,10 @@ impl FieldOptions {
                     options.max = Some(integer(&meta.value()?.parse::<Expr>()?)?);
                 } else if meta.path.is_ident("key") {
                     options.key = Some(meta.value()?.parse::<LitStr>()?.value());
+                } else if meta.path.is_ident("inherit") {
+                    options.inherit = Some(meta.value()?.parse::<LitBool>()?.value());
                 } else {
-                    return Err(meta.error("expected default, min, max or key"));
+                    return Err(meta.error("expected default, min, max, key or inherit"));
                 }
                 Ok(())
             })?;

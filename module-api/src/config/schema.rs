@@ -38,6 +38,8 @@ pub struct Field {
     pub presence: Presence,
     /// The module gets a list of the values of all levels, outermost first, instead of the innermost value.
     pub merge: bool,
+    /// The value holds in the servers and locations inside that in which it is written; else there only (not at the top).
+    pub inherit: bool,
     /// The least integer allowed.
     pub min: Option<i64>,
     /// The greatest integer allowed.

@@ -216,6 +216,8 @@ pub(crate) struct State {
     /// The URI and the arguments that the module has set.
     pub(crate) set_uri: RefCell<Option<Vec<u8>>>,
     pub(crate) set_args: RefCell<Option<Vec<u8>>>,
+    /// What the module has said of the request to the peer.
+    pub(crate) upstream_url: RefCell<(String, Vec<u8>)>,
     /// The handler has sent the end of the body.
     pub(crate) last_sent: Cell<bool>,
     /// Strings that were handed out, until the hook returns.
@@ -260,6 +262,7 @@ impl State {
             redirect: RefCell::default(),
             set_uri: RefCell::default(),
             set_args: RefCell::default(),
+            upstream_url: RefCell::default(),
             last_sent: Cell::new(false),
             pool: RefCell::default(),
             links,

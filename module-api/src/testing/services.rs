@@ -51,6 +51,7 @@ pub(crate) fn table() -> RequestApiRef {
         internal_redirect,
         map_uri_to_path,
         set_uri,
+        set_upstream_url,
         logs,
         log,
     }
@@ -434,6 +435,12 @@ unsafe extern "C" fn set_uri(r: HostData, uri: RSlice<'_, u8>, args: ROption<RSl
         *state.set_args.borrow_mut() = Some(args.to_vec());
     }
     true
+}
+
+unsafe extern "C" fn set_upstream_url(r: HostData, schema: RStr<'_>, uri: RSlice<'_, u8>) {
+    // SAFETY: as above.
+    let state = unsafe { state(r) };
+    *state.upstream_url.borrow_mut() = (schema.into(), uri.to_vec());
 }
 
 unsafe extern "C" fn logs(_: HostData, _: u32) -> bool {

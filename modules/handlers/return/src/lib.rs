@@ -12,6 +12,8 @@
 //!
 //! A `url` without a code is answered with 302. A bare code of 400 and more gets the server's error page; 444 closes the
 //! connection without an answer.
+//!
+//! The table is not inherited. That of a server answers before any location is looked for.
 
 #![forbid(unsafe_code)]
 
@@ -47,6 +49,7 @@ export_module! {
     name: "return",
     module: Return,
     provides: [phases],
+    inherit: false,
 }
 
 impl PhaseHandler for Return {

@@ -96,6 +96,8 @@ fn look_for(r: &mut Request<'_>, name: &[u8], folder: bool) -> Found {
     }
     match r.open_file(path) {
         Opened::File(file) if (file.kind() == FileKind::Directory) == folder => Found::Yes,
+        // nginx: a link that may not be followed leads to no file.
+        Opened::Forbidden if r.open_error().is_symlink() => Found::No,
         // What may not be read exists all the same, and the client is to be told so.
         Opened::Forbidden => Found::Yes,
         Opened::File(_) | Opened::NotFound | Opened::Failed => Found::No,

@@ -44,7 +44,9 @@ use crate::{
 pub struct Table {
     /// Where requests go: "http://backend" (an upstream), "http://127.0.0.1:9001", or with a URI part, which replaces
     /// the location's path: "http://backend/uri/". A unix socket is "http://unix:PATH" or "http://unix:PATH:/uri/". In a
-    /// location of a regular expression or a name there is no path to replace, and so no URI part (proxy_pass).
+    /// location of a regular expression or a name there is no path to replace, and so no URI part
+    /// (proxy_pass).
+    #[config(inherit = false)]
     pass: String,
     /// Fields of the request to the peer, instead of the client's of the same name. An empty value leaves the field
     /// out. Host is by default the address in `pass` (proxy_set_header).

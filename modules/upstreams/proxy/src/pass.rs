@@ -9,7 +9,8 @@ pub struct Pass {
     uri: usize,
 }
 
-const SCHEME: &str = "http://";
+/// What stands in front of the authority.
+pub const SCHEME: &str = "http://";
 const UNIX: &str = "unix:";
 
 impl Pass {

@@ -14,7 +14,10 @@ use topnext_module_api::{
     uri::{escape_path, leads_out},
 };
 
-use crate::{Table, hop_by_hop, pass::Pass};
+use crate::{
+    Table, hop_by_hop,
+    pass::{Pass, SCHEME},
+};
 
 /// Fields that say where the body ends: always proxy's own.
 pub const FRAMING: [&str; 2] = ["Content-Length", "Transfer-Encoding"];
@@ -31,7 +34,7 @@ pub struct Refused {
 }
 
 /// Request line and header, with the empty line. `body` is the length of the body that follows.
-pub fn header(table: &Table, pass: &Pass, r: &Request<'_>, body: u64) -> Result<Vec<u8>, Refused> {
+pub fn header(table: &Table, pass: &Pass, r: &mut Request<'_>, body: u64) -> Result<Vec<u8>, Refused> {
     let mut out = Vec::with_capacity(512);
     write_line(&mut out, table, pass, r)?;
     let mut sets_host = false;
@@ -66,7 +69,7 @@ pub fn header(table: &Table, pass: &Pass, r: &Request<'_>, body: u64) -> Result<
 }
 
 /// The request line.
-fn write_line(out: &mut Vec<u8>, table: &Table, pass: &Pass, r: &Request<'_>) -> Result<(), Refused> {
+fn write_line(out: &mut Vec<u8>, table: &Table, pass: &Pass, r: &mut Request<'_>) -> Result<(), Refused> {
     let client =
         Target { request_uri: r.request_uri(), uri: r.uri(), args: r.args(), location: replaced(r), main: r.is_main() };
     let Some(target) = client.for_peer(pass.uri()) else {
@@ -79,6 +82,7 @@ fn write_line(out: &mut Vec<u8>, table: &Table, pass: &Pass, r: &Request<'_>) ->
         let message = format!("the URI for the upstream is not valid: {:?}", String::from_utf8_lossy(&target));
         return Err(Refused { level: Level::Error, message, code: Code::status(400) });
     }
+    r.set_upstream_url(SCHEME, &target);
     out.extend_from_slice(r.method());
     out.push(b' ');
     out.extend_from_slice(&target);
