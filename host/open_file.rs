@@ -16,6 +16,7 @@ pub mod cache;
 pub mod symlinks;
 
 use std::{
+    cell::RefCell,
     fs,
     io::{self, IoSliceMut},
     os::{
@@ -98,6 +99,25 @@ pub const FILE_STEP: u64 = 512 * 1024;
 
 /// How long a part of a file that was in the page cache is believed to be still there.
 const BELIEVED_MS: u64 = 1000;
+
+/// What a thread believes of a file that it has had open.
+#[derive(Clone, Copy)]
+struct Seen {
+    id: (u64, u64),
+    size: u64,
+    believed: u64,
+    until: u64,
+}
+
+/// Files of which a thread remembers that.
+const MAX_SEEN: usize = 64;
+
+thread_local! {
+    /// By inode; a file takes the place of another one. So a file that is often asked for, and opened each time, costs no
+    /// look into the page cache each time.
+    static SEEN: RefCell<[Seen; MAX_SEEN]> =
+        const { RefCell::new([Seen { id: (0, 0), size: 0, believed: 0, until: 0 }; MAX_SEEN]) };
+}
 
 /// Smaller files are not worth the advice (nginx: NGX_MIN_READ_AHEAD).
 const MIN_READ_AHEAD: u64 = 128 * 1024;
@@ -230,8 +250,11 @@ impl OpenFile {
     }
 
     /// How many of the next `len` bytes at `pos` are in the page cache, as far as the first and last byte of a
-    /// [`FILE_STEP`] tell; 0 if the disk is needed. Of a file that stays open this is believed for a second.
+    /// [`FILE_STEP`] tell; 0 if the disk is needed. This is believed for a second, also when the file is opened again.
     pub fn in_memory(&self, pos: u64, len: u64, now_ms: u64) -> io::Result<u64> {
+        if self.believed_until.load(Ordering::Relaxed) == 0 {
+            self.recall();
+        }
         let step =
             u32::try_from(pos / FILE_STEP).ok().filter(|step| pos.is_multiple_of(FILE_STEP) && *step < u64::BITS);
         if let Some(step) = step
@@ -257,6 +280,20 @@ impl OpenFile {
         Ok(len)
     }
 
+    /// Takes over what this thread knows of the same file from when it was open before.
+    fn recall(&self) {
+        let seen = SEEN.with_borrow(|seen| seen[self.place_in_seen()]);
+        if (seen.id, seen.size) == (self.id, self.size) {
+            self.believed.store(seen.believed, Ordering::Relaxed);
+            self.believed_until.store(seen.until, Ordering::Relaxed);
+        }
+    }
+
+    fn place_in_seen(&self) -> usize {
+        // Inodes are given out one after the other.
+        self.id.1 as usize % MAX_SEEN
+    }
+
     /// Notes that a step was in the page cache. (Another thread may undo it, which costs a look.)
     fn believe(&self, step: u32, now_ms: u64) {
         let known = match now_ms < self.believed_until.load(Ordering::Relaxed) {
@@ -266,7 +303,11 @@ impl OpenFile {
                 0
             }
         };
-        self.believed.store(known | (1 << step), Ordering::Relaxed);
+        let believed = known | (1 << step);
+        self.believed.store(believed, Ordering::Relaxed);
+        let until = self.believed_until.load(Ordering::Relaxed);
+        let seen = Seen { id: self.id, size: self.size, believed, until };
+        SEEN.with_borrow_mut(|all| all[self.place_in_seen()] = seen);
     }
 
     /// The descriptor, for sendfile. An error if it is not a regular file.
@@ -343,16 +384,18 @@ mod tests {
         let path = std::env::temp_dir().join(format!("topnext-open-file-{}", std::process::id()));
         fs::write(&path, vec![1; 3 * FILE_STEP as usize + 10]).expect("a folder for files");
         let file = open_blocking(path.as_os_str().as_bytes(), How::default()).expect("it was written");
-        fs::remove_file(&path).expect("it is there");
         let size = file.size;
         match file.in_memory(0, size, 0).expect("a file") {
             // A file system that cannot tell.
-            0 => return,
+            0 => return fs::remove_file(&path).expect("it is there"),
             len => assert_eq!(len, FILE_STEP, "a step at a time"),
         }
         assert_eq!(file.in_memory(0, size, 1).ok(), Some(FILE_STEP));
         assert_eq!(file.in_memory(FILE_STEP, size - FILE_STEP, 1).ok(), Some(FILE_STEP));
         assert_eq!(file.in_memory(0, size, 2).ok(), Some(2 * FILE_STEP), "both of them");
+        let again = open_blocking(path.as_os_str().as_bytes(), How::default()).expect("it was written");
+        fs::remove_file(&path).expect("it is there");
+        assert_eq!(again.in_memory(0, size, 3).ok(), Some(2 * FILE_STEP), "known from before");
         assert_eq!(file.in_memory(3 * FILE_STEP, 10, 3).ok(), Some(10), "the end");
         assert_eq!(file.believed.load(Ordering::Relaxed), 0b1011);
         assert_eq!(file.in_memory(5, 100, 3).ok(), Some(100), "not at a step: looked for");
