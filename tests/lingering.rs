@@ -65,6 +65,7 @@ fn lingering_time_ends_it_though_the_client_goes_on() {
     let server = server("lingering_time = \"600ms\"\nlingering_timeout = \"10s\"");
     let start = Instant::now();
     let mut client = unread_body(&server);
+    // The pace of a client that goes on; it ends when the server does.
     while client.try_send("x") {
         assert!(start.elapsed() < PATIENCE, "still read");
         std::thread::sleep(Duration::from_millis(20));
@@ -84,19 +85,13 @@ fn lingering_close_off_closes_at_once() {
 #[test]
 fn lingering_close_always_waits_for_the_client() {
     for (value, waits) in [("on", false), ("always", true)] {
-        let server = server(&format!("lingering_close = \"{value}\"\nlingering_timeout = \"400ms\""));
+        let server = server(&format!("lingering_close = \"{value}\"\nlingering_timeout = \"30s\""));
         let mut client = server.connect();
         client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         client.response().expect(200);
         assert_eq!(client.end(), Ending::Closed);
-        let start = Instant::now();
-        // What is sent to a socket that is closed is answered with a reset.
-        let mut sent = 0;
-        while sent < 20 && client.try_send("x") {
-            sent += 1;
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        assert_eq!(sent == 20, waits, "{value}: {sent} bytes in {:?}", start.elapsed());
+        // More than the sockets hold: it is all taken if the server reads on, and answered with a reset if it has closed.
+        assert_eq!(client.try_send(vec![b'x'; 32 << 20]), waits, "{value}");
     }
 }
 
@@ -130,7 +125,7 @@ fn keepalive_timeout_with_a_header_tells_the_client() {
 
 #[test]
 fn keepalive_time_ends_a_connection_with_its_next_response() {
-    let server = server("keepalive_time = \"500ms\"");
+    let server = server("keepalive_time = \"1s\"");
     let mut client = server.connect();
     let start = Instant::now();
     let mut kept = 0;
@@ -141,9 +136,10 @@ fn keepalive_time_ends_a_connection_with_its_next_response() {
         }
         kept += 1;
         assert!(start.elapsed() < PATIENCE, "kept for ever");
+        // Paced, since keepalive_requests would end it as well.
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(kept > 0 && start.elapsed() >= Duration::from_millis(490), "{kept} in {:?}", start.elapsed());
+    assert!(kept > 0 && start.elapsed() >= Duration::from_millis(990), "{kept} in {:?}", start.elapsed());
     assert_eq!(client.end(), Ending::Closed);
 }
 
