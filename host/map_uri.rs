@@ -21,7 +21,7 @@ use crate::{
     log_line, open_file,
     phases::Step,
     plugins::services::main::compile,
-    redirect::has_dot_dot,
+    redirect::{has_dot_dot, log_unsafe},
     request::{Request, Text},
 };
 
@@ -198,12 +198,6 @@ fn append(r: &Request, folder: &[u8], alias: &Alias) -> Text {
             Text::default()
         }
     }
-}
-
-#[cold]
-fn log_unsafe(r: &Request, uri: &[u8]) {
-    let uri = String::from_utf8_lossy(uri);
-    log_line!(Level::Error, "*{} unsafe URI \"{uri}\" was detected{}", r.conn.number, r.log_tail());
 }
 
 /// The file that another URI would map to in the request's location. Empty without a root, and if the URI leads out of it.

@@ -34,8 +34,7 @@ pub fn post(r: &Rc<Request>, target: &[u8], args: &[u8]) -> Code {
 fn post_uri(r: &Rc<Request>, uri: &[u8], args: &[u8]) -> Code {
     // It may have been made of variables: it must not lead out of the root (nginx: unsafe URI).
     if has_dot_dot(uri) {
-        let uri = String::from_utf8_lossy(uri);
-        log_line!(Level::Error, "*{} unsafe URI \"{uri}\" was detected{}", r.conn.number, r.log_tail());
+        log_unsafe(r, uri);
         return Code::status(404);
     }
     let (uri, args) = (r.store(&[uri]), r.store(&[args]));
@@ -72,6 +71,13 @@ fn post_named(r: &Rc<Request>, name: &[u8]) -> Code {
 /// Whether a path has a segment `..`.
 pub fn has_dot_dot(path: &[u8]) -> bool {
     path.split(|&byte| byte == b'/').any(|part| part == b"..")
+}
+
+/// Says that a URI leads out of where it should.
+#[cold]
+pub fn log_unsafe(r: &Request, uri: &[u8]) {
+    let uri = String::from_utf8_lossy(uri);
+    log_line!(Level::Error, "*{} unsafe URI \"{uri}\" was detected{}", r.conn.number, r.log_tail());
 }
 
 /// Begins what was posted. False if the request has been redirected too often, or a module has failed it.

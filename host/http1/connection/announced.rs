@@ -2,11 +2,10 @@
 
 use std::rc::Rc;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::Buf as _;
 
 use super::{Http1, State};
 use crate::{
-    error_text::ErrorText,
     log::error::Level,
     log_line,
     proxy_protocol::{self, Progress},
@@ -30,26 +29,15 @@ impl Http1 {
                 }
                 Ok(0) => return,
                 Ok(_) => (),
-                Err(error) => {
-                    log_line!(
-                        Level::Info,
-                        "*{} recv() failed ({}){}",
-                        self.number,
-                        ErrorText(&error),
-                        self.while_reading()
-                    );
-                    return self.close();
-                }
+                Err(error) => return self.recv_failed(&error, self.while_reading()),
             }
             let parsed = proxy_protocol::parse(&self.input.borrow());
             match parsed {
                 Ok(Progress::Incomplete) => (),
                 Ok(Progress::Complete(header)) => {
                     self.input.borrow_mut().advance(header.len);
-                    if self.input.borrow().is_empty() {
-                        // A connection that waits for its first request costs no buffer.
-                        self.input.replace(BytesMut::new());
-                    }
+                    // A connection that waits for its first request costs no buffer.
+                    self.release_input();
                     if let Some(addresses) = header.addresses {
                         self.ends.announce(addresses);
                     }

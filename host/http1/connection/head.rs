@@ -1,6 +1,6 @@
 //! Reads heads, and begins requests.
 
-use std::{cell::RefCell, io, rc::Rc};
+use std::{cell::RefCell, fmt::Display, io, rc::Rc};
 
 use bytes::Buf as _;
 use topnext_module_api::Code;
@@ -40,6 +40,7 @@ enum Parsed {
     /// Nothing was read: there is nothing now, or the end.
     Nothing,
 }
+
 impl Http1 {
     /// Reads until a head is complete, and makes a request of it.
     pub(super) fn read_head(self: &Rc<Self>) {
@@ -47,16 +48,7 @@ impl Http1 {
             let parsed = match self.parse_input() {
                 Ok(Parsed::Incomplete) => match self.read_and_parse() {
                     Ok(parsed) => parsed,
-                    Err(error) => {
-                        log_line!(
-                            Level::Info,
-                            "*{} recv() failed ({}){}",
-                            self.number,
-                            ErrorText(&error),
-                            self.log_tail()
-                        );
-                        return self.close();
-                    }
+                    Err(error) => return self.recv_failed(&error, self.log_tail()),
                 },
                 parsed => parsed,
             };
@@ -68,6 +60,12 @@ impl Http1 {
                 Err(bad) => return self.refuse(bad),
             }
         }
+    }
+
+    /// Closes a connection that cannot be read, before it has a request.
+    pub(super) fn recv_failed(self: &Rc<Self>, error: &io::Error, tail: impl Display) {
+        log_line!(Level::Info, "*{} recv() failed ({}){tail}", self.number, ErrorText(error));
+        self.close();
     }
 
     /// Parses what has been read before.
