@@ -118,3 +118,20 @@ fn a_buf_that_ends_with_the_budget() {
     connection.reply(format!("{head}64\r\n{a}\r\n32\r\n{b}\r\n0\r\n\r\n"));
     assert_eq!(client.response().expect(200).text(), a + &b);
 }
+
+#[test]
+fn a_rate_may_be_made_of_variables() {
+    let noise = files::noise(60_000);
+    let config = site("{ rate = \"$arg_rate\", after = \"${arg_after}k\" }").replace(
+        "[[http.server]]",
+        "[http]\nlog_format.rate = \"$args: $limit_rate\"\naccess_log = { path = \"stdout\", format = \"rate\" }\n[[http.server]]",
+    );
+    let server = Server::with(&[("html/a", &noise)], &config);
+    let start = Instant::now();
+    assert!(server.get("/a?rate=20k&after=20").expect(200).body == noise);
+    assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
+    server.get("/a?rate=fast&after=0").expect(200);
+    server.get("/a?rate=0&after=0").expect(200);
+    server.stdout(|log| log == "rate=20k&after=20: 20480\nrate=fast&after=0: 0\nrate=0&after=0: 0\n");
+    server.stderr(|log| log.contains("[error] ") && log.contains("limit_rate: invalid size \"fast\", client: "));
+}

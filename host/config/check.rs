@@ -266,7 +266,8 @@ pub fn check(ty: &Type, node: &Node, key: &str, errors: &mut Diagnostics) -> boo
         (Type::Number, Value::Integer(_)) => true,
         (Type::Number, Value::Float(number)) if number.is_finite() => true,
         (Type::Duration, value) if units::duration(value).is_some() => true,
-        (Type::Size, value) if units::size(value).is_some() => true,
+        (Type::Size | Type::SizeTemplate, value) if units::size(value).is_some() => true,
+        (Type::SizeTemplate, Value::String(text)) if text.contains('$') => true,
         (Type::Listen, Value::String(text)) if Listen::parse(text).is_some() => true,
         (Type::Peer, Value::String(text)) if PeerAddress::parse(text).is_some() => true,
         // Its form is parsed, and its faults are explained, by `LocationPath::parse`.
@@ -445,6 +446,13 @@ mod tests {
             "k: found \"75 sec\", expected a duration such as \"75s\", \"1m30s\" or \"500ms\""
         );
         assert_eq!(errors(&Type::Size, "1.5"), "k: found 1.5, expected a size such as \"8k\", \"1m\" or \"2g\"");
+        for good in ["1", "\"8k\"", "\"$rate\"", "\"${a}k\""] {
+            assert_eq!(errors(&Type::SizeTemplate, good), "");
+        }
+        assert_eq!(
+            errors(&Type::SizeTemplate, "\"8kb\""),
+            "k: found \"8kb\", expected a size such as \"8k\", or a string with a variable such as \"$rate\""
+        );
         assert_eq!(
             errors(&choice(&["strict", "lax"]), "\"stric\""),
             "k: found \"stric\", expected \"strict\" or \"lax\"; did you mean \"strict\"?"

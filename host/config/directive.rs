@@ -115,8 +115,10 @@ pub enum Type {
     String,
     /// See [`parse_duration`](super::units::parse_duration).
     Duration,
-    /// See [`parse_size`](super::units::parse_size).
+    /// See [`Size::parse`](topnext_module_api::Size::parse).
     Size,
+    /// The same, or a string with `$variables`.
+    SizeTemplate,
     /// A string that may hold `$variables`; here any string.
     Template,
     /// An address to listen on.
@@ -171,6 +173,7 @@ impl Type {
             Type::String | Type::Template => "a string".to_owned(),
             Type::Duration => "a duration such as \"75s\", \"1m30s\" or \"500ms\"".to_owned(),
             Type::Size => "a size such as \"8k\", \"1m\" or \"2g\"".to_owned(),
+            Type::SizeTemplate => "a size such as \"8k\", or a string with a variable such as \"$rate\"".to_owned(),
             Type::Listen => {
                 "an address to listen on such as \"8080\", \"127.0.0.1:8080\", \"[::1]:80\" or \"unix:/path\""
                     .to_owned()
@@ -204,6 +207,7 @@ impl Type {
             Type::String => "string".to_owned(),
             Type::Duration => "duration".to_owned(),
             Type::Size => "size".to_owned(),
+            Type::SizeTemplate => "size or string with variables".to_owned(),
             Type::Template => "string with variables".to_owned(),
             Type::Listen | Type::Peer => "address".to_owned(),
             Type::LocationPath => "path".to_owned(),

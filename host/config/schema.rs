@@ -12,7 +12,7 @@
 //! ]
 //! ```
 //!
-//! Types: bool, integer {min?, max?}, number, string, duration, size, template, choice \[...\], list TYPE, table \[...\].
+//! Types: bool, integer {min?, max?}, number, string, duration, size, size_template, template, choice \[...\], list TYPE, table \[...\].
 //! A field has a `default` (TOML text), or is `optional` (absent unless written), or else is required.
 //! At the outermost level only, `merge = true` asks for the values of all levels, and `inherit = false` for that of the
 //! module's own level and no other.
@@ -142,6 +142,7 @@ fn parse_type(node: &Node, depth: usize) -> Result<Type, String> {
         "string" => Type::String,
         "duration" => Type::Duration,
         "size" => Type::Size,
+        "size_template" => Type::SizeTemplate,
         "template" => Type::Template,
         "choice" => {
             let names = parameters.as_list().unwrap_or(&[]).iter().map(|node| node.as_str().map(str::to_owned));

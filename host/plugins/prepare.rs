@@ -183,6 +183,7 @@ fn to_abi(ty: &Type, node: &Node) -> Abi {
     match (ty, &node.value) {
         (Type::Duration, value) => integer(duration(value).unwrap_or_default().as_millis()),
         (Type::Size, value) => integer(u128::from(size(value).unwrap_or_default())),
+        (Type::SizeTemplate, value) if let Some(bytes) = size(value) => integer(u128::from(bytes)),
         (Type::Table(fields), Value::Table(table)) => to_abi_table(fields, table, false),
         (Type::List(item), Value::List(list)) => {
             Abi::List(list.iter().map(|node| to_abi(item, node)).collect::<Vec<_>>().into())

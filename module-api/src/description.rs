@@ -295,6 +295,7 @@ impl<const N: usize> Text<N> {
             Type::String => self.raw("{ string = {} }"),
             Type::Duration => self.raw("{ duration = {} }"),
             Type::Size => self.raw("{ size = {} }"),
+            Type::SizeTemplate => self.raw("{ size_template = {} }"),
             Type::Template => self.raw("{ template = {} }"),
             Type::Choice(words) => {
                 self.raw("{ choice = ");

@@ -68,7 +68,7 @@ pub use buf::Buf;
 pub use bytes::{self, Bytes, BytesMut};
 pub use chain::Chain;
 pub use code::Code;
-pub use config::{Config, ConfigErrors, Merged, Size};
+pub use config::{Config, ConfigErrors, Merged, Size, SizeTemplate};
 pub use context::Context;
 pub use file::{File, FileKind, Opened};
 pub use filter::{BodyNext, Filter, HeaderNext};
@@ -90,8 +90,8 @@ pub mod prelude {
     pub use crate::{
         Balancer, BalancerNext, BodyNext, Buf, Bytes, BytesMut, Chain, Choice, Code, Config, ConfigErrors, Content,
         Context, File, FileKind, Filter, HeaderNext, Job, Level, Merged, Module, Opened, Outcome, Phase, PhaseHandler,
-        Progress, Request, Selection, Setup, Size, State, Template, Upstream, UpstreamId, UpstreamOptions, Variables,
-        Waker, Wanted, export_module, log,
+        Progress, Request, Selection, Setup, Size, SizeTemplate, State, Template, Upstream, UpstreamId,
+        UpstreamOptions, Variables, Waker, Wanted, export_module, log,
     };
     pub use std::time::Duration;
 }

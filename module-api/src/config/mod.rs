@@ -25,4 +25,4 @@ mod value;
 
 pub use errors::{ConfigError, ConfigErrors};
 pub use schema::{Config, Field, Presence, Type};
-pub use value::{ConfigValue, Merged, Size, Table, Value, table_from_value};
+pub use value::{ConfigValue, Merged, Size, SizeTemplate, Table, Value, table_from_value};

@@ -74,6 +74,8 @@ pub enum Type {
     Duration,
     /// A size such as "8k" or "1m"; handed over in bytes.
     Size,
+    /// The same, or a string with `$variables`, which is handed over as it is.
+    SizeTemplate,
     /// A string that may contain `$variables`.
     Template,
     /// One of some words.

@@ -8,7 +8,7 @@ use abi_stable::{
 };
 
 use super::{Config, ConfigErrors, Type};
-use crate::template::Template;
+use crate::{Request, log::Level, template::Template};
 
 /// A checked value of the configuration. Durations come in milliseconds, sizes in bytes, both as integers.
 #[repr(u8)]
@@ -153,6 +153,23 @@ impl ConfigValue for Duration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
+impl Size {
+    /// Parses a size: a number with the unit k, m or g (either case), or none for bytes. At most `i64::MAX`. `None` if it is
+    /// no size.
+    pub fn parse(text: &str) -> Option<Size> {
+        let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+        let shift = match unit {
+            "" => 0,
+            "k" | "K" => 10,
+            "m" | "M" => 20,
+            "g" | "G" => 30,
+            _ => return None,
+        };
+        let bytes = digits.parse::<u64>().ok()?.checked_mul(1 << shift)?;
+        i64::try_from(bytes).is_ok().then_some(Size(bytes))
+    }
+}
+
 impl ConfigValue for Size {
     const TYPE: &'static Type = &Type::Size;
 
@@ -167,6 +184,42 @@ impl ConfigValue for Size {
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+/// A number of bytes, which the operator may also make of `$variables` (nginx: ngx_http_complex_value_size).
+#[derive(Clone, Debug)]
+pub enum SizeTemplate {
+    /// The same for all requests.
+    Constant(Size),
+    /// As its variables say.
+    Template(Template),
+}
+
+impl SizeTemplate {
+    /// The number for this request; `None` if what the variables hold is no size, which is logged as the module's line.
+    pub fn eval(&self, r: &Request<'_>) -> Option<Size> {
+        let template = match self {
+            SizeTemplate::Constant(size) => return Some(*size),
+            SizeTemplate::Template(template) => template,
+        };
+        let text = template.eval(r);
+        let size = std::str::from_utf8(text).ok().and_then(Size::parse);
+        if size.is_none() {
+            r.log(Level::Error, format_args!("invalid size {:?}", String::from_utf8_lossy(text)));
+        }
+        size
+    }
+}
+
+impl ConfigValue for SizeTemplate {
+    const TYPE: &'static Type = &Type::SizeTemplate;
+
+    fn from_value(value: Value, errors: &mut ConfigErrors) -> Option<SizeTemplate> {
+        match value {
+            Value::String(_) => Template::from_value(value, errors).map(SizeTemplate::Template),
+            value => Size::from_value(value, errors).map(SizeTemplate::Constant),
+        }
     }
 }
 
@@ -265,6 +318,19 @@ mod tests {
         assert_eq!((outer.items[0].name.as_str(), outer.items[0].count), ("a", 7));
         assert_eq!(outer.wait, Some(Duration::from_millis(1500)));
         assert!(outer.texts.0.is_empty());
+    }
+
+    #[test]
+    fn sizes() {
+        let parse = |text| Size::parse(text).map(|size| size.0);
+        assert_eq!(parse("8k"), Some(8192));
+        assert_eq!(parse("1m"), Some(1 << 20));
+        assert_eq!(parse("2G"), Some(2 << 30));
+        assert_eq!(parse("17"), Some(17));
+        assert_eq!(parse("8589934591g"), Some(8589934591 << 30));
+        for bad in ["", "k", "8kb", "8 k", "-8k", "1.5m", "8589934592g", "17179869184g", "99999999999999999999"] {
+            assert_eq!(parse(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

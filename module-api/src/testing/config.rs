@@ -3,7 +3,7 @@
 use abi_stable::std_types::Tuple2;
 use toml::Value as Toml;
 
-use crate::config::{Config, Field, Presence, Table, Type, Value};
+use crate::config::{Config, Field, Presence, Size, Table, Type, Value};
 
 /// Reads the table, fills in the defaults and builds the configuration. Everything that is wrong, one line each.
 pub(crate) fn read<C: Config>(text: &str) -> Result<C, String> {
@@ -79,9 +79,10 @@ fn convert(value: Toml, ty: &Type, field: &Field, at: &str, wrong: &mut Vec<Stri
             Some(ms) => Some(Value::Integer(ms)),
             None => refuse("a duration such as \"75s\"".to_string()),
         },
-        (Type::Size, Toml::Integer(bytes)) if bytes >= 0 => Some(Value::Integer(bytes)),
-        (Type::Size, Toml::String(text)) => match size(&text) {
-            Some(bytes) => Some(Value::Integer(bytes)),
+        (Type::SizeTemplate, Toml::String(text)) if text.contains('$') => Some(Value::String(text.into())),
+        (Type::Size | Type::SizeTemplate, Toml::Integer(bytes)) if bytes >= 0 => Some(Value::Integer(bytes)),
+        (Type::Size | Type::SizeTemplate, Toml::String(text)) => match Size::parse(&text) {
+            Some(Size(bytes)) => Some(Value::Integer(i64::try_from(bytes).ok()?)),
             None => refuse("a size such as \"8k\"".to_string()),
         },
         (Type::Choice(words), Toml::String(text)) if words.contains(&text.as_str()) => Some(Value::String(text.into())),
@@ -97,7 +98,7 @@ fn convert(value: Toml, ty: &Type, field: &Field, at: &str, wrong: &mut Vec<Stri
         (Type::Number, _) => refuse("a number".to_string()),
         (Type::String | Type::Template, _) => refuse("a string".to_string()),
         (Type::Duration, _) => refuse("a duration".to_string()),
-        (Type::Size, _) => refuse("a size".to_string()),
+        (Type::Size | Type::SizeTemplate, _) => refuse("a size".to_string()),
         (Type::List(_), _) => refuse("a list".to_string()),
         (Type::Table(_), _) => refuse("a table".to_string()),
     }
@@ -136,13 +137,6 @@ fn duration(text: &str) -> Option<i64> {
         }
     }
     Some(total)
-}
-
-/// "8k" in bytes.
-fn size(text: &str) -> Option<i64> {
-    let (count, unit) = number(text)?;
-    let shift = ["", "k", "m", "g"].iter().position(|known| unit.eq_ignore_ascii_case(known))?;
-    count.checked_mul(1 << (10 * shift))
 }
 
 #[cfg(test)]
@@ -223,7 +217,5 @@ mod tests {
     fn durations_and_sizes() {
         assert_eq!(["75", "1m30s", "500ms", "1h 5", "0"].map(duration), [75_000, 90_000, 500, 3_605_000, 0].map(Some));
         assert_eq!(["", "x", "1x", "1m1"].map(duration), [None, None, None, Some(61_000)]);
-        assert_eq!(["8k", "1M", "7", "2g"].map(size), [8192, 1 << 20, 7, 2 << 30].map(Some));
-        assert_eq!(size("1t"), None);
     }
 }

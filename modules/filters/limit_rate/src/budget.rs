@@ -24,6 +24,11 @@ impl Budget {
         Budget { rate: rate.max(1), after, start: now, sent: 0, not_before: now }
     }
 
+    /// Bytes per second.
+    pub fn rate(&self) -> u64 {
+        self.rate
+    }
+
     /// The number of bytes that may be sent now.
     pub fn allowed(&self, now: u64) -> u64 {
         if now < self.not_before {

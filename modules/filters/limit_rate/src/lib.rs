@@ -6,6 +6,8 @@
 //! limit_rate = { rate = "100k", after = "1m" }
 //! ```
 //!
+//! Both may be made of variables: `rate = "$arg_rate"`. `$limit_rate` is the rate of the response, 0 if there is no limit.
+//!
 //! The rate is per request: a client with two connections gets twice as much. What may not be sent yet is held back, in
 //! memory or as ranges of files, and the timer of the request continues with it.
 
@@ -25,12 +27,12 @@ const SLOW_CLIENT: Duration = Duration::from_secs(1);
 /// The table `limit_rate`.
 #[derive(Config)]
 pub struct LimitRate {
-    /// Bytes per second; 0 means no limit.
+    /// Bytes per second; 0 means no limit, and so does a variable that holds no size.
     #[config(default = 0)]
-    rate: Size,
+    rate: SizeTemplate,
     /// Bytes that are sent before the limit holds.
     #[config(default = 0)]
-    after: Size,
+    after: SizeTemplate,
 }
 
 /// A response that is limited.
@@ -45,16 +47,21 @@ struct Context {
 export_module! {
     name: "limit_rate",
     module: LimitRate,
-    provides: [filter],
+    provides: [filter, variables],
     after: ["gzip", "range"],
 }
 
 impl Filter for LimitRate {
     fn header_filter(&self, r: &mut Request<'_>, next: HeaderNext<'_>) -> Code {
-        if self.rate.0 > 0 && r.is_main() {
-            let budget = Budget::new(self.rate.0, self.after.0, r.now_ms());
-            r.set_context(Context { budget, held: Chain::new(), holding: false });
+        if !r.is_main() {
+            return next.call(r);
         }
+        let rate = bytes(&self.rate, r);
+        if rate == 0 {
+            return next.call(r);
+        }
+        let budget = Budget::new(rate, bytes(&self.after, r), r.now_ms());
+        r.set_context(Context { budget, held: Chain::new(), holding: false });
         next.call(r)
     }
 
@@ -85,6 +92,21 @@ impl Filter for LimitRate {
         r.wake_after(wait);
         Code::AGAIN
     }
+}
+
+impl Variables for LimitRate {
+    const NAMES: &'static [&'static str] = &["limit_rate"];
+    // Before the response there is none.
+    const NOCACHEABLE: &'static [&'static str] = &["limit_rate"];
+
+    fn variable(r: &mut Request<'_>, _: usize) -> Option<Vec<u8>> {
+        let rate = r.context::<Context>().map_or(0, |context| context.budget.rate());
+        Some(rate.to_string().into_bytes())
+    }
+}
+
+fn bytes(size: &SizeTemplate, r: &Request<'_>) -> u64 {
+    size.eval(r).map_or(0, |size| size.0)
 }
 
 /// Takes the bufs of the first `bytes` bytes, and the empty ones that follow at once. A buf that is longer is split; its

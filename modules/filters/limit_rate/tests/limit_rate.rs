@@ -55,3 +55,14 @@ fn whatever_happens_the_body_comes_out_whole() {
         testing::filter(&filter).response(200, &[], b"").check();
     }
 }
+
+#[test]
+fn a_rate_may_be_made_of_variables() {
+    let body = vec![b'x'; 1000];
+    for (uri, seconds) in [("/?rate=100", 9), ("/?rate=1k", 0), ("/?rate=0", 0), ("/?rate=fast", 0), ("/", 0)] {
+        let filter = limit_rate("rate = \"$arg_rate\"");
+        let request = format!("GET {uri} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let out = testing::filter(&filter).request(&request).response(200, &[], &body).run();
+        assert_eq!((out.body.len(), out.time), (1000, Duration::from_secs(seconds)), "{uri}");
+    }
+}
