@@ -3,6 +3,8 @@
 //! Of an address of IP each loop has a socket of its own, with SO_REUSEPORT, so that the kernel spreads connections. A
 //! socket file is one socket, so its loops share it: all are woken by a connection, and one gets it.
 
+pub mod sockets;
+
 pub mod bind;
 
 mod sockopt;
@@ -12,7 +14,7 @@ use std::{cell::Cell, io, rc::Rc, time::Duration};
 use crate::{
     config::{Listen, ListenOptions},
     error_text::ErrorText,
-    event::{Loop, Ready, Room, Source, TimerId},
+    event::{Loop, Ready, Room, SocketId, Source, TimerId},
     http1::{Limits, connection},
     log::error::Level,
     log_line,
@@ -23,6 +25,8 @@ use crate::{
 
 /// Connections that are accepted before other events get their turn.
 const BATCH: usize = 64;
+/// The most that are accepted at last, when the worker is to end.
+const MAX_LAST: usize = 1024;
 /// When accepting is tried again after it failed for want of descriptors or memory (nginx: accept_mutex_delay).
 const RETRY: Duration = Duration::from_millis(500);
 /// How often it is logged that accepting fails, in milliseconds.
@@ -47,6 +51,7 @@ pub struct Listener {
     site: &'static Site,
     address: &'static Address,
     socket: Socket,
+    id: Cell<Option<SocketId>>,
     retry: Cell<Option<TimerId>>,
     /// When the last failure was logged.
     logged_ms: Cell<u64>,
@@ -60,15 +65,19 @@ impl Listener {
             site,
             address,
             socket,
+            id: Cell::new(None),
             retry: Cell::new(None),
             logged_ms: Cell::new(0),
         });
         listener.retry.set(Some(lp.add_timer(listener.clone(), 0)));
-        lp.register_listener(&mut &listener.socket, listener.clone())?;
+        listener.id.set(Some(lp.register_listener(&mut &listener.socket, listener.clone())?));
         Ok(())
     }
 
     fn accept(self: &Rc<Self>) {
+        if self.id.get().is_none() {
+            return;
+        }
         for _ in 0..BATCH {
             let accepted = self.socket.accept();
             match accepted {
@@ -141,5 +150,18 @@ impl Source for Listener {
 
     fn posted(self: Rc<Self>, _: u64) {
         self.accept();
+    }
+
+    /// Accepts what is in the queue, and no more: the address may not be there any more.
+    fn drain(self: Rc<Self>) {
+        for _ in 0..=MAX_LAST / BATCH {
+            self.accept();
+        }
+        if let Some(id) = self.id.take() {
+            self.lp.deregister(&mut &self.socket, id);
+        }
+        if let Some(timer) = self.retry.take() {
+            self.lp.remove_timer(timer);
+        }
     }
 }

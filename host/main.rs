@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    topnext::cli::main(std::env::args_os().skip(1))
+    topnext::cli::main(std::env::args_os())
 }

@@ -13,7 +13,7 @@ pub mod facts;
 
 mod logs;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use topnext_module_api::{Phase, handler::HandlerLink};
 
@@ -31,11 +31,12 @@ use crate::{
         link::{Chains, Protocol},
         prepare::Prepared,
     },
+    process::privileges::Account,
     template::Templates,
     upstream::{Upstream, registry::Target},
 };
 
-pub use build::{Loaded, Report, load};
+pub use build::{Loaded, Report, load, load_kept};
 pub use facts::module_fact;
 
 /// The server's version.
@@ -59,8 +60,14 @@ pub struct Site {
     pub targets: Vec<Target>,
     /// The threads for what blocks.
     pub pool: Arc<ThreadPool>,
-    /// Event loops.
+    /// Worker processes.
+    pub processes: usize,
+    /// Event loops of each.
     pub threads: usize,
+    /// Whom workers run as, if another than the master.
+    pub account: Option<Account>,
+    /// The folder in which workers run, if another than that of the start.
+    pub working_directory: Option<PathBuf>,
     /// The modules in declared order; the one in slot n is number n - 1 unless an earlier one was refused.
     pub modules: Vec<Arc<LoadedModule>>,
 }

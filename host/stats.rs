@@ -1,13 +1,15 @@
-//! What the worker counts. Every thread counts on its own cache line, so that counting costs no more than an addition;
-//! whoever asks gets the sum.
+//! What the worker counts. Every thread counts on its own board of the scoreboard, so that counting costs no more than an
+//! addition; whoever asks gets the sum.
 
 use std::{
     sync::{
-        Mutex, OnceLock, PoisonError,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
+
+use crate::process::scoreboard::{self, COUNTERS};
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,41 +20,33 @@ pub enum Counter {
     Requests = 1,
     /// Bufs that are in use.
     Bufs = 2,
+    /// Connections that have been accepted.
+    Accepted = 3,
+    /// Requests that have not ended.
+    Running = 4,
 }
 
-const COUNTERS: usize = 3;
-
-/// The counters of one thread. They outlive it, since what it counted stays counted.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Shard([AtomicI64; COUNTERS]);
-
-static SHARDS: Mutex<Vec<&'static Shard>> = Mutex::new(Vec::new());
 static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
-
-thread_local! {
-    /// Leaked: threads are few, and a sum may be asked for after a thread has ended.
-    static SHARD: &'static Shard = {
-        let shard: &'static Shard = Box::leak(Box::default());
-        SHARDS.lock().unwrap_or_else(PoisonError::into_inner).push(shard);
-        shard
-    };
-}
 
 /// Adds to a counter. On a thread that is ending nothing is counted.
 pub fn add(counter: Counter, amount: i64) {
-    let _ = SHARD.try_with(|shard| {
-        let counter = &shard.0[counter as usize];
+    if let Some(board) = scoreboard::mine() {
+        let counter = &board[COUNTERS + counter as usize];
         // Only this thread writes here, so that no atomic addition is needed.
-        counter.store(counter.load(Ordering::Relaxed) + amount, Ordering::Relaxed);
-    });
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add_signed(amount), Ordering::Relaxed);
+    }
 }
 
 /// The value of a counter.
 pub fn get(counter: Counter) -> u64 {
-    let shards = SHARDS.lock().unwrap_or_else(PoisonError::into_inner);
-    let sum: i64 = shards.iter().map(|shard| shard.0[counter as usize].load(Ordering::Relaxed)).sum();
-    u64::try_from(sum).unwrap_or(0)
+    sum(scoreboard::all().into_iter(), counter)
+}
+
+/// The value of a counter on these boards. What one thread has begun another may have ended, so that only the sum counts.
+pub fn sum<'b>(boards: impl Iterator<Item = &'b [AtomicU64]>, counter: Counter) -> u64 {
+    let sum =
+        boards.fold(0u64, |sum, board| sum.wrapping_add(board[COUNTERS + counter as usize].load(Ordering::Relaxed)));
+    u64::try_from(sum.cast_signed()).unwrap_or(0)
 }
 
 /// A number for a connection, unique in the process.

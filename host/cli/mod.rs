@@ -2,8 +2,10 @@
 
 mod modules;
 
+mod status;
+
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fmt::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -12,30 +14,40 @@ use std::{
 use lexopt::prelude::*;
 
 use crate::{
-    config::Listen,
+    config::{Document, Listen},
     error_text::ErrorText,
     log::{
         self,
         error::{self, Level},
     },
     log_line, plugins,
-    process::worker,
+    process::{
+        alone, control,
+        master::{self, Options},
+        upgrade::{self, Beginning},
+        worker,
+    },
     site::{self, Loaded, Site, VERSION},
 };
 
 const HELP: &str = "\
 Usage: topnext [-c FILE] [-p PREFIX] [-t | -T | -V]
+       topnext [-c FILE] [-p PREFIX] -s reload|reopen|quit|stop
+       topnext [-c FILE] [-p PREFIX] status [--json]
        topnext [-c FILE] [-p PREFIX] modules
        topnext inspect FILE.so
 
 Commands:
-  (none)         run in the foreground; Ctrl-C ends it
+  (none)         run, in the foreground unless the configuration says daemon = true
+  status         show the workers of the server that runs with this prefix, and what their modules do
   modules        show the modules in the order in which a response meets them, and where each is active
   inspect FILE   show what a module says about itself, without running any of its code
 
 Options:
   -c FILE        the configuration (default: ./plugins.toml, else /etc/topnext/plugins.toml)
   -p PREFIX      where relative paths start (default: the folder of the configuration)
+  -s SIGNAL      have the server that runs with this prefix reload its configuration, reopen its logs, quit when its
+                 requests have ended, or stop at once; and wait for the outcome
   -t             test the configuration and exit
   -T             test the configuration, show it and exit
   -V             show version and build, and exit
@@ -43,12 +55,20 @@ Options:
   -h             show this help
 ";
 
+/// What -s takes.
+const SIGNALS: [&str; 4] = ["reload", "reopen", "quit", "stop"];
+
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
     Run,
     Test,
     Dump,
     Modules,
+    /// One of [`SIGNALS`].
+    Signal(&'static str),
+    Status {
+        json: bool,
+    },
     Inspect(PathBuf),
     Version,
     Build,
@@ -62,9 +82,15 @@ struct Arguments {
     prefix: Option<PathBuf>,
 }
 
-/// Runs the program with these arguments, the first of which is not its name.
+/// Runs the program with these arguments, the first of which is its name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments = match parse(lexopt::Parser::from_args(arguments)) {
+    if std::env::var_os(worker::VARIABLE).is_some() {
+        return worker::main();
+    }
+    let mut words = arguments.into_iter();
+    let program = PathBuf::from(words.next().unwrap_or_default());
+    let words: Vec<OsString> = words.collect();
+    let arguments = match parse(lexopt::Parser::from_args(&words)) {
         Ok(arguments) => arguments,
         Err(error) => {
             eprintln!("topnext: {error}\n\n{HELP}");
@@ -79,7 +105,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(text) => print(&text),
             Err(refusal) => Err(refusal.to_string()),
         },
-        Command::Run | Command::Test | Command::Dump | Command::Modules => with_configuration(&arguments),
+        Command::Signal(signal) => ask(&arguments, signal).and_then(|text| print(&text)),
+        Command::Status { json } => status::show(&arguments, *json).and_then(|text| print(&text)),
+        Command::Run => run(&arguments, program, words),
+        Command::Test | Command::Dump | Command::Modules => with_configuration(&arguments),
     };
     log::flush();
     match result {
@@ -97,17 +126,27 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments, lexopt::Error> {
         match argument {
             Short('c') => arguments.config = Some(parser.value()?.into()),
             Short('p') => arguments.prefix = Some(parser.value()?.into()),
+            Short('s') => arguments.command = Command::Signal(signal(&parser.value()?)?),
+            Long("json") if matches!(arguments.command, Command::Status { .. }) => {
+                arguments.command = Command::Status { json: true };
+            }
             Short('t') => arguments.command = Command::Test,
             Short('T') => arguments.command = Command::Dump,
             Short('v') => arguments.command = Command::Version,
             Short('V') | Long("version") => arguments.command = Command::Build,
             Short('h') | Short('?') | Long("help") => arguments.command = Command::Help,
             Value(word) if word == "modules" => arguments.command = Command::Modules,
+            Value(word) if word == "status" => arguments.command = Command::Status { json: false },
             Value(word) if word == "inspect" => arguments.command = Command::Inspect(parser.value()?.into()),
             other => return Err(other.unexpected()),
         }
     }
     Ok(arguments)
+}
+
+fn signal(word: &OsStr) -> Result<&'static str, lexopt::Error> {
+    let found = SIGNALS.into_iter().find(|signal| word == *signal);
+    found.ok_or_else(|| format!("found -s {}, expected {}", word.display(), SIGNALS.join(", ")).into())
 }
 
 fn print(text: &str) -> Result<(), String> {
@@ -135,11 +174,7 @@ fn build_info() -> String {
 fn with_configuration(arguments: &Arguments) -> Result<(), String> {
     let path = configuration_path(arguments.config.as_deref())?;
     let prefix = prefix(arguments.prefix.as_deref(), &path)?;
-    let loaded = site::load(&path, &prefix).map_err(|report| {
-        let mut text = report.to_string();
-        let _ = write!(text, "topnext: configuration file {} test failed", path.display());
-        text
-    })?;
+    let loaded = load(&path, &prefix)?;
     for warning in loaded.warnings.to_string().lines() {
         eprintln!("topnext: [warn] {warning}");
     }
@@ -150,9 +185,13 @@ fn with_configuration(arguments: &Arguments) -> Result<(), String> {
             Ok(())
         }
         Command::Dump => dump(&loaded),
-        Command::Modules => print(&modules::show(&loaded)),
-        _ => run(loaded),
+        _ => print(&modules::show(&loaded)),
     }
+}
+
+fn load(path: &Path, prefix: &Path) -> Result<Loaded, String> {
+    site::load(path, prefix)
+        .map_err(|report| format!("{report}topnext: configuration file {} test failed", path.display()))
 }
 
 fn configuration_path(given: Option<&Path>) -> Result<PathBuf, String> {
@@ -182,22 +221,54 @@ fn dump(loaded: &Loaded) -> Result<(), String> {
     print(&text)
 }
 
-fn run(loaded: Loaded) -> Result<(), String> {
-    let Loaded { site, places, warnings, .. } = loaded;
+/// The paths that a running server has to know, whatever becomes of the working directory.
+fn options(arguments: &Arguments, program: &Path, words: Vec<OsString>) -> Result<Options, String> {
+    let config = configuration_path(arguments.config.as_deref())?;
+    let prefix = prefix(arguments.prefix.as_deref(), &config)?;
+    for path in [&config, &prefix] {
+        if path.to_str().is_none() {
+            return Err(format!("topnext: the path {} is not UTF-8; a server cannot run there", path.display()));
+        }
+    }
+    // As it was written: that is how errors name it.
+    Ok(Options { config, prefix, program: master::program(program), arguments: words })
+}
+
+fn run(arguments: &Arguments, program: PathBuf, words: Vec<OsString>) -> Result<(), String> {
+    let options = options(arguments, &program, words)?;
+    let beginning = Beginning::of_process().map_err(|error| format!("topnext: {error}"))?;
+    // The two directives that come before everything else. Whether they are right, and all others, a worker says.
+    let flag = |name: &str| {
+        let document = Document::read(&options.config).ok()?;
+        document.tree().get(name)?.as_bool()
+    };
+    if flag("master_process") == Some(false) {
+        return run_alone(&options);
+    }
+    let is_daemon = flag("daemon") == Some(true);
+    match beginning {
+        Beginning::Foreground if is_daemon => upgrade::start_daemon(&options).map(|greeting| eprint!("{greeting}")),
+        Beginning::Daemon(_) => {
+            let entered = upgrade::enter_background();
+            entered.map_err(|error| format!("topnext: cannot go into the background ({})", ErrorText(&error)))?;
+            master::run(options, beginning)
+        }
+        beginning => master::run(options, beginning),
+    }
+}
+
+fn run_alone(options: &Options) -> Result<(), String> {
+    let Loaded { site, places, warnings, .. } = load(&options.config, &options.prefix)?;
     error::open(site.error_log.clone(), places.iter().map(|place| &place.error_log));
     log::start();
     drop(places);
-    if site.main.error_log.iter().any(|log| log.path != "stderr") {
-        // Standard error has them already, and may not be kept.
-        warnings.to_string().lines().for_each(|warning| log_line!(Level::Warn, "{warning}"));
-    }
-    worker::run(site, greet).map_err(|error| format!("topnext: {}", error.replace('\n', "\ntopnext: ")))
+    warnings.to_string().lines().for_each(|warning| log_line!(Level::Warn, "{warning}"));
+    alone::run(site, greet).map_err(|error| format!("topnext: {}", error.replace('\n', "\ntopnext: ")))
 }
 
 /// Says where to look, and what was loaded.
 fn greet(site: &Site) {
-    let threads = if site.threads == 1 { "1 thread".to_string() } else { format!("{} threads", site.threads) };
-    let mut text = format!("topnext {VERSION} is ready, pid {}, {threads}\n", std::process::id());
+    let mut text = format!("topnext {VERSION} is ready, pid {}, without a master\n", std::process::id());
     for address in &site.addresses {
         let _ = match &address.address {
             Listen::Tcp(address) => writeln!(text, "  http://{address}/"),
@@ -210,6 +281,17 @@ fn greet(site: &Site) {
     let _ = writeln!(text, "  modules: {}", if modules.is_empty() { "none".to_string() } else { modules.join(", ") });
     // At once, so that whoever reads it does not see a part.
     eprint!("{text}");
+}
+
+/// Asks the server that runs with this prefix. Its configuration need not be there, and may be broken.
+fn ask(arguments: &Arguments, question: &str) -> Result<String, String> {
+    let prefix = match (&arguments.prefix, &arguments.config) {
+        (Some(given), _) => prefix(Some(given), Path::new(""))?,
+        (None, Some(config)) => prefix(None, config)?,
+        (None, None) => prefix(None, &configuration_path(None)?)?,
+    };
+    let answer = control::ask(&prefix, question).map_err(|error| format!("topnext: {error}"))?;
+    if answer.ok { Ok(answer.text) } else { Err(answer.text) }
 }
 
 #[cfg(test)]

@@ -11,8 +11,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 /// An address to listen on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Listen {
     /// TCP. `8080` and `*:8080` are `0.0.0.0:8080`.
     Tcp(SocketAddr),

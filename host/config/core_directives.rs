@@ -59,10 +59,42 @@ const ALL_HTTP: Contexts = HTTP_SERVER.or(LOCATION);
 fn table() -> Vec<Directive> {
     vec![
         // main
+        directive("worker_processes", MAIN, Type::OneOf(vec![choice(&["auto"]), integer(1, 128)]), "1",
+            "Number of worker processes; auto is one for each processor. What workers share within a process (peers' state, \
+             kept upstream connections, module state) several of them do not, but one that crashes takes less with it."),
         directive("worker_threads", MAIN, Type::OneOf(vec![choice(&["auto"]), integer(1, 1024)]), "\"auto\"",
             "Number of event loops in a worker process; auto is one for each processor."),
         directive("worker_connections", MAIN, integer(16, 1_048_576), "512",
             "Greatest number of sockets of one thread: listening ones, clients, and upstream connections in use."),
+        directive("master_process", MAIN, Type::Bool, "true",
+            "Whether a master process starts and watches the workers. Without it there is one process, for a debugger: it \
+             cannot reload or upgrade, and nobody replaces it. Read at the start only."),
+        directive("daemon", MAIN, Type::Bool, "false",
+            "Whether the server goes into the background once it is ready. Read at the start only."),
+        directive("pid", MAIN, Type::String, "\"topnext.pid\"",
+            "The file that holds the number of the master process."),
+        directive("user", MAIN, Type::OneOf(vec![Type::String, Type::Table(vec![
+                required("name", Type::String, "Name of the user."),
+                optional("group", Type::String, "Name of the group; default: that of the user."),
+            ])]), "",
+            "Whom the workers run as, with the supplementary groups of that user. A string is the name. Only root can change \
+             it; for others it has no effect. Default: whoever starts the server."),
+        directive("working_directory", MAIN, Type::String, "",
+            "Folder in which the workers run, and leave core dumps; default: that in which the server is started."),
+        directive("worker_rlimit_nofile", MAIN, integer(16, MAX_COUNT), "",
+            "Greatest number of open files of a worker (RLIMIT_NOFILE); default: as it is."),
+        directive("worker_rlimit_core", MAIN, Type::Size, "",
+            "Greatest size of a core dump of a worker (RLIMIT_CORE); default: as it is."),
+        directive("worker_shutdown_timeout", MAIN, Type::Duration, "",
+            "Time that an old worker has to finish its requests, after a reload or `-s quit`; then their connections are \
+             closed. Default: as long as it takes."),
+        directive("watchdog_timeout", MAIN, Type::Duration, "\"10s\"",
+            "When a loop has not turned for this long it is logged, with the module that it is stuck in. 0: never."),
+        directive("zone", MAIN, Type::Map(Box::new(Type::Table(vec![
+                required("size", Type::Size, "Its size; whole pages are used."),
+            ]))), "",
+            "Shared memory, by name: what modules keep in it outlives reloads, and is seen by all workers. Of another size it \
+             is another one, and empty."),
         directive("error_log", MAIN.or(ALL_HTTP), logs(error_log_fields()), "{ path = \"stderr\", level = \"error\" }",
             "Where errors are logged, and from which level on. A string is the path. Of several logs each takes the lines of its own \
              level. Errors of a request go to the logs of its location, all others to those of the top level."),

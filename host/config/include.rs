@@ -11,11 +11,13 @@
 //! value that is set twice is an error. A pattern with `*`, `?` or `[` may match nothing; a plain name must exist.
 //! Matches are taken in alphabetical order; names that start with a dot are not matched.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::error_text::ErrorText;
 
@@ -32,9 +34,27 @@ pub const MAX_DEPTH: usize = 16;
 /// How many times files may be included in all.
 pub const MAX_FILES: usize = 10_000;
 
-/// Reads the main file and all that it includes.
-pub fn read(path: &Path) -> Result<(Arc<Files>, Table), Diagnostics> {
-    let mut reader = Reader::default();
+/// What a configuration was read from: so that it can be read once more as it was, whatever has happened to the files.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Texts {
+    files: BTreeMap<PathBuf, String>,
+    /// What patterns have matched, by the file in which they stand.
+    matches: BTreeMap<PathBuf, BTreeMap<String, Vec<PathBuf>>>,
+}
+
+impl Texts {
+    /// The files, with their texts.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, &str)> {
+        self.files.iter().map(|(path, text)| (path.as_path(), text.as_str()))
+    }
+}
+
+/// What was read.
+pub type Sources = (Arc<Files>, Table, Texts);
+
+/// Reads the main file and all that it includes: from `kept`, if it was read before.
+pub fn read(path: &Path, kept: Option<Texts>) -> Result<Sources, Diagnostics> {
+    let mut reader = Reader { is_kept: kept.is_some(), texts: kept.unwrap_or_default(), ..Reader::default() };
     let table = match reader.files.add(path.display().to_string()) {
         Some(file) => match reader.load(path) {
             Ok(text) => reader.parse(&text, file, path),
@@ -46,7 +66,7 @@ pub fn read(path: &Path) -> Result<(Arc<Files>, Table), Diagnostics> {
 }
 
 /// As [`read`], with the text of the main file given. `name` stands for it in errors and as the base of `include`.
-pub fn read_text(name: &str, text: &str) -> Result<(Arc<Files>, Table), Diagnostics> {
+pub fn read_text(name: &str, text: &str) -> Result<Sources, Diagnostics> {
     let mut reader = Reader::default();
     let table = match reader.files.add(name) {
         Some(file) => reader.parse(text, file, Path::new(name)),
@@ -98,16 +118,19 @@ struct Reader {
     /// The files being read, the main one first: the name to show, and the one that symbolic links cannot disguise.
     chain: Vec<(String, PathBuf)>,
     bytes: u64,
+    texts: Texts,
+    /// All that is to be read is there already.
+    is_kept: bool,
 }
 
 impl Reader {
-    fn finish(self, table: Table) -> Result<(Arc<Files>, Table), Diagnostics> {
+    fn finish(self, table: Table) -> Result<Sources, Diagnostics> {
         let files = Arc::new(self.files);
         let mut diagnostics = Diagnostics::new(files.clone());
         for error in self.errors {
             diagnostics.push(error.origin, error.key, error.message);
         }
-        diagnostics.into_result((files, table))
+        diagnostics.into_result((files, table, self.texts))
     }
 
     fn fail(&mut self, origin: Origin, key: &str, message: impl Into<String>) -> Table {
@@ -116,7 +139,14 @@ impl Reader {
     }
 
     fn load(&mut self, path: &Path) -> Result<String, Fault> {
-        let text = read_file(path)?;
+        let text = match self.texts.files.get(path) {
+            Some(text) => text.clone(),
+            None if self.is_kept => {
+                return Err(Fault::whole("was not there when the configuration was read".to_string()));
+            }
+            None => read_file(path)?,
+        };
+        self.texts.files.insert(path.to_path_buf(), text.clone());
         self.bytes = self.bytes.saturating_add(text.len() as u64);
         if self.bytes > MAX_TOTAL_BYTES {
             return Err(Fault::whole(format!("the files have more than {} MiB together", MAX_TOTAL_BYTES >> 20)));
@@ -163,7 +193,7 @@ impl Reader {
                 );
                 continue;
             };
-            match matching_files(path, pattern) {
+            match self.matching_files(path, pattern) {
                 Ok(paths) => {
                     for found in paths {
                         let included = self.include(&found, level, prefix, node.origin, &key);
@@ -173,6 +203,17 @@ impl Reader {
                 Err(message) => drop(self.fail(node.origin, &key, message)),
             }
         }
+    }
+
+    /// As [`matching_files`], which is asked once only.
+    fn matching_files(&mut self, from: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
+        let known = self.texts.matches.entry(from.to_path_buf()).or_default();
+        if let Some(found) = known.get(pattern) {
+            return Ok(found.clone());
+        }
+        let found = matching_files(from, pattern)?;
+        known.insert(pattern.to_string(), found.clone());
+        Ok(found)
     }
 
     /// Reads one included file. `at` is the place of the `include`.
@@ -302,7 +343,7 @@ mod tests {
     use crate::config::testing::Folder;
 
     fn errors(folder: &Folder) -> String {
-        folder.strip(&read(&folder.path("main.toml")).unwrap_err().to_string())
+        folder.strip(&read(&folder.path("main.toml"), None).unwrap_err().to_string())
     }
 
     #[test]
@@ -318,7 +359,7 @@ mod tests {
         folder.write("s/1.toml", "[[location]]\npath = \"/1\"\ninclude = \"../deep.toml\"\n");
         folder.write("s/.hidden.toml", "broken");
         folder.write("deep.toml", "root = \"deep\"\n");
-        let (_, table) = read(&folder.path("main.toml")).unwrap();
+        let (_, table, texts) = read(&folder.path("main.toml"), None).unwrap();
         assert_eq!(table.get("worker_connections").unwrap().as_integer(), Some(64));
         let http = table.get("http").unwrap().as_table().unwrap();
         assert_eq!(http.get("sendfile").unwrap().as_bool(), Some(true));
@@ -328,6 +369,11 @@ mod tests {
         let text = |node: &Node, key: &str| node.as_table().unwrap().get(key).unwrap().as_str().unwrap().to_owned();
         assert_eq!((text(&locations[0], "path"), text(&locations[1], "path")), ("/1".into(), "/2".into()));
         assert_eq!(text(&locations[0], "root"), "deep");
+        // What was read can be read again when the files are gone.
+        let path = folder.path("main.toml");
+        drop(folder);
+        let (_, again, texts_again) = read(&path, Some(texts.clone())).unwrap();
+        assert_eq!((again, texts_again), (table, texts));
     }
 
     #[test]

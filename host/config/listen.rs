@@ -11,6 +11,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::address::Listen;
 use super::model::{count, duration, flag, get, size};
 use super::source::Origin;
@@ -30,7 +32,7 @@ pub struct ListenConf {
 }
 
 /// The options of a listening socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenOptions {
     /// Length of the queue of connections not yet accepted.
     pub backlog: u32,
@@ -77,7 +79,7 @@ pub enum ListenOption {
 
 /// `so_keepalive`: whether the system asks idle clients whether they are still there, and how. What is `None` is the
 /// system's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SoKeepalive {
     /// SO_KEEPALIVE itself.
     pub enabled: bool,

@@ -67,13 +67,14 @@ pub use client::{Browsers, InFileOnly, Lingering, TempPath};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use directive::{Contexts, Directive, Field, Presence, Type};
 pub use head::{Head, ModuleDecl};
+pub use include::Texts;
 pub use listen::{ListenConf, ListenOption, ListenOptions, SoKeepalive};
 pub use location_path::{LocationKind, LocationPath};
 pub use merge::ModuleTable;
 pub use model::{
     AccessLog, Buffers, Config, ErrorLog, ErrorPage, ErrorResponse, Http, HttpCore, Location, LogFormat, LogLevel,
     Main, OpenFileCache, PeerConf, Root, Satisfy, Scope, Server, ServerTokens, SymlinkMode, ThreadPool, Types,
-    Upstream,
+    Upstream, User, Zone,
 };
 pub use schema::ModuleSchema;
 pub use server_name::{NameForm, ServerName};
@@ -85,20 +86,26 @@ pub use tree::{Entry, Node, Table, Value};
 pub struct Document {
     files: Arc<Files>,
     main: Table,
+    texts: Arc<Texts>,
 }
 
 impl Document {
     /// Reads a file and what it includes. Errors: files that cannot be read, syntax, values that two files set.
     pub fn read(path: &Path) -> Result<Document, Diagnostics> {
-        let (files, main) = include::read(path)?;
-        Ok(Document { files, main })
+        Document::read_kept(path, None)
+    }
+
+    /// As [`read`](Document::read): from these texts, if it was read before.
+    pub fn read_kept(path: &Path, kept: Option<Texts>) -> Result<Document, Diagnostics> {
+        let (files, main, texts) = include::read(path, kept)?;
+        Ok(Document { files, main, texts: Arc::new(texts) })
     }
 
     /// As [`read`](Document::read), with the text of the main file given. `name` stands for it in errors, and is where
     /// the files that it includes are looked for.
     pub fn from_text(name: &str, text: &str) -> Result<Document, Diagnostics> {
-        let (files, main) = include::read_text(name, text)?;
-        Ok(Document { files, main })
+        let (files, main, texts) = include::read_text(name, text)?;
+        Ok(Document { files, main, texts: Arc::new(texts) })
     }
 
     /// The modules that are declared. Checked alone, since the rest cannot be checked before these are known.
@@ -137,6 +144,11 @@ impl Document {
     /// The files that were read, the main one first.
     pub fn files(&self) -> &Arc<Files> {
         &self.files
+    }
+
+    /// What was read of them.
+    pub fn texts(&self) -> &Arc<Texts> {
+        &self.texts
     }
 
     /// The unchecked tree of all files together.

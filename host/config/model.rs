@@ -33,6 +33,28 @@ pub struct Config {
 /// The directives at top level.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Main {
+    /// Worker processes; `None`: one for each processor.
+    pub worker_processes: Option<u32>,
+    /// Whether there is a master process.
+    pub master_process: bool,
+    /// Whether the server goes into the background.
+    pub daemon: bool,
+    /// The file of the master's number, relative to the prefix.
+    pub pid: String,
+    /// Whom workers run as.
+    pub user: Option<User>,
+    /// The folder in which workers run, relative to the prefix.
+    pub working_directory: Option<(String, Origin)>,
+    /// RLIMIT_NOFILE of workers.
+    pub worker_rlimit_nofile: Option<u32>,
+    /// RLIMIT_CORE of workers.
+    pub worker_rlimit_core: Option<u64>,
+    /// What workers have to finish in.
+    pub worker_shutdown_timeout: Option<Duration>,
+    /// When a loop counts as stuck; zero: never.
+    pub watchdog_timeout: Duration,
+    /// Zones of shared memory.
+    pub zones: Vec<Zone>,
     /// Event loops of a worker; `None`: one for each processor.
     pub worker_threads: Option<u32>,
     /// Connections of one thread.
@@ -41,6 +63,28 @@ pub struct Main {
     pub error_log: Vec<ErrorLog>,
     /// The thread pool.
     pub thread_pool: ThreadPool,
+}
+
+/// `user`
+#[derive(Clone, Debug, PartialEq)]
+pub struct User {
+    /// Its name.
+    pub name: String,
+    /// The name of the group, if it is not that of the user.
+    pub group: Option<String>,
+    /// Where it was written.
+    pub origin: Origin,
+}
+
+/// `[zone.NAME]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Zone {
+    /// Its name.
+    pub name: String,
+    /// Its size in bytes, as it was written.
+    pub size: u64,
+    /// Where it was written.
+    pub origin: Origin,
 }
 
 /// Where errors are logged.
@@ -479,6 +523,27 @@ impl Main {
     /// Sets a directive. False if no field has this name.
     pub(super) fn set(&mut self, name: &str, node: &Node) -> bool {
         match name {
+            "worker_processes" => self.worker_processes = node.as_integer().map(|_| count(node)),
+            "master_process" => self.master_process = flag(node),
+            "daemon" => self.daemon = flag(node),
+            "pid" => self.pid = text(node),
+            "user" => {
+                let name = get(node, "name").unwrap_or(node);
+                let group = get(node, "group").map(text);
+                self.user = Some(User { name: text(name), group, origin: name.origin });
+            }
+            "working_directory" => self.working_directory = Some((text(node), node.origin)),
+            "worker_rlimit_nofile" => self.worker_rlimit_nofile = Some(count(node)),
+            "worker_rlimit_core" => self.worker_rlimit_core = Some(size(node)),
+            "worker_shutdown_timeout" => self.worker_shutdown_timeout = Some(duration(node)),
+            "watchdog_timeout" => self.watchdog_timeout = duration(node),
+            "zone" => {
+                let zone = |entry: &Entry| {
+                    let size = get(&entry.node, "size").map_or(0, size);
+                    Zone { name: entry.key.clone(), size, origin: entry.node.origin }
+                };
+                self.zones = node.as_table().into_iter().flat_map(Table::iter).map(zone).collect();
+            }
             "worker_threads" => self.worker_threads = node.as_integer().map(|_| count(node)),
             "worker_connections" => self.worker_connections = count(node),
             "error_log" => self.error_log = ErrorLog::list(node),

@@ -14,6 +14,8 @@ pub mod remote;
 
 pub mod room;
 
+mod drain;
+
 pub mod thread_pool;
 
 pub mod timers;
@@ -31,7 +33,7 @@ use std::{
 use mio::{Events, Interest, Poll, Registry, Token, event::Event};
 use slab::Slab;
 
-use crate::{clock, log::error::Level, log_line};
+use crate::{clock, log::error::Level, log_line, process::scoreboard};
 use key::Key;
 
 pub use remote::{Remote, RemoteId};
@@ -64,6 +66,9 @@ pub trait Source {
 
     /// Another connection needs the room of this one, which is idle: it closes.
     fn give_way(self: Rc<Self>) {}
+
+    /// The worker is to end: what is idle ends soon, and what is busy when it is done.
+    fn drain(self: Rc<Self>) {}
 }
 
 /// Calls a source. A panic is a fault of the host: it costs what the source stands for, and nobody else.
@@ -116,6 +121,9 @@ pub struct Loop {
     /// Where the next look for idle connections begins, and when it was last said that some were closed.
     hand: Cell<usize>,
     warned_ms: Cell<u64>,
+    /// Since when it drains, and who is told when only so many sockets are left.
+    draining_since: Cell<Option<u64>>,
+    emptied: RefCell<Option<(usize, Rc<dyn Source>, u64)>>,
 }
 
 impl Loop {
@@ -137,6 +145,8 @@ impl Loop {
             max_connections: Cell::new(usize::MAX),
             hand: Cell::new(0),
             warned_ms: Cell::new(0),
+            draining_since: Cell::new(None),
+            emptied: RefCell::new(None),
         }))
     }
 
@@ -144,21 +154,27 @@ impl Loop {
     pub fn run(&self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         while !self.remote.stopped() {
-            self.turn(&mut events)?;
+            self.turn(&mut events, None)?;
         }
         Ok(())
     }
 
-    fn turn(&self, events: &mut Events) -> io::Result<()> {
+    /// Turns once, and waits for events no longer than this.
+    pub fn turn_once(&self, limit: Duration) -> io::Result<()> {
+        self.turn(&mut Events::with_capacity(EVENTS), Some(limit))
+    }
+
+    fn turn(&self, events: &mut Events, limit: Option<Duration>) -> io::Result<()> {
         let later = std::mem::take(&mut *self.later.borrow_mut());
         let wait = self.timers.next().map(|at| Duration::from_millis(at.saturating_sub(self.now_ms())));
-        let wait = if later.is_empty() { wait } else { Some(Duration::ZERO) };
+        let wait = if later.is_empty() { wait.into_iter().chain(limit).min() } else { Some(Duration::ZERO) };
         match self.poll.borrow_mut().poll(events, wait) {
             Ok(()) => (),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
             Err(error) => return Err(error),
         }
         self.look_at_clock();
+        scoreboard::turn();
         let mut woken = false;
         for event in events.iter() {
             if event.token() == REMOTE {
@@ -193,6 +209,8 @@ impl Loop {
             // Here, where nothing is borrowed: the last owner of a source may drop more than itself.
             drop(source);
         }
+        self.tell_emptied();
+        scoreboard::turn();
         Ok(())
     }
 
@@ -339,7 +357,7 @@ mod tests {
         lp.post(bad.clone(), 1);
         lp.post(good.clone(), 2);
         lp.post_later(good.clone());
-        lp.turn(&mut Events::with_capacity(1)).expect("a turn");
+        lp.turn_once(Duration::ZERO).expect("a turn");
         assert_eq!((bad.called.get(), bad.given_up.get()), (1, 1));
         assert_eq!((good.called.get(), good.given_up.get()), (2, 0));
     }

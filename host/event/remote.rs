@@ -66,16 +66,20 @@ impl Remote {
     fn queue_call(&self, id: RemoteId, code: u64, pending: Option<Arc<AtomicBool>>) {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(Call { id, code, pending });
         if !self.woken.swap(true, Ordering::AcqRel) {
-            // It fails only if the loop is gone, and then nobody waits.
-            let _ = self.waker.wake();
+            self.wake();
         }
+    }
+
+    /// Has the loop turn. Callable on any thread.
+    pub(super) fn wake(&self) {
+        // It fails only if the loop is gone, and then nobody waits.
+        let _ = self.waker.wake();
     }
 
     /// Ends the loop after its current turn. Callable on any thread.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
-        // As above.
-        let _ = self.waker.wake();
+        self.wake();
     }
 
     /// Whether the loop is to end.

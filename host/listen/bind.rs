@@ -1,5 +1,4 @@
-//! Opening the listening sockets of a configuration, all or none: each address that cannot be had is named, with the
-//! reason.
+//! Opening one listening socket.
 //!
 //! On an address of IP somebody else may listen already. With SO_REUSEPORT, which sockets of several threads need, the
 //! kernel would let us in, and share the connections between two servers that know nothing of each other. So it is tried
@@ -10,15 +9,15 @@
 //! removes what the other has just made. That keeps off only those who take the lock, which are topnext's.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{self, ErrorKind},
     net::SocketAddr,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
-    sync::Arc,
     thread,
     time::Duration,
 };
@@ -29,7 +28,7 @@ use rustix::{
 };
 use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
 
-use super::{Address, sockopt};
+use super::sockopt;
 use crate::{
     config::{Listen, ListenOptions, SoKeepalive},
     error_text::ErrorText,
@@ -39,7 +38,7 @@ use crate::{
 };
 
 /// Everybody may connect to a socket file, as in nginx; who should not is kept out by the folder.
-const SOCKET_MODE: u32 = 0o666;
+pub const SOCKET_MODE: u32 = 0o666;
 /// How often a folder that is locked is tried, and the time between. Anybody can lock a public folder, so that the lock is
 /// done without at last.
 const LOCK_TRIES: u32 = 100;
@@ -47,70 +46,20 @@ const LOCK_WAIT: Duration = Duration::from_millis(20);
 /// What nginx asks of the kernel where connections are accepted with their first bytes.
 const DEFER_ACCEPT: i32 = 1;
 
-/// The sockets of all addresses.
-pub struct Bound {
-    /// For each address as many sockets as there are loops.
-    pub sockets: Vec<(&'static Address, Vec<Socket>)>,
-    /// The files among them, which are removed when this is dropped.
-    pub files: Vec<SocketFile>,
-}
-
-/// Opens the sockets of so many loops. An error has a line for each address.
-pub fn all(addresses: &'static [Arc<Address>], loops: usize) -> Result<Bound, String> {
-    let mut errors = Vec::new();
-    // Before anything is bound: one address may be a part of another of ours, such as 127.0.0.1:80 of *:80.
-    let mut free = Vec::new();
-    for address in addresses {
-        let checked = match &address.address {
-            Listen::Tcp(ip) if !address.options.reuseport => tcp(*ip, &address.options, false).map(drop),
-            Listen::Tcp(_) => Ok(()),
-            Listen::Unix(path) => {
-                let _lock = lock_folder(path);
-                make_way(path)
-            }
-        };
-        match checked {
-            Ok(()) => free.push(&**address),
-            Err(reason) => errors.push(format!("cannot listen on {}: {reason}", address.address)),
+/// Whether an address can be had, before anything is bound: the reason, if not.
+pub fn check(address: &Listen, options: &ListenOptions) -> Result<(), String> {
+    match address {
+        Listen::Tcp(_) if options.reuseport => Ok(()),
+        Listen::Tcp(ip) => tcp(*ip, options, false).map(drop),
+        Listen::Unix(path) => {
+            let _lock = lock_folder(path);
+            make_way(path)
         }
     }
-    let mut bound = Bound { sockets: Vec::new(), files: Vec::new() };
-    for address in free {
-        let sockets = match &address.address {
-            Listen::Tcp(ip) => {
-                let reuse_port = loops > 1 || address.options.reuseport || overlaps(*ip, addresses);
-                (0..loops).map(|_| tcp(*ip, &address.options, reuse_port)).collect()
-            }
-            Listen::Unix(path) => unix(path, &address.options).and_then(|(socket, file)| {
-                bound.files.push(file);
-                let others: io::Result<Vec<Socket>> = (1..loops).map(|_| socket.try_clone()).collect();
-                let mut sockets = others.map_err(|error| plain(&error))?;
-                sockets.push(socket);
-                Ok(sockets)
-            }),
-        };
-        match sockets {
-            Ok(sockets) => bound.sockets.push((address, sockets)),
-            Err(reason) => errors.push(format!("cannot listen on {}: {reason}", address.address)),
-        }
-    }
-    if errors.is_empty() { Ok(bound) } else { Err(errors.join("\n")) }
 }
 
-/// Whether another of the addresses has the same port, and one of the two is all addresses of the machine. The kernel
-/// lets both listen only with SO_REUSEPORT, and gives a connection to the more specific one, as nginx does.
-fn overlaps(address: SocketAddr, addresses: &[Arc<Address>]) -> bool {
-    addresses.iter().any(|other| match &other.address {
-        Listen::Tcp(other) => {
-            let one_is_all = address.ip().is_unspecified() || other.ip().is_unspecified();
-            *other != address && other.port() == address.port() && one_is_all
-        }
-        Listen::Unix(_) => false,
-    })
-}
-
-/// A listening socket of TCP.
-fn tcp(address: SocketAddr, options: &ListenOptions, reuse_port: bool) -> Result<Socket, String> {
+/// A socket of TCP that is bound, and does not listen yet. With `reuse_port` others of this user can be bound beside it.
+pub fn tcp(address: SocketAddr, options: &ListenOptions, reuse_port: bool) -> Result<Socket, String> {
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP));
     let socket = socket.map_err(|error| plain(&error))?;
     socket.set_reuse_address(true).map_err(|error| plain(&error))?;
@@ -120,19 +69,31 @@ fn tcp(address: SocketAddr, options: &ListenOptions, reuse_port: bool) -> Result
     if address.is_ipv6() {
         socket.set_only_v6(options.ipv6only).map_err(of("ipv6only"))?;
     }
-    set_buffers(&socket, options)?;
-    if let Some(keepalive) = options.so_keepalive {
-        set_keepalive(&socket, keepalive).map_err(of("so_keepalive"))?;
-    }
+    set_options(&socket, options)?;
     socket.bind(&address.into()).map_err(|error| plain(&error))?;
+    Ok(Socket::from(OwnedFd::from(socket)))
+}
+
+/// Has a socket listen. On one that listens already it changes the length of the queue.
+pub fn listen(socket: impl AsFd, options: &ListenOptions) -> Result<(), String> {
+    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
+    Ok(rustix::net::listen(socket, backlog).map_err(io::Error::from).map_err(|error| plain(&error))?)
+}
+
+/// Sets the options of a socket of TCP that can be set at any time.
+pub fn set_options(socket: impl AsFd, options: &ListenOptions) -> Result<(), String> {
+    let of_socket = socket2::SockRef::from(&socket);
+    set_buffers(&of_socket, options)?;
+    if let Some(keepalive) = options.so_keepalive {
+        set_keepalive(&of_socket, keepalive).map_err(of("so_keepalive"))?;
+    }
     if let Some(queue) = options.fastopen {
         sockopt::set_fastopen(&socket, queue).map_err(of("fastopen"))?;
     }
     if options.deferred {
         sockopt::set_defer_accept(&socket, DEFER_ACCEPT).map_err(of("deferred"))?;
     }
-    listen(&socket, options).map_err(|error| plain(&error))?;
-    Ok(Socket::from(OwnedFd::from(socket)))
+    Ok(())
 }
 
 /// The reason, in parentheses as in nginx's log.
@@ -173,25 +134,21 @@ fn set_keepalive(socket: &socket2::Socket, keepalive: SoKeepalive) -> io::Result
     if keepalive.enabled { socket.set_tcp_keepalive(&parameters) } else { Ok(()) }
 }
 
-fn listen(socket: &socket2::Socket, options: &ListenOptions) -> io::Result<()> {
-    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))
-}
-
-/// A socket file, with what listens on it.
-fn unix(path: &Path, options: &ListenOptions) -> Result<(Socket, SocketFile), String> {
+/// A socket file with these permissions, and what listens on it.
+pub fn unix(path: &Path, options: &ListenOptions, mode: u32) -> Result<(Socket, SocketFile), String> {
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(|error| plain(&error))?;
     set_buffers(&socket, options)?;
     let _lock = lock_folder(path);
     make_way(path)?;
     socket.bind(&SockAddr::unix(path).map_err(|error| plain(&error))?).map_err(|error| plain(&error))?;
     let file = SocketFile::new(path).map_err(|error| plain(&error))?;
-    open_to_all(path).map_err(|error| plain(&error))?;
-    listen(&socket, options).map_err(|error| plain(&error))?;
+    set_mode(path, mode).map_err(|error| plain(&error))?;
+    listen(&socket, options)?;
     Ok((Socket::from(OwnedFd::from(socket)), file))
 }
 
 /// Locks the folder of a socket file, until what this returns is dropped. None if that cannot be.
-fn lock_folder(path: &Path) -> Option<OwnedFd> {
+pub fn lock_folder(path: &Path) -> Option<OwnedFd> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = rustix::fs::open(folder, flags, Mode::empty()).ok()?;
@@ -205,9 +162,9 @@ fn lock_folder(path: &Path) -> Option<OwnedFd> {
     None
 }
 
-/// Lets everybody connect to a socket file. What the path leads to is looked at first: it may be a link by now, to
+/// Says who may connect to a socket file. What the path leads to is looked at first: it may be a link by now, to
 /// something that nobody wants to be open to all.
-fn open_to_all(path: &Path) -> io::Result<()> {
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
     if !file.metadata()?.file_type().is_socket() {
@@ -216,11 +173,11 @@ fn open_to_all(path: &Path) -> io::Result<()> {
     // Without /proc there is no other way than by the path.
     let this = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
     let path = if this.exists() { &this } else { path };
-    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 /// Removes a socket file that nobody listens on any more. An error if somebody does, or if the file is something else.
-fn make_way(path: &Path) -> Result<(), String> {
+pub fn make_way(path: &Path) -> Result<(), String> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => return Err("there is a file that is not a socket".into()),
         Ok(_) => (),
@@ -250,14 +207,29 @@ fn make_way(path: &Path) -> Result<(), String> {
 }
 
 /// A socket file of ours, removed when this is dropped, unless another one has taken its place.
+#[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
     identity: Identity,
 }
 
 impl SocketFile {
-    fn new(path: &Path) -> io::Result<SocketFile> {
+    /// The file that is there now.
+    pub fn new(path: &Path) -> io::Result<SocketFile> {
         Ok(SocketFile { path: path.to_path_buf(), identity: identity(path)? })
+    }
+
+    /// Leaves the file to another process.
+    pub fn leave(mut self) {
+        self.path.clear();
+    }
+
+    /// Gives it another name, in the same folder.
+    pub fn rename(&mut self, name: &OsStr) -> io::Result<()> {
+        let path = self.path.with_file_name(name);
+        fs::rename(&self.path, &path)?;
+        self.path = path;
+        Ok(())
     }
 }
 
@@ -271,7 +243,8 @@ fn identity(path: &Path) -> io::Result<Identity> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|identity| identity == self.identity)
+        if !self.path.as_os_str().is_empty()
+            && identity(&self.path).is_ok_and(|identity| identity == self.identity)
             && let Err(error) = fs::remove_file(&self.path)
         {
             log_line!(Level::Alert, "unlink() {} failed ({})", self.path.display(), ErrorText(&error));
@@ -291,7 +264,7 @@ mod tests {
         for _ in 0..100 {
             // Somebody has left one behind.
             drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
-            let start = || unix(&path, &ListenOptions::default());
+            let start = || unix(&path, &ListenOptions::default(), SOCKET_MODE);
             let (one, other) = thread::scope(|scope| {
                 let one = scope.spawn(start);
                 let other = start();
@@ -321,6 +294,7 @@ mod tests {
             ..ListenOptions::default()
         };
         let socket = tcp(any(), &options, false).expect("a socket");
+        listen(&socket, &options).expect("listens");
         let of = socket2::SockRef::from(&socket);
         // The kernel doubles the sizes, for its own needs (socket(7)).
         assert_eq!(of.recv_buffer_size().unwrap(), 60_000);

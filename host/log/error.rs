@@ -10,7 +10,7 @@ use std::{
     cell::Cell,
     fmt::{self, Arguments, Write},
     sync::{
-        Arc, OnceLock,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -25,7 +25,7 @@ const MAX_LINE: usize = 2048;
 /// The most verbose level that any log takes, so that a line nobody wants costs a comparison.
 static LEVEL: AtomicU32 = AtomicU32::new(Level::Error as u32);
 /// The log of everything that is not about a request.
-static MAIN: OnceLock<Arc<ErrorLog>> = OnceLock::new();
+static MAIN: RwLock<Option<Arc<ErrorLog>>> = RwLock::new(None);
 
 thread_local! {
     /// The number of this thread in log lines, behind the `#`.
@@ -79,7 +79,7 @@ impl fmt::Display for Tail {
     }
 }
 
-/// Says where lines go that are about no request, and which logs places have. Once, at the start.
+/// Says where lines go that are about no request, and which logs places have.
 pub fn open<'a>(main: Arc<ErrorLog>, of_places: impl Iterator<Item = &'a Arc<ErrorLog>>) {
     let level = of_places.map(|log| log.level).chain([main.level]).max().unwrap_or(main.level);
     LEVEL.store(level as u32, Ordering::Relaxed);
@@ -89,7 +89,7 @@ pub fn open<'a>(main: Arc<ErrorLog>, of_places: impl Iterator<Item = &'a Arc<Err
         Level::Warn => log::LevelFilter::Warn,
         _ => log::LevelFilter::Error,
     });
-    let _ = MAIN.set(main);
+    *MAIN.write().unwrap_or_else(PoisonError::into_inner) = Some(main);
     // Another logger can only be set by a test.
     let _ = log::set_logger(&Bridge);
 }
@@ -133,10 +133,17 @@ pub fn write(level: Level, text: Arguments<'_>) {
         line.truncate(line.floor_char_boundary(MAX_LINE - 1));
     }
     line.push('\n');
-    match about.or_else(|| MAIN.get().map(Arc::as_ref)) {
+    match about {
         Some(log) => log.write(level, line.as_bytes()),
-        None => eprint!("{line}"),
+        None => match main() {
+            Some(log) => log.write(level, line.as_bytes()),
+            None => eprint!("{line}"),
+        },
     }
+}
+
+fn main() -> Option<Arc<ErrorLog>> {
+    MAIN.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// Logs a line: `log_line!(Level::Error, "...")`.
@@ -154,7 +161,7 @@ struct Bridge;
 
 impl log::Log for Bridge {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        MAIN.get().is_some_and(|main| main.logs(level_of(metadata.level())))
+        main().is_some_and(|main| main.logs(level_of(metadata.level())))
     }
 
     fn log(&self, record: &log::Record<'_>) {

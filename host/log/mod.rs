@@ -23,7 +23,7 @@ mod writer;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use sink::{Buffering, Conflict, Sink};
-pub use writer::{flush, reopen, start};
+pub use writer::{close_unused, files, flush, reopen, start};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -139,6 +139,14 @@ impl Sink {
         Sink { target, buffering: OnceLock::new(), waiting: Mutex::default(), out }
     }
 
+    /// Its path, if it is a file.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match &self.target {
+            Target::File(path) => Some(path),
+            Target::Stdout | Target::Stderr => None,
+        }
+    }
+
     /// Has lines wait in a buffer. All places that ask for one must ask for the same.
     pub fn set_buffering(&self, buffering: Buffering) -> Result<(), Conflict> {
         if *self.buffering.get_or_init(|| buffering) == buffering { Ok(()) } else { Err(Conflict) }

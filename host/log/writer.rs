@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -137,6 +138,18 @@ impl Writer {
 /// From here on lines are written as they come; those that have come so far are written now.
 pub fn start() {
     writer().tell(|state| (state.started, state.work) = (true, true));
+}
+
+/// The paths of all logs that are files.
+pub fn files() -> Vec<PathBuf> {
+    lock(&writer().sinks).iter().filter_map(|sink| sink.path().map(Path::to_path_buf)).collect()
+}
+
+/// Closes the files that nobody writes to any more.
+pub fn close_unused() {
+    let writer = writer();
+    writer.drain(true);
+    lock(&writer.sinks).retain(|sink| Arc::strong_count(sink) > 1);
 }
 
 /// Has all log files opened again by their paths, by the thread that writes them.

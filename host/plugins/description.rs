@@ -21,6 +21,7 @@ use object::elf;
 use object::read::ReadCache;
 use object::read::elf::{FileHeader as _, SectionHeader as _};
 use semver::Version;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 pub use topnext_module_api::description::{FORMAT, SECTION};
 
@@ -87,7 +88,7 @@ pub struct Description {
 }
 
 /// Which file it was: device, inode, size, and time of the last change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity(u64, u64, u64, (i64, i64));
 
 impl Identity {
@@ -95,6 +96,11 @@ impl Identity {
     pub fn of(metadata: &Metadata) -> Identity {
         let changed = (metadata.mtime(), metadata.mtime_nsec());
         Identity(metadata.dev(), metadata.ino(), metadata.len(), changed)
+    }
+
+    /// The identity of the file that is there now.
+    pub fn at(path: &Path) -> io::Result<Identity> {
+        Ok(Identity::of(&std::fs::metadata(path)?))
     }
 
     /// Device and inode: two names of one file have the same.

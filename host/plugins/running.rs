@@ -15,6 +15,8 @@ use std::{
 
 use topnext_module_api::running::{Hook, Running, RunningCell};
 
+use crate::process::scoreboard::{self, CELL, TURN};
+
 /// The most modules that a configuration can load: their slots are bits of a word in each request.
 pub const MAX_MODULES: usize = 127;
 const HOOKS: usize = Hook::ALL.len();
@@ -26,16 +28,26 @@ static OF_MODULE: [AtomicU64; MAX_MODULES + 1] = [const { AtomicU64::new(0) }; M
 static NAMES: OnceLock<Vec<String>> = OnceLock::new();
 
 thread_local! {
-    /// Leaked, so that modules may hold it as long as the process; threads are few.
-    static CELL: &'static RunningCell = Box::leak(Box::default());
     static COUNT: Cell<u64> = const { Cell::new(0) };
     static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// This thread's cell.
+/// This thread's cell, which lies on its board.
 pub fn cell() -> &'static RunningCell {
-    CELL.with(|cell| *cell)
+    match scoreboard::mine() {
+        Some(board) => {
+            let words: &'static [AtomicU64] = &board[CELL..CELL + CELL_WORDS];
+            // SAFETY: a cell is so many atomic words, no more and no less, in a row and with their alignment (`repr(C)`; the size
+            // is checked below), and these live as long as the process.
+            unsafe { &*words.as_ptr().cast::<RunningCell>() }
+        }
+        // The thread ends, and something that is dropped at its end belongs to a module. Leaked: that is rare.
+        None => Box::leak(Box::default()),
+    }
 }
+
+const CELL_WORDS: usize = size_of::<RunningCell>() / size_of::<AtomicU64>();
+const _: () = assert!(CELL_WORDS == TURN - CELL && align_of::<RunningCell>() == align_of::<AtomicU64>());
 
 /// Runs host code that a module has called: meanwhile the cell says so.
 pub fn as_host<T>(run: impl FnOnce() -> T) -> T {

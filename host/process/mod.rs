@@ -1,5 +1,90 @@
 //! Processes and threads.
+//!
+//! ```text
+//! topnext            the master: sockets, signals, the control socket; it reads no configuration and loads no module
+//!   +-- worker       reads the configuration, loads the modules, serves           (one for each of worker_processes)
+//!         +-- loop   an event loop on a thread of its own                         (one for each of worker_threads)
+//! ```
+//!
+//! ```text
+//! master.rs          a life: start, reload, crash, end        worker.rs     a life: load, serve, drain
+//! generation.rs      a configuration, with its workers        loops.rs      its threads
+//! child.rs           a worker, from outside                   privileges.rs whom it runs as
+//! control.rs         what `topnext -s` asks for               zones.rs      memory that outlives it
+//! upgrade.rs         another program takes over
+//!
+//! messages.rs        what the two say to each other, through channel.rs
+//! scoreboard.rs      what the worker does, in shared_memory.rs, as the master sees it
+//! ```
+
+pub mod master;
+
+pub mod generation;
+
+pub mod child;
+
+pub mod respawn;
+
+pub mod pid_file;
+
+pub mod control;
+
+pub mod status;
+
+pub mod upgrade;
+
+pub mod systemd;
+
+pub mod messages;
+
+pub mod channel;
+
+pub mod plan;
+
+pub mod worker;
+
+pub mod loops;
+
+pub mod privileges;
+
+pub mod zones;
+
+pub mod scoreboard;
+
+mod shared_memory;
 
 pub mod signals;
 
-pub mod worker;
+pub mod alone;
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{FromRawFd, OwnedFd},
+    process::Command,
+};
+
+/// Standard input has been taken for something else: it is empty from here on.
+fn close_stdin() -> io::Result<()> {
+    Ok(rustix::stdio::dup2_stdin(File::open("/dev/null")?)?)
+}
+
+/// Takes variables of the environment away that are meant for this process only.
+fn hide_from_children(command: &mut Command) {
+    for name in systemd::VARIABLES.iter().chain(&[master::DAEMON, master::UPGRADE]) {
+        command.env_remove(name);
+    }
+}
+
+/// A descriptor that this process was started with.
+#[allow(unsafe_code)]
+fn inherited(fd: i32) -> io::Result<OwnedFd> {
+    if fd <= 2 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: it is only looked at; if it is not open the call says so.
+    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
+    // SAFETY: it is open, and was named to this process as its own: nothing else here has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,4 +1,4 @@
-//! Signals: those that end the worker, the one that has logs reopened, and those that it only names yet.
+//! Signals, as a source of a loop.
 
 use std::{
     cell::RefCell,
@@ -9,50 +9,46 @@ use std::{
 
 use signal_hook::consts::signal;
 
-use crate::{
-    event::{Loop, Ready, Source},
-    log::{self, error::Level},
-    log_line,
-};
+use crate::event::{Loop, Ready, Source};
 
-/// Signals that end the worker.
-const ENDING: [i32; 3] = [signal::SIGINT, signal::SIGTERM, signal::SIGQUIT];
-/// nginx's other signals. Caught, since by default they would end the process.
-const LATER: [i32; 3] = [signal::SIGHUP, signal::SIGUSR2, signal::SIGWINCH];
+/// Those that some process of the server knows. All are caught by all, since by default they would end the process.
+const CAUGHT: [i32; 8] = [
+    signal::SIGHUP,
+    signal::SIGINT,
+    signal::SIGQUIT,
+    signal::SIGUSR1,
+    signal::SIGUSR2,
+    signal::SIGTERM,
+    signal::SIGCHLD,
+    signal::SIGWINCH,
+];
 
-/// The signals of the process, as a source of one loop.
+/// The signals of the process.
 pub struct Signals {
-    lp: Rc<Loop>,
     waiting: RefCell<signal_hook_mio::v1_0::Signals>,
+    handle: Box<dyn Fn(i32)>,
 }
 
 impl Signals {
-    /// Catches signals from here on, and has the loop handle them.
-    pub fn start(lp: &Rc<Loop>) -> io::Result<()> {
-        let waiting =
-            RefCell::new(signal_hook_mio::v1_0::Signals::new(ENDING.iter().chain(&LATER).chain(&[signal::SIGUSR1]))?);
+    /// Catches signals from here on, and has each handled in a turn of the loop.
+    pub fn start(lp: &Rc<Loop>, handle: impl Fn(i32) + 'static) -> io::Result<()> {
+        let waiting = RefCell::new(signal_hook_mio::v1_0::Signals::new(CAUGHT)?);
         // A file that grows beyond RLIMIT_FSIZE is an error of its write, and not the end of the process.
         signal_hook::flag::register(signal::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
-        let signals = Rc::new(Signals { lp: lp.clone(), waiting });
+        let signals = Rc::new(Signals { waiting, handle: Box::new(handle) });
         lp.register_listener(&mut *signals.waiting.borrow_mut(), signals.clone())?;
         Ok(())
+    }
+
+    /// The name of a signal.
+    pub fn name(signal: i32) -> &'static str {
+        signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
     }
 }
 
 impl Source for Signals {
     fn ready(self: Rc<Self>, _: Ready) {
-        for signal in self.waiting.borrow_mut().pending() {
-            let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-            if ENDING.contains(&signal) {
-                log_line!(Level::Notice, "{name} received, exiting");
-                self.lp.remote().stop();
-            } else if signal == signal::SIGUSR1 {
-                log_line!(Level::Notice, "{name} received, reopening logs");
-                log::reopen();
-            } else {
-                let text = "reload and upgrade are not supported yet; nothing is done";
-                log_line!(Level::Warn, "{name} received: {text}");
-            }
-        }
+        let signals: Vec<i32> = self.waiting.borrow_mut().pending().collect();
+        signals.into_iter().for_each(&self.handle);
     }
 }

@@ -1,189 +1,325 @@
-//! The worker: binds, runs one event loop per thread, and ends them on a signal.
-//!
-//! The first loop runs on the main thread, where the signals come to. So a worker with one loop is a process with one
-//! thread, as long as nothing is logged or read from the disk: the kernel then spares it the counting of references to
-//! descriptors, on each call.
+//! A worker: loads the configuration and its modules, and serves. It does what its master says ([`messages`](super::messages)).
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
+    cell::{Cell, RefCell},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    process::ExitCode,
     rc::Rc,
-    sync::{Arc, mpsc},
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
-use super::signals::Signals;
+use mio::unix::SourceFd;
+use signal_hook::consts::signal;
+
+use super::{
+    channel::{self, Channel, Received},
+    loops::{LoopSockets, Loops},
+    messages::{Start, ToMaster, ToWorker},
+    plan, privileges, scoreboard,
+    signals::Signals,
+};
 use crate::{
+    config::Texts,
     error_text::ErrorText,
-    event::{Loop, Ready, Remote, Source},
-    listen::{
-        Address, Listener,
-        bind::{self, Bound},
-    },
+    event::{Ready, Source, TimerId},
     log::{
         self,
         error::{self, Level},
     },
     log_line,
-    site::Site,
+    site::{self, Loaded, Site},
     socket::Socket,
     stats,
 };
 
+/// Set for a process that is to be a worker: its standard input is the channel to its master.
+pub const VARIABLE: &str = "TOPNEXT_WORKER";
+/// How long a worker waits for a message that its master sends at once.
+const MASTER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long jobs on the thread pool may take to end when the worker does.
 const JOBS_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often kept connections to upstreams are looked through.
-const PURGE: Duration = Duration::from_secs(5);
 
-/// Runs a configuration until SIGINT, SIGTERM or SIGQUIT. `ready` is called when connections are accepted.
-pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
-    // A worker has one configuration for its whole life (a reload starts another process), so that nothing on the path of
-    // a request has to count who uses it.
-    let site: &'static Site = Box::leak(Box::new(site));
-    stats::uptime();
-    let mut bound = bind::all(&site.addresses, site.threads)?;
-    let mut threads = Vec::new();
-    for number in 1..site.threads {
-        match start_thread(number, site, take_one_each(&mut bound)) {
-            Ok(thread) => threads.push(thread),
-            Err(error) => {
-                stop(threads);
-                return Err(format!("cannot start event loop {number}: {error}"));
-            }
-        }
-    }
-    error::number_thread(0);
-    let sockets = take_one_each(&mut bound);
-    let started = start_loop(site, sockets).and_then(|lp| {
-        Signals::start(&lp).map_err(|error| format!("cannot wait for signals ({})", ErrorText(&error)))?;
-        Purge::start(&lp, site);
-        Ok(lp)
-    });
-    let lp = match started {
-        Ok(lp) => lp,
+thread_local! {
+    /// The channel to the master, as long as the configuration is read: modules ask for zones through it.
+    static ASKING: RefCell<Option<Channel>> = const { RefCell::new(None) };
+}
+
+/// Runs as a worker, until the master says that it is to end, or ends itself.
+pub fn main() -> ExitCode {
+    let (channel, start) = match greet() {
+        Ok(greeted) => greeted,
         Err(error) => {
-            stop(threads);
-            return Err(format!("cannot start event loop 0: {error}"));
+            eprintln!("topnext: {VARIABLE} is set, and standard input is no channel to a master ({error}); unset it");
+            return ExitCode::FAILURE;
         }
     };
-    ready(site);
-    turn(&lp, 0);
-    // The files of sockets go first, so that clients see at once that nobody is there.
-    drop(bound);
-    stop(threads);
+    match serve(channel, start) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((channel, reason)) => {
+            let report = channel::text_file("report", reason.trim_end().as_bytes());
+            let told = report.and_then(|file| channel.send_within(MASTER_TIMEOUT, &ToMaster::Failed, &[file.as_fd()]));
+            if let Err(error) = told {
+                eprintln!("topnext: {reason}\ntopnext: the master cannot be told ({})", ErrorText(&error));
+            }
+            log::flush();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Takes the channel from standard input, and the first message from it.
+fn greet() -> io::Result<(Channel, Received<ToWorker>)> {
+    let channel = Channel::from_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
+    super::close_stdin()?;
+    let start = channel.receive_within(MASTER_TIMEOUT)?;
+    Ok((channel, start))
+}
+
+/// Serves until the end. An error is the reason why it cannot, to be told to the master.
+fn serve(channel: Channel, first: Received<ToWorker>) -> Result<(), (Channel, String)> {
+    stats::uptime();
+    ASKING.set(Some(channel));
+    let prepared = prepare(first);
+    let channel = ASKING.take().expect("put there above, and only borrowed");
+    let (site, plan_text, texts) = match prepared {
+        Ok(prepared) => prepared,
+        Err(reason) => return Err((channel, reason)),
+    };
+    match start(&channel, site, &plan_text, &texts) {
+        Ok(loops) => {
+            run(channel, site, &loops);
+            Ok(())
+        }
+        Err(reason) => Err((channel, reason)),
+    }
+}
+
+/// Reads the configuration, and loads all that it names.
+fn prepare(first: Received<ToWorker>) -> Result<(&'static Site, Vec<u8>, Vec<u8>), String> {
+    let ToWorker::Start(what) = first.message else { return Err("the master began with another message".to_string()) };
+    let mut fds = first.fds.into_iter();
+    if let Some(board) = fds.next() {
+        scoreboard::join(board).map_err(|error| format!("the scoreboard cannot be mapped ({})", ErrorText(&error)))?;
+    }
+    let kept = fds.next().map(read_texts).transpose()?;
+    let loaded = site::load_kept(&what.config, &what.prefix, kept)
+        .map_err(|report| format!("{report}topnext: configuration file {} test failed", what.config.display()))?;
+    let plan = plan::of(&loaded, &what.prefix);
+    let (plan, texts) = match (serde_json::to_vec(&plan), serde_json::to_vec(&*loaded.texts)) {
+        (Ok(plan), Ok(texts)) => (plan, texts),
+        (plan, texts) => {
+            let error = plan.err().or(texts.err()).map(|error| error.to_string()).unwrap_or_default();
+            return Err(format!("the configuration cannot be described: {error}"));
+        }
+    };
+    let site = take_over(loaded, &what);
+    Ok((site, plan, texts))
+}
+
+fn read_texts(fd: OwnedFd) -> Result<Texts, String> {
+    let text = channel::read_text(fd).map_err(|error| format!("the texts cannot be read ({})", ErrorText(&error)))?;
+    serde_json::from_slice(&text).map_err(|error| format!("the texts cannot be read: {error}"))
+}
+
+/// Opens the logs, and makes the site the one of the process.
+fn take_over(loaded: Loaded, what: &Start) -> &'static Site {
+    let Loaded { site, places, warnings, .. } = loaded;
+    error::open(site.error_log.clone(), places.iter().map(|place| &place.error_log));
+    drop(places);
+    if what.warns {
+        warnings.to_string().lines().for_each(|warning| log_line!(Level::Warn, "{warning}"));
+    }
+    // A worker has one configuration for its whole life (a reload starts another process), so that nothing on the path of
+    // a request has to count who uses it.
+    Box::leak(Box::new(site))
+}
+
+/// Gets its sockets, and everything ready.
+fn start(channel: &Channel, site: &'static Site, plan: &[u8], texts: &[u8]) -> Result<Rc<Loops>, String> {
+    let of_channel = |error: io::Error| format!("the master does not answer ({})", ErrorText(&error));
+    let plan = channel::text_file("plan", plan).map_err(of_channel)?;
+    let texts = channel::text_file("configuration", texts).map_err(of_channel)?;
+    channel.send_within(MASTER_TIMEOUT, &ToMaster::Loaded, &[plan.as_fd(), texts.as_fd()]).map_err(of_channel)?;
+    let sockets = receive_sockets(channel, site).map_err(of_channel)?;
+    if let Some(folder) = &site.working_directory {
+        std::env::set_current_dir(folder)
+            .map_err(|error| format!("chdir() to {} failed ({})", folder.display(), ErrorText(&error)))?;
+    }
+    privileges::set_limits(&site.main)?;
+    if let Some(account) = &site.account {
+        account.assume()?;
+    }
+    log::start();
+    let loops = Loops::start(site, sockets)?;
+    channel.send_within(MASTER_TIMEOUT, &ToMaster::Ready, &[]).map_err(of_channel)?;
+    // The others of the generation may take their time; a master that is gone ends the wait.
+    loop {
+        match channel.receive_within::<ToWorker>(MASTER_TIMEOUT) {
+            Ok(Received { message: ToWorker::Serve, .. }) => return Ok(loops),
+            Ok(Received { message: ToWorker::Reopen, .. }) => log::reopen(),
+            Ok(_) => return Err("the master has changed its mind".to_string()),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => (),
+            Err(error) => return Err(of_channel(error)),
+        }
+    }
+}
+
+fn receive_sockets(channel: &Channel, site: &'static Site) -> io::Result<Vec<LoopSockets>> {
+    let mut sockets: Vec<LoopSockets> = (0..site.threads).map(|_| Vec::new()).collect();
+    loop {
+        let Received { message, fds } = channel.receive_within(MASTER_TIMEOUT)?;
+        let ToWorker::Sockets { of, last } = message else {
+            return Err(io::Error::other("sockets were expected"));
+        };
+        for ((address, number), fd) in of.into_iter().zip(fds) {
+            let address = site.addresses.get(address);
+            if let (Some(address), Some(list)) = (address, sockets.get_mut(number)) {
+                list.push((&**address, Socket::from(fd)));
+            }
+        }
+        if last {
+            return Ok(sockets);
+        }
+    }
+}
+
+/// Accepts connections until the end.
+fn run(channel: Channel, site: &'static Site, loops: &Rc<Loops>) {
+    let lp = &loops.first;
+    let worker = Rc::new(Worker { channel, loops: loops.clone(), shutdown: Cell::default() });
+    worker.shutdown.set(Some(lp.add_timer(worker.clone(), 0)));
+    let of_signals = worker.clone();
+    let signals = Signals::start(lp, move |signal| of_signals.signal(signal));
+    let listening = lp.register_listener(&mut SourceFd(&fd_of(&worker.channel)), worker.clone());
+    if let Err(error) = signals.and(listening.map(drop)) {
+        log_line!(Level::Emerg, "cannot wait for signals and the master ({})", ErrorText(&error));
+        log::flush();
+        return;
+    }
+    if let Err(error) = loops.serve() {
+        log_line!(Level::Emerg, "{error}");
+    }
+    worker.tell(&ToMaster::Serving);
+    loops.run();
     // Jobs are code of modules: with one still running their state stays, and goes with the process.
     if site.pool.stop(JOBS_TIMEOUT) {
         site.end();
     } else {
         log_line!(Level::Warn, "jobs on the thread pool did not end in {} s", JOBS_TIMEOUT.as_secs());
     }
-    Ok(())
-}
-
-/// The sockets of one loop.
-fn take_one_each(bound: &mut Bound) -> Vec<(&'static Address, Socket)> {
-    bound.sockets.iter_mut().filter_map(|(address, list)| Some((*address, list.pop()?))).collect()
-}
-
-/// A loop of this thread, which accepts connections from its next turn on.
-fn start_loop(site: &'static Site, sockets: Vec<(&'static Address, Socket)>) -> Result<Rc<Loop>, String> {
-    let lp = Loop::new().map_err(|error| ErrorText(&error).to_string())?;
-    let max = site.main.worker_connections as usize;
-    if sockets.len() >= max {
-        return Err(format!("{max} worker_connections are not enough for {} listening sockets", sockets.len()));
-    }
-    lp.set_max_connections(max);
-    for (address, socket) in sockets {
-        let listening = Listener::start(&lp, site, address, socket);
-        listening.map_err(|error| format!("{} ({})", address.address, ErrorText(&error)))?;
-    }
-    Ok(lp)
-}
-
-/// Turns a loop until it is stopped.
-fn turn(lp: &Loop, number: usize) {
-    match catch_unwind(AssertUnwindSafe(|| lp.run())) {
-        Ok(Ok(())) => (),
-        Ok(Err(error)) => give_up(&format!("event loop {number} failed ({})", ErrorText(&error))),
-        Err(_) => give_up(&format!("event loop {number} panicked; this is a fault of the host, please report it")),
-    }
-}
-
-struct Thread {
-    remote: Arc<Remote>,
-    handle: JoinHandle<()>,
-}
-
-fn start_thread(
-    number: usize,
-    site: &'static Site,
-    sockets: Vec<(&'static Address, Socket)>,
-) -> Result<Thread, String> {
-    let (sender, receiver) = mpsc::channel();
-    let run = move || {
-        error::number_thread(number as u32);
-        let lp = match start_loop(site, sockets) {
-            Ok(lp) => lp,
-            Err(error) => return drop(sender.send(Err(error))),
-        };
-        // The receiver waits for exactly this.
-        let _ = sender.send(Ok(lp.remote().clone()));
-        turn(&lp, number);
-    };
-    let name = format!("topnext-{number}");
-    let handle = thread::Builder::new().name(name).spawn(run).map_err(|error| ErrorText(&error).to_string())?;
-    match receiver.recv() {
-        Ok(Ok(remote)) => Ok(Thread { remote, handle }),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err("its thread ended".to_string()),
-    }
-}
-
-/// A loop that is gone takes its connections with it: the process ends, so that whoever watches it starts another.
-fn give_up(text: &str) -> ! {
-    log_line!(Level::Emerg, "{text}");
+    log_line!(Level::Notice, "exit");
     log::flush();
-    std::process::abort()
 }
 
-fn stop(threads: Vec<Thread>) {
-    for thread in &threads {
-        thread.remote.stop();
-    }
-    for thread in threads {
-        // A loop that panicked has said so.
-        let _ = thread.handle.join();
-    }
+fn fd_of(channel: &Channel) -> i32 {
+    use std::os::fd::AsRawFd;
+    channel.as_fd().as_raw_fd()
 }
 
-/// Closes kept connections that are too old.
-struct Purge {
-    lp: Rc<Loop>,
-    site: &'static Site,
-    timer: std::cell::Cell<Option<crate::event::TimerId>>,
+/// What the worker's first loop hears from outside.
+struct Worker {
+    channel: Channel,
+    loops: Rc<Loops>,
+    /// Runs while it drains, if it has a time to do it in.
+    shutdown: Cell<Option<TimerId>>,
 }
 
-impl Purge {
-    fn start(lp: &Rc<Loop>, site: &'static Site) {
-        if site.upstreams.is_empty() {
-            return;
+impl Worker {
+    fn tell(&self, message: &ToMaster) {
+        if let Err(error) = self.channel.send(message, &[]) {
+            log_line!(Level::Alert, "the master cannot be told {message:?} ({})", ErrorText(&error));
         }
-        let purge = Rc::new(Purge { lp: lp.clone(), site, timer: Default::default() });
-        let timer = lp.add_timer(purge.clone(), 0);
-        purge.timer.set(Some(timer));
-        lp.start_timer(timer, PURGE);
+    }
+
+    fn finish(&self, time: Option<Duration>) {
+        if !self.loops.is_draining() {
+            log_line!(Level::Notice, "gracefully shutting down");
+            self.loops.drain();
+        }
+        if let (Some(timer), Some(time)) = (self.shutdown.get(), time) {
+            self.loops.first.start_timer(timer, time);
+        }
+    }
+
+    /// As nginx's workers.
+    fn signal(&self, signal: i32) {
+        let name = Signals::name(signal);
+        match signal {
+            signal::SIGTERM | signal::SIGINT => {
+                log_line!(Level::Notice, "{name} received, exiting");
+                self.loops.stop();
+            }
+            signal::SIGQUIT | signal::SIGWINCH => self.finish(None),
+            signal::SIGUSR1 => {
+                log_line!(Level::Notice, "{name} received, reopening logs");
+                log::reopen();
+            }
+            // Of the master: HUP, USR2. Of no use: CHLD.
+            _ => log_line!(Level::Debug, "{name} received"),
+        }
+    }
+
+    fn handle(&self, message: ToWorker) {
+        match message {
+            ToWorker::Reopen => {
+                log_line!(Level::Notice, "reopening logs");
+                log::reopen();
+            }
+            ToWorker::Drain(time) => {
+                self.finish(time);
+                self.tell(&ToMaster::Draining);
+            }
+            ToWorker::Stop => {
+                log_line!(Level::Notice, "exiting");
+                self.loops.stop();
+            }
+            other => log_line!(Level::Alert, "the master has sent {other:?}, which has no meaning now"),
+        }
     }
 }
 
-impl Source for Purge {
-    fn ready(self: Rc<Self>, _: Ready) {}
+impl Source for Worker {
+    fn ready(self: Rc<Self>, _: Ready) {
+        loop {
+            match self.channel.receive::<ToWorker>() {
+                Ok(Some(received)) => self.handle(received.message),
+                Ok(None) => return,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    log_line!(Level::Alert, "the master has sent what is no message ({error})");
+                }
+                Err(_) => {
+                    // Who started the master can start it again, and it could not bind while this one listens.
+                    log_line!(Level::Alert, "the master is gone");
+                    return self.finish(None);
+                }
+            }
+        }
+    }
 
     fn expired(self: Rc<Self>, _: u32) {
-        for upstream in &self.site.upstreams {
-            upstream.keepalive.purge(stats::now_ms());
-        }
-        if let Some(timer) = self.timer.get() {
-            self.lp.start_timer(timer, PURGE);
-        }
+        log_line!(Level::Warn, "worker_shutdown_timeout has passed, closing the connections that are left");
+        self.loops.stop();
+    }
+}
+
+/// Whether this process is a worker of a master, and reads its configuration.
+pub fn has_master() -> bool {
+    ASKING.with_borrow(Option::is_some)
+}
+
+/// Asks the master for a zone: the file in memory that it is.
+pub fn ask_for_zone(name: &str, size: u64) -> Result<OwnedFd, String> {
+    let of_channel = |error: io::Error| format!("the master does not answer ({})", ErrorText(&error));
+    let Received { message, fds } = ASKING.with_borrow(|channel| {
+        let channel = channel.as_ref().ok_or("zones are opened while the configuration is read")?;
+        let question = ToMaster::Zone { name: name.to_string(), size };
+        channel.send_within(MASTER_TIMEOUT, &question, &[]).map_err(of_channel)?;
+        channel.receive_within(MASTER_TIMEOUT).map_err(of_channel)
+    })?;
+    match (message, fds.into_iter().next()) {
+        (ToWorker::Zone(Ok(())), Some(fd)) => Ok(fd),
+        (ToWorker::Zone(Err(error)), _) => Err(error),
+        _ => Err("the master has answered something else".to_string()),
     }
 }

@@ -19,7 +19,8 @@ use super::{Place, Server, Site, addresses, facts, files::FileRules, logs::Logs}
 use crate::{
     config::{
         Config, Contexts, Diagnostics, Document, ErrorPage, Files, HttpCore, Location, LocationKind, LocationPath,
-        ModuleDecl, ModuleSchema, ModuleTable, NameForm, Node, Origin, PeerAddress, Scope, ServerName,
+        Main, ModuleDecl, ModuleSchema, ModuleTable, NameForm, Node, Origin, PeerAddress, Scope, ServerName, Texts,
+        User,
         address::unix_socket_path,
         diagnostic::{did_you_mean, join_key},
     },
@@ -35,6 +36,7 @@ use crate::{
         running,
         services::main::{self, Configuring},
     },
+    process::privileges::Account,
     regex::{Pattern, RegexLists},
     socket::Endpoint,
     template::Templates,
@@ -52,6 +54,8 @@ pub struct Loaded {
     pub site: Site,
     /// The files that were read, the main one first.
     pub files: Arc<Files>,
+    /// And their texts.
+    pub texts: Arc<Texts>,
     /// All places, in the order of the configuration.
     pub places: Vec<Arc<Place>>,
     /// The modules as the configuration declares them.
@@ -89,7 +93,12 @@ impl fmt::Display for Report {
 
 /// Reads a configuration, loads its modules, and makes it ready to run. Relative paths start from `prefix`.
 pub fn load(path: &Path, prefix: &Path) -> Result<Loaded, Report> {
-    let document = Document::read(path).map_err(Report::of)?;
+    load_kept(path, prefix, None)
+}
+
+/// As [`load`]: from these texts, if the configuration was read before.
+pub fn load_kept(path: &Path, prefix: &Path, kept: Option<Texts>) -> Result<Loaded, Report> {
+    let document = Document::read_kept(path, kept).map_err(Report::of)?;
     let (head, errors_of_head) = document.head_partial();
     let declared: Vec<Declared> = head.modules.iter().map(|module| declare(module, document.files(), prefix)).collect();
     let (candidates, mut refusals) = plugins::candidates(&declared, &module_dirs(&head.module_path, prefix));
@@ -111,7 +120,8 @@ pub fn load(path: &Path, prefix: &Path) -> Result<Loaded, Report> {
     if !refusals.is_empty() || !errors.is_empty() {
         return Err(Report { refusals, errors: Some(errors) });
     }
-    Ok(Loaded { site, files: document.files().clone(), places, declared, warnings })
+    let (files, texts) = (document.files().clone(), document.texts().clone());
+    Ok(Loaded { site, files, texts, places, declared, warnings })
 }
 
 fn declare(module: &ModuleDecl, files: &Files, prefix: &Path) -> Declared {
@@ -327,10 +337,8 @@ impl<'a> Builder<'a> {
             &mut self.warnings,
         );
         let pool = &config.main.thread_pool;
-        let threads = match config.main.worker_threads {
-            Some(threads) => threads as usize,
-            None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        };
+        let one_each = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let number = |number: Option<u32>| number.map_or_else(one_each, |number| number as usize);
         let site = Site {
             main: config.main.clone(),
             servers,
@@ -340,11 +348,41 @@ impl<'a> Builder<'a> {
             upstreams,
             targets: registry.targets,
             pool: ThreadPool::new(pool.threads as usize, pool.max_queue as usize),
-            threads,
+            processes: number(config.main.worker_processes),
+            threads: number(config.main.worker_threads),
             modules: self.modules.to_vec(),
+            account: self.account(config.main.user.as_ref()),
+            working_directory: self.working_directory(&config.main),
         };
         self.warnings.sort();
         (site, self.places, self.warnings)
+    }
+
+    // ---- the process
+
+    /// Whom the workers run as.
+    fn account(&mut self, user: Option<&User>) -> Option<Account> {
+        let user = user?;
+        match Account::find(user) {
+            Ok(Some(account)) => Some(account),
+            Ok(None) => {
+                self.warnings.push(user.origin, "user", "has no effect, since the server is not started by root");
+                None
+            }
+            Err(message) => {
+                self.errors.push(user.origin, "user", message);
+                None
+            }
+        }
+    }
+
+    fn working_directory(&mut self, main: &Main) -> Option<PathBuf> {
+        let (path, origin) = main.working_directory.as_ref()?;
+        let path = self.prefix.join(path);
+        if !path.is_dir() {
+            self.errors.push(*origin, "working_directory", format!("{} is not a folder", path.display()));
+        }
+        Some(path)
     }
 
     // ---- servers and places

@@ -67,7 +67,7 @@ impl<'a> Logs<'a> {
                 }
                 path => self.file("error_log", path, log.origin, errors),
             };
-            outputs.extend(sink.map(|sink| (sink, level(log.level))));
+            outputs.extend(sink.map(|sink| (sink, Level::from(log.level))));
         }
         if conf.is_empty() {
             errors.push(Origin::whole_file(0), "error_log", "found an empty list, expected at least one log");
@@ -171,15 +171,17 @@ impl<'a> Logs<'a> {
     }
 }
 
-fn level(level: LogLevel) -> Level {
-    match level {
-        LogLevel::Debug => Level::Debug,
-        LogLevel::Info => Level::Info,
-        LogLevel::Notice => Level::Notice,
-        LogLevel::Warn => Level::Warn,
-        LogLevel::Error => Level::Error,
-        LogLevel::Crit => Level::Crit,
-        LogLevel::Alert => Level::Alert,
-        LogLevel::Emerg => Level::Emerg,
+impl From<LogLevel> for Level {
+    fn from(level: LogLevel) -> Level {
+        match level {
+            LogLevel::Debug => Level::Debug,
+            LogLevel::Info => Level::Info,
+            LogLevel::Notice => Level::Notice,
+            LogLevel::Warn => Level::Warn,
+            LogLevel::Error => Level::Error,
+            LogLevel::Crit => Level::Crit,
+            LogLevel::Alert => Level::Alert,
+            LogLevel::Emerg => Level::Emerg,
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -129,6 +129,7 @@ impl Peer {
 #[derive(Debug)]
 pub struct Keepalive {
     idle: Mutex<Vec<Idle>>,
+    is_closed: AtomicBool,
     /// How many are kept (keepalive).
     pub max: usize,
     /// For how long (keepalive_timeout).
@@ -152,7 +153,7 @@ pub struct Idle {
 impl Keepalive {
     /// An empty store.
     pub fn new(max: usize, timeout: Duration, max_requests: u32) -> Keepalive {
-        Keepalive { idle: Mutex::new(Vec::new()), max, timeout, max_requests }
+        Keepalive { idle: Mutex::new(Vec::new()), is_closed: AtomicBool::new(false), max, timeout, max_requests }
     }
 
     /// The connection to this peer that was used last, if one is alive.
@@ -169,9 +170,16 @@ impl Keepalive {
         }
     }
 
+    /// Closes what is kept, and keeps no more: the worker is to end.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        let list = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(list);
+    }
+
     /// Keeps a connection; the oldest goes if there are too many.
     pub fn put(&self, peer: usize, socket: Socket, requests: u32, now_ms: u64) {
-        if self.max == 0 || requests >= self.max_requests {
+        if self.max == 0 || self.is_closed.load(Ordering::Relaxed) || requests >= self.max_requests {
             return;
         }
         let closed = {

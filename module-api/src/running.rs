@@ -77,6 +77,12 @@ pub struct Running {
 impl Running {
     /// Nobody but the host.
     pub const HOST: Running = Running { module: 0, hook: Hook::NONE };
+
+    /// What a cell's first word says.
+    #[inline]
+    pub fn of_word(word: u64) -> Running {
+        Running { module: word as u32, hook: Hook((word >> 32) as u32) }
+    }
 }
 
 /// Where the host and all modules note who runs on this thread.
@@ -99,8 +105,7 @@ impl RunningCell {
     /// Who runs.
     #[inline]
     pub fn get(&self) -> Running {
-        let word = self.running.load(Ordering::Relaxed);
-        Running { module: word as u32, hook: Hook((word >> 32) as u32) }
+        Running::of_word(self.running.load(Ordering::Relaxed))
     }
 
     /// Notes who runs, and returns who ran before.

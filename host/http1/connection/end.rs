@@ -5,6 +5,7 @@ use std::{net::Shutdown, ops::ControlFlow, rc::Rc, time::Duration};
 use super::{BODY_READ_SIZE, Http1, MAX_READS, NEXT_REQUEST, State, body::BodyReader, browsers};
 use crate::{
     config::{HttpCore, Lingering},
+    event::Source,
     http1::Method,
     log::error::Level,
     log_line,
@@ -12,11 +13,16 @@ use crate::{
     stats,
 };
 
+/// How long a connection stays open while the worker drains, behind its last response: a client that is about to send
+/// another request on it would lose that. It is answered, and told that the connection ends.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+
 impl Http1 {
     /// Whether another request may follow one in a place with these directives.
     pub(super) fn may_be_kept(&self, r: &Request, core: &HttpCore) -> bool {
         let disabled = core.keepalive_disable;
-        !core.keepalive_timeout.is_zero()
+        self.lp.draining_since().is_none()
+            && !core.keepalive_timeout.is_zero()
             && self.requests.get() < core.keepalive_requests
             && u128::from(self.lp.now_ms() - self.accepted_ms) <= core.keepalive_time.as_millis()
             && !(disabled.msie6 && r.method() == Method::Post && r.is_by(browsers::is_msie6))
@@ -38,10 +44,29 @@ impl Http1 {
         self.next_request();
     }
 
+    /// The worker drains, and this connection is idle.
+    pub(super) fn end_soon(self: &Rc<Self>) {
+        let now = self.lp.now_ms();
+        let idle_for = Duration::from_millis(now.saturating_sub(self.idle_since().unwrap_or(now)));
+        match LAST_REQUEST.checked_sub(idle_for).filter(|left| !left.is_zero()) {
+            Some(left) => self.start_read_timer(left),
+            None => {
+                // What has come since the loop looked is a request still.
+                self.readable.set(true);
+                self.on_readable();
+                if matches!(self.state.get(), State::Announced | State::Idle) {
+                    self.close();
+                }
+            }
+        }
+    }
+
     /// The request has ended. What few of them need goes with it: an idle connection has one timer, and no other thread
     /// knows it.
     fn forget_request(&self) {
-        self.request.replace(None);
+        if self.request.replace(None).is_some() {
+            stats::add(stats::Counter::Running, -1);
+        }
         if let Some(timer) = self.send_timer.get() {
             self.lp.remove_timer(timer);
             self.send_timer.set(None);
@@ -58,7 +83,8 @@ impl Http1 {
         if self.eof.get() && !more {
             return self.close();
         }
-        self.start_read_timer(self.place.get().core.keepalive_timeout);
+        let is_last = self.lp.draining_since().is_some();
+        self.start_read_timer(if is_last { LAST_REQUEST } else { self.place.get().core.keepalive_timeout });
         if more || self.readable.get() {
             // Not at once, so that a client that pipelines does not make this recurse; and now and then others get their
             // turn.

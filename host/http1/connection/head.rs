@@ -177,6 +177,7 @@ impl Http1 {
         self.requests.set(self.requests.get() + 1);
         self.queue.borrow_mut().begin_count();
         stats::add(stats::Counter::Requests, 1);
+        stats::add(stats::Counter::Running, 1);
         // It would send the client's fields back, those that a page must not see among them (nginx: before any phase, too).
         let is_trace = parts.head.method() == Method::Trace;
         self.keep.set(facts.is_ok() && !is_trace && persistent(&parts.head));
@@ -266,6 +267,7 @@ impl Http1 {
         self.requests.set(self.requests.get() + 1);
         self.queue.borrow_mut().begin_count();
         stats::add(stats::Counter::Requests, 1);
+        stats::add(stats::Counter::Running, 1);
         self.state.set(State::Busy);
         self.reader.replace(BodyReader::Nothing);
         let request = Rc::new(Request::new(self.clone(), self.site, server, parts, Framing::None, is_head));

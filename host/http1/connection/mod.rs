@@ -199,6 +199,7 @@ pub fn accept(
         remote_id: Announcement::default(),
     });
     stats::add(stats::Counter::Connections, 1);
+    stats::add(stats::Counter::Accepted, 1);
     connection.start();
     connection
 }
@@ -464,6 +465,12 @@ impl Source for Http1 {
 
     fn give_way(self: Rc<Self>) {
         self.close();
+    }
+
+    fn drain(self: Rc<Self>) {
+        if matches!(self.state.get(), State::Announced | State::Idle) {
+            self.end_soon();
+        }
     }
 
     fn posted(self: Rc<Self>, code: u64) {

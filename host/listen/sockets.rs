@@ -1,0 +1,265 @@
+//! The listening sockets of the server, by address. They are opened once and outlive configurations and workers, so that no
+//! connection is lost with the queue of a socket that was closed.
+//!
+//! ```text
+//! prepare    what a new configuration adds is bound, and does not listen yet      all or none
+//! commit     it listens; what no configuration wants any more is closed           or abandon: it is as it was
+//! ```
+//!
+//! An address of IP has one socket for each event loop of all workers. If a later configuration has fewer loops, some of them
+//! get several: the kernel goes on spreading connections over all of them.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::bind::{self, SOCKET_MODE, SocketFile};
+use crate::{
+    config::{Listen, ListenOptions},
+    log::error::Level,
+    log_line,
+    socket::Socket,
+};
+
+/// An address that a configuration listens on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// The address. The path of a unix socket is absolute.
+    pub address: Listen,
+    /// The options of its sockets.
+    pub options: ListenOptions,
+}
+
+/// An address with its sockets.
+#[derive(Debug)]
+struct Held {
+    wanted: Wanted,
+    sockets: Vec<Socket>,
+    /// How many of them listen: those behind have been prepared.
+    listening: usize,
+    /// It is one socket, however many loops there are: a socket file, or what another process has opened.
+    is_single: bool,
+    file: Option<SocketFile>,
+}
+
+/// All addresses.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    held: Vec<Held>,
+}
+
+impl Sockets {
+    /// Takes over what another process has opened for an address, and has listen.
+    pub fn adopt(&mut self, wanted: Wanted, sockets: Vec<Socket>, is_single: bool) {
+        let file = match &wanted.address {
+            Listen::Unix(path) => SocketFile::new(path).ok(),
+            Listen::Tcp(_) => None,
+        };
+        self.held.push(Held { wanted, listening: sockets.len(), sockets, is_single, file });
+    }
+
+    /// Binds what is missing for so many loops. An error has a line for each address that cannot be had, and leaves all as it
+    /// was.
+    pub fn prepare(&mut self, wanted: &[Wanted], loops: usize) -> Result<(), String> {
+        let mut errors: Vec<String> = Vec::new();
+        let mut refuse =
+            |wanted: &Wanted, reason| errors.push(format!("cannot listen on {}: {reason}", wanted.address));
+        // Before anything is bound: one address may be a part of another of ours, such as 127.0.0.1:80 of *:80.
+        let mut free = Vec::new();
+        for wanted in wanted {
+            let known = self.held.iter().find(|held| held.wanted.address == wanted.address);
+            let result = match known {
+                Some(held) => held.takes(&wanted.options),
+                None if self.held.iter().any(|held| overlap(&held.wanted.address, &wanted.address)) => Ok(()),
+                None => bind::check(&wanted.address, &wanted.options),
+            };
+            match result {
+                Ok(()) => free.push(wanted),
+                Err(reason) => refuse(wanted, reason),
+            }
+        }
+        for wanted in free {
+            if let Err(reason) = self.bind(wanted, loops) {
+                refuse(wanted, reason);
+            }
+        }
+        if errors.is_empty() {
+            return Ok(());
+        }
+        self.abandon();
+        Err(errors.join("\n"))
+    }
+
+    fn bind(&mut self, wanted: &Wanted, loops: usize) -> Result<(), String> {
+        let at = match self.held.iter().position(|held| held.wanted.address == wanted.address) {
+            Some(at) => at,
+            None => {
+                let is_single = matches!(wanted.address, Listen::Unix(_));
+                let wanted = wanted.clone();
+                self.held.push(Held { wanted, sockets: Vec::new(), listening: 0, is_single, file: None });
+                self.held.len() - 1
+            }
+        };
+        let held = &mut self.held[at];
+        match &wanted.address {
+            Listen::Unix(path) if held.sockets.is_empty() => {
+                let (socket, file) = bind::unix(path, &wanted.options, SOCKET_MODE)?;
+                held.sockets.push(socket);
+                held.file = Some(file);
+            }
+            Listen::Tcp(ip) if !held.is_single => {
+                // With SO_REUSEPORT always: a later configuration may have more loops.
+                while held.sockets.len() < loops {
+                    held.sockets.push(bind::tcp(*ip, &wanted.options, true)?);
+                }
+            }
+            _ => (),
+        }
+        Ok(())
+    }
+
+    /// Has what was prepared listen, with these options, and closes what is not wanted any more. It does not fail: an address
+    /// that cannot listen is logged.
+    pub fn commit(&mut self, wanted: &[Wanted]) {
+        self.held.retain(|held| wanted.iter().any(|wanted| wanted.address == held.wanted.address));
+        for held in &mut self.held {
+            let Some(wanted) = wanted.iter().find(|wanted| wanted.address == held.wanted.address) else { continue };
+            let is_changed = held.wanted.options != wanted.options;
+            for (number, socket) in held.sockets.iter().enumerate() {
+                let is_new = number >= held.listening;
+                if !is_new && is_changed && matches!(wanted.address, Listen::Tcp(_)) {
+                    log_failed(wanted, bind::set_options(socket, &wanted.options));
+                }
+                if is_new || is_changed {
+                    log_failed(wanted, bind::listen(socket, &wanted.options));
+                }
+            }
+            held.listening = held.sockets.len();
+            held.wanted = wanted.clone();
+        }
+    }
+
+    /// Closes what was prepared.
+    pub fn abandon(&mut self) {
+        self.held.retain_mut(|held| {
+            held.sockets.truncate(held.listening);
+            !held.sockets.is_empty()
+        });
+    }
+
+    /// The sockets of one loop of so many, for an address: all loops together get every socket.
+    pub fn of_loop(&self, address: &Listen, number: usize, loops: usize) -> impl Iterator<Item = &Socket> {
+        let held = self.held.iter().find(|held| held.wanted.address == *address);
+        let sockets = held.map_or(&[][..], |held| &held.sockets[..]);
+        let is_its = move |at: usize| at % loops == number || (sockets.len() < loops && at == number % sockets.len());
+        sockets.iter().enumerate().filter(move |(at, _)| is_its(*at)).map(|(_, socket)| socket)
+    }
+
+    /// All of them, with what [`Sockets::adopt`] needs to know.
+    pub fn all(&self) -> impl Iterator<Item = (&Wanted, &[Socket], bool)> {
+        self.held.iter().map(|held| (&held.wanted, &held.sockets[..], held.is_single))
+    }
+
+    /// Closes all. With `leave`, socket files stay: another process listens on them.
+    pub fn close(&mut self, leave: bool) {
+        for held in self.held.drain(..) {
+            if let Some(file) = held.file.filter(|_| leave) {
+                file.leave();
+            }
+        }
+    }
+}
+
+impl Held {
+    /// Whether these options can be set while it is open.
+    fn takes(&self, options: &ListenOptions) -> Result<(), String> {
+        let is_ipv6 = matches!(self.wanted.address, Listen::Tcp(SocketAddr::V6(_)));
+        if is_ipv6 && self.wanted.options.ipv6only != options.ipv6only {
+            return Err("ipv6only cannot be changed while the address is in use; start the server again".to_string());
+        }
+        Ok(())
+    }
+}
+
+fn log_failed(wanted: &Wanted, result: Result<(), String>) {
+    if let Err(reason) = result {
+        log_line!(Level::Alert, "cannot listen on {} as it is configured: {reason}", wanted.address);
+    }
+}
+
+/// Whether two addresses have the same port, and one of them is all addresses of the machine. The kernel lets both listen only
+/// with SO_REUSEPORT, and gives a connection to the more specific one, as nginx does.
+fn overlap(one: &Listen, other: &Listen) -> bool {
+    match (one, other) {
+        (Listen::Tcp(one), Listen::Tcp(other)) => {
+            one != other && one.port() == other.port() && (one.ip().is_unspecified() || other.ip().is_unspecified())
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(port: u16) -> Wanted {
+        Wanted { address: Listen::Tcp(([127, 0, 0, 1], port).into()), options: ListenOptions::default() }
+    }
+
+    /// A port that was free a moment ago.
+    fn port() -> u16 {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("bound").port()
+    }
+
+    fn loops(sockets: &Sockets, wanted: &Wanted, loops: usize) -> Vec<usize> {
+        (0..loops).map(|number| sockets.of_loop(&wanted.address, number, loops).count()).collect()
+    }
+
+    #[test]
+    fn sockets_stay_when_loops_become_fewer() {
+        let one = wanted(port());
+        let mut sockets = Sockets::default();
+        sockets.prepare(std::slice::from_ref(&one), 3).expect("free");
+        sockets.commit(std::slice::from_ref(&one));
+        assert_eq!(loops(&sockets, &one, 3), [1, 1, 1]);
+        sockets.prepare(std::slice::from_ref(&one), 2).expect("held");
+        sockets.commit(std::slice::from_ref(&one));
+        assert_eq!(loops(&sockets, &one, 2), [2, 1]);
+        sockets.prepare(std::slice::from_ref(&one), 4).expect("another one");
+        assert_eq!(loops(&sockets, &one, 4), [1, 1, 1, 1]);
+        sockets.abandon();
+        assert_eq!(loops(&sockets, &one, 3), [1, 1, 1]);
+        // One that is shared.
+        let mut adopted = Sockets::default();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = Listen::Tcp(listener.local_addr().expect("bound"));
+        let adopted_one = Wanted { address, options: ListenOptions::default() };
+        adopted.adopt(adopted_one.clone(), vec![Socket::from(std::os::fd::OwnedFd::from(listener))], true);
+        assert_eq!(loops(&adopted, &adopted_one, 3), [1, 1, 1]);
+    }
+
+    #[test]
+    fn what_is_prepared_takes_no_connections() {
+        let one = wanted(port());
+        let mut sockets = Sockets::default();
+        sockets.prepare(std::slice::from_ref(&one), 1).expect("free");
+        let Listen::Tcp(address) = one.address else { unreachable!("it is") };
+        assert!(std::net::TcpStream::connect(address).is_err());
+        sockets.commit(std::slice::from_ref(&one));
+        assert!(std::net::TcpStream::connect(address).is_ok());
+        sockets.commit(&[]);
+        assert!(std::net::TcpStream::connect(address).is_err());
+    }
+
+    #[test]
+    fn all_or_none() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let busy = wanted(taken.local_addr().expect("bound").port());
+        let one = wanted(port());
+        let mut sockets = Sockets::default();
+        let error = sockets.prepare(&[one.clone(), busy.clone()], 2).expect_err("one is busy");
+        assert_eq!(error, format!("cannot listen on {}: (98: Address already in use)", busy.address));
+        assert_eq!(sockets.all().count(), 0);
+    }
+}

@@ -1,0 +1,80 @@
+//! Without a master (`master_process = false`): one process, for a debugger.
+
+use std::{rc::Rc, time::Duration};
+
+use signal_hook::consts::signal;
+
+use super::{loops::Loops, privileges, signals::Signals};
+use crate::{
+    error_text::ErrorText,
+    listen::sockets::{Sockets, Wanted},
+    log::{self, error::Level},
+    log_line,
+    site::Site,
+    stats,
+};
+
+/// How long jobs on the thread pool may take to end when the process does.
+const JOBS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs a configuration until a signal ends it. `ready` is called when connections are accepted.
+pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
+    let site: &'static Site = Box::leak(Box::new(site));
+    stats::uptime();
+    let wanted: Vec<Wanted> = site
+        .addresses
+        .iter()
+        .map(|address| Wanted { address: address.address.clone(), options: address.options })
+        .collect();
+    let mut sockets = Sockets::default();
+    sockets.prepare(&wanted, site.threads)?;
+    sockets.commit(&wanted);
+    privileges::set_limits(&site.main)?;
+    if let Some(account) = &site.account {
+        account.assume()?;
+    }
+    let of_loop = |number| {
+        let of_address = |address: &'static std::sync::Arc<crate::listen::Address>| {
+            let sockets = sockets.of_loop(&address.address, number, site.threads);
+            sockets.map(|socket| Ok((&**address, socket.try_clone()?))).collect::<Vec<std::io::Result<_>>>()
+        };
+        site.addresses.iter().flat_map(of_address).collect::<std::io::Result<Vec<_>>>()
+    };
+    let of_loops = (0..site.threads).map(of_loop).collect::<std::io::Result<Vec<_>>>();
+    let of_loops = of_loops.map_err(|error| format!("a socket cannot be shared ({})", ErrorText(&error)))?;
+    let loops = Loops::start(site, of_loops)?;
+    let of_signals = loops.clone();
+    Signals::start(&loops.first, move |signal| handle(&of_signals, signal))
+        .map_err(|error| format!("cannot wait for signals ({})", ErrorText(&error)))?;
+    loops.serve()?;
+    ready(site);
+    loops.run();
+    // The files of sockets go first, so that clients see at once that nobody is there.
+    drop(sockets);
+    if site.pool.stop(JOBS_TIMEOUT) {
+        site.end();
+    } else {
+        log_line!(Level::Warn, "jobs on the thread pool did not end in {} s", JOBS_TIMEOUT.as_secs());
+    }
+    Ok(())
+}
+
+fn handle(loops: &Rc<Loops>, signal: i32) {
+    let name = Signals::name(signal);
+    match signal {
+        signal::SIGTERM | signal::SIGINT => {
+            log_line!(Level::Notice, "{name} received, exiting");
+            loops.stop();
+        }
+        signal::SIGQUIT => {
+            log_line!(Level::Notice, "{name} received, gracefully shutting down");
+            loops.drain();
+        }
+        signal::SIGUSR1 => {
+            log_line!(Level::Notice, "{name} received, reopening logs");
+            log::reopen();
+        }
+        signal::SIGCHLD => (),
+        _ => log_line!(Level::Warn, "{name} received; without master_process there is no reload and no upgrade"),
+    }
+}

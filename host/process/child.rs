@@ -1,0 +1,316 @@
+//! A worker, as the master sees it: a process, a channel, a scoreboard.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    process::{Command, ExitStatus, Stdio},
+    rc::{Rc, Weak},
+    sync::atomic::AtomicU64,
+    time::{Duration, Instant},
+};
+
+use super::{
+    channel::{self, Channel, MAX_FDS},
+    generation::Generation,
+    master::Master,
+    messages::{Start, ToMaster, ToWorker},
+    scoreboard::{self, NUMBER, TURN, View},
+    signals::Signals,
+    worker,
+};
+use crate::{
+    error_text::ErrorText,
+    event::{Ready, SocketId, Source},
+    log::error::Level,
+    log_line,
+    stats::{self, Counter},
+};
+use mio::unix::SourceFd;
+use rustix::process::{Pid, Signal};
+
+/// How far a worker has come. It goes forward only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// It reads its configuration.
+    Starting,
+    /// The configuration is good, and it has got, or will get, its sockets.
+    Loaded,
+    /// It could accept connections.
+    Ready,
+    /// It accepts connections.
+    Serving,
+    /// It finishes what it has.
+    Draining,
+}
+
+/// A worker.
+pub struct Child {
+    /// Its process.
+    pub pid: u32,
+    /// Which of its generation it is.
+    pub slot: usize,
+    /// Its generation.
+    pub generation: Rc<Generation>,
+    /// When it was started.
+    pub started: Instant,
+    /// What it does.
+    pub board: View,
+    stage: Cell<Stage>,
+    process: RefCell<std::process::Child>,
+    channel: Channel,
+    registered: Cell<Option<SocketId>>,
+    /// Why it cannot run, as it said.
+    report: RefCell<Option<String>>,
+    /// What the watchdog has seen of its threads.
+    turns: RefCell<Vec<Seen>>,
+    master: Weak<Master>,
+}
+
+/// A loop's turn, and since when it is in it.
+struct Seen {
+    turn: u64,
+    since_ms: u64,
+    is_stuck: bool,
+}
+
+impl Child {
+    /// Starts one. It runs the program that this process runs, whatever has become of its file, and is in a process group of
+    /// its own, so that what is typed at a terminal reaches the master only.
+    pub fn start(
+        master: &Rc<Master>,
+        generation: &Rc<Generation>,
+        start: &Start,
+        texts: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Rc<Child>> {
+        let (channel, theirs) = Channel::pair()?;
+        let board = scoreboard::create()?;
+        let view = View::new(&board)?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("topnext: worker process").env(worker::VARIABLE, "1");
+        super::hide_from_children(&mut command);
+        let process = command.stdin(Stdio::from(theirs.into_fd())).process_group(0).spawn()?;
+        let child = Rc::new(Child {
+            pid: process.id(),
+            slot: start.slot,
+            generation: generation.clone(),
+            started: Instant::now(),
+            board: view,
+            stage: Cell::new(Stage::Starting),
+            process: RefCell::new(process),
+            channel,
+            registered: Cell::new(None),
+            report: RefCell::default(),
+            turns: RefCell::default(),
+            master: Rc::downgrade(master),
+        });
+        let fds: Vec<BorrowedFd> = std::iter::once(board.as_fd()).chain(texts).collect();
+        let begun = master
+            .lp
+            .register_listener(&mut SourceFd(&child.channel.as_fd().as_raw_fd()), child.clone())
+            .map(|id| child.registered.set(Some(id)))
+            .and_then(|()| child.channel.send(&ToWorker::Start(start.clone()), &fds));
+        if let Err(error) = begun {
+            child.kill();
+            child.forget(master);
+            let _ = child.process.borrow_mut().wait();
+            return Err(error);
+        }
+        Ok(child)
+    }
+
+    /// How far it has come.
+    pub fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// It has come this far, as it says or was told.
+    pub fn reach(&self, stage: Stage) {
+        self.stage.set(self.stage.get().max(stage));
+    }
+
+    /// Sends it a message. One that cannot be told anything is about to end, or hangs; that is logged.
+    pub fn tell(&self, message: &ToWorker, fds: &[BorrowedFd<'_>]) -> bool {
+        let sent = self.channel.send(message, fds);
+        if let Err(error) = &sent {
+            log_line!(Level::Alert, "worker {} cannot be told {message:?} ({})", self.pid, ErrorText(error));
+        }
+        sent.is_ok()
+    }
+
+    /// Hands it its sockets: for each the address's index, the loop, and the socket.
+    pub fn give_sockets(&self, sockets: &[(usize, usize, BorrowedFd<'_>)]) -> bool {
+        let mut parts = sockets.chunks(MAX_FDS).peekable();
+        loop {
+            let part = parts.next().unwrap_or_default();
+            let last = parts.peek().is_none();
+            let of = part.iter().map(|(address, number, _)| (*address, *number)).collect();
+            let fds: Vec<BorrowedFd> = part.iter().map(|(.., fd)| *fd).collect();
+            if !self.tell(&ToWorker::Sockets { of, last }, &fds) {
+                return false;
+            }
+            if last {
+                return true;
+            }
+        }
+    }
+
+    /// Ends it at once.
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    fn signal(&self, signal: Signal) {
+        // Not waited for yet, so that the number is still its own.
+        if let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&self) -> Option<ExitStatus> {
+        self.process.borrow_mut().try_wait().ok().flatten()
+    }
+
+    /// Forgets the channel. What has come through it and was not handled is handled before.
+    pub fn forget(self: &Rc<Self>, master: &Rc<Master>) {
+        self.read(master);
+        if let Some(id) = self.registered.take() {
+            master.lp.deregister(&mut SourceFd(&self.channel.as_fd().as_raw_fd()), id);
+        }
+    }
+
+    /// Why it could not run, as it said; taken once.
+    pub fn take_report(&self) -> Option<String> {
+        self.report.take()
+    }
+
+    fn read(self: &Rc<Self>, master: &Rc<Master>) {
+        loop {
+            match self.channel.receive::<ToMaster>() {
+                Ok(Some(received)) => self.handle(master, received.message, received.fds),
+                // Its end is told by a signal.
+                Ok(None) => return,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return,
+                Err(error) => {
+                    log_line!(Level::Alert, "worker {} has sent what is no message ({error}); it is ended", self.pid);
+                    return self.kill();
+                }
+            }
+        }
+    }
+
+    fn handle(self: &Rc<Self>, master: &Rc<Master>, message: ToMaster, fds: Vec<OwnedFd>) {
+        match message {
+            ToMaster::Zone { name, size } => master.give_zone(self, name, size),
+            ToMaster::Loaded => {
+                self.reach(Stage::Loaded);
+                master.loaded(self, fds);
+            }
+            ToMaster::Failed => {
+                let text = fds.first().map(channel::read_text).and_then(Result::ok).unwrap_or_default();
+                self.report.replace(Some(String::from_utf8_lossy(&text).into_owned()));
+            }
+            ToMaster::Ready => {
+                self.reach(Stage::Ready);
+                master.moved(self);
+            }
+            ToMaster::Serving => {
+                self.reach(Stage::Serving);
+                master.moved(self);
+            }
+            ToMaster::Draining => {
+                self.reach(Stage::Draining);
+                master.moved(self);
+            }
+        }
+    }
+
+    /// Where each of its threads is, or was when it died: `loop 0: module "x", hook content`. Those in no module are left out,
+    /// unless `all`.
+    pub fn whereabouts(&self, all: bool) -> Vec<String> {
+        let place = |board: &[AtomicU64]| {
+            if scoreboard::running(board).0 == 0 && !all {
+                return None;
+            }
+            let thread = match scoreboard::word(board, NUMBER) {
+                0 => "a thread of the pool".to_string(),
+                number => format!("loop {}", number - 1),
+            };
+            Some(format!("{thread} in {}", self.place_of(board)))
+        };
+        self.board.boards().filter_map(place).collect()
+    }
+
+    /// The module and hook that a thread is in.
+    fn place_of(&self, board: &[AtomicU64]) -> String {
+        let (slot, hook) = scoreboard::running(board);
+        if slot == 0 {
+            return "the host".to_string();
+        }
+        let plan = self.generation.plan();
+        match plan.as_ref().and_then(|plan| plan.modules.iter().find(|module| module.slot == slot)) {
+            Some(module) => format!("module {} {}, hook {}", module.name, module.version, hook.name()),
+            None => format!("the module declared as number {slot}, hook {}", hook.name()),
+        }
+    }
+
+    /// Logs loops that have not turned for so long, and those that turn again.
+    pub fn look_for_stuck_loops(&self, now_ms: u64, timeout: Duration) {
+        let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let seen = &mut *self.turns.borrow_mut();
+        for (index, board) in self.board.boards().enumerate() {
+            let turn = scoreboard::word(board, TURN);
+            if seen.len() <= index {
+                seen.push(Seen { turn, since_ms: now_ms, is_stuck: false });
+                continue;
+            }
+            let last = &mut seen[index];
+            let number = scoreboard::word(board, NUMBER);
+            // An even number of turns and their ends: it waits for events, which is all right.
+            if last.turn != turn || turn.is_multiple_of(2) || number == 0 {
+                if last.is_stuck {
+                    log_line!(Level::Notice, "worker {}: loop {} turns again", self.pid, number.saturating_sub(1));
+                }
+                *last = Seen { turn, since_ms: now_ms, is_stuck: false };
+            } else if now_ms.saturating_sub(last.since_ms) >= timeout && !last.is_stuck {
+                last.is_stuck = true;
+                let seconds = now_ms.saturating_sub(last.since_ms) as f64 / 1000.0;
+                log_line!(
+                    Level::Alert,
+                    "worker {}: loop {} has not turned for {seconds:.1} s; it is in {}",
+                    self.pid,
+                    number - 1,
+                    self.place_of(board)
+                );
+            }
+        }
+    }
+
+    /// What it was doing, for a line of the log.
+    pub fn in_flight(&self) -> String {
+        let count = |counter| stats::sum(self.board.boards(), counter);
+        format!("{} requests and {} connections", count(Counter::Running), count(Counter::Connections))
+    }
+}
+
+/// How a process ended, in words.
+pub fn describe(status: ExitStatus) -> String {
+    let dumped = if status.core_dumped() { ", core dumped" } else { "" };
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("exited on signal {signal} ({}{dumped})", Signals::name(signal)),
+        (None, Some(code)) => format!("exited with code {code}"),
+        (None, None) => "ended".to_string(),
+    }
+}
+
+impl Source for Child {
+    fn ready(self: Rc<Self>, _: Ready) {
+        if let Some(master) = self.master.upgrade() {
+            self.read(&master);
+        }
+    }
+}

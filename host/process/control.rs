@@ -1,0 +1,366 @@
+//! The control socket: what `topnext -s` and `topnext status` ask the master for.
+//!
+//! It is `topnext.sock` in the prefix, so that it is found though the configuration is broken. A client sends one word and a line
+//! end, and gets one line of JSON when what it has asked for has come out: `{"ok": true, "text": "..."}`.
+
+use std::{
+    cell::{Cell, RefCell},
+    io::{self, Read, Write},
+    net::Shutdown,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+    rc::{Rc, Weak},
+    time::{Duration, Instant},
+};
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    master::{Ending, Master},
+    status,
+};
+use crate::{
+    config::ListenOptions,
+    error_text::ErrorText,
+    event::{Loop, Ready, SocketId, Source, TimerId},
+    listen::bind::{self, SocketFile},
+    log::error::Level,
+    log_line,
+    socket::Socket,
+};
+
+/// Its name in the prefix.
+pub const NAME: &str = "topnext.sock";
+/// Who may connect: the user of the master, and root.
+const MODE: u32 = 0o600;
+/// The longest path of a socket file (unix(7)).
+const MAX_PATH: usize = 107;
+/// The longest question.
+const MAX_QUESTION: usize = 256;
+/// How long a client may take to ask, and to read its answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The most clients at a time.
+const MAX_CLIENTS: usize = 64;
+/// How long answers that are under way are waited for when the master ends.
+const LAST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Answer {
+    /// What was asked for has been done.
+    pub ok: bool,
+    /// What there is to say.
+    pub text: String,
+}
+
+/// A socket file in this folder, by a path that is short enough for the system; with the folder, if it has to stay open.
+fn short_path(path: &Path) -> io::Result<(PathBuf, Option<OwnedFd>)> {
+    use std::os::{fd::AsRawFd, unix::ffi::OsStrExt};
+    if path.as_os_str().as_bytes().len() <= MAX_PATH {
+        return Ok((path.to_path_buf(), None));
+    }
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let fd = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let name = path.file_name().unwrap_or_default();
+    let short = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())).join(name);
+    Ok((short, Some(fd)))
+}
+
+// ---- the client
+
+/// Asks the master whose prefix this is. The answer comes when what is asked for has come out.
+pub fn ask(prefix: &Path, question: &str) -> Result<Answer, String> {
+    let path = prefix.join(NAME);
+    let nobody =
+        |why: &str| format!("no topnext runs with the prefix {} ({}: {why})", prefix.display(), path.display());
+    let connected = short_path(&path).and_then(|(short, _folder)| UnixStream::connect(short));
+    let mut stream = connected.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => nobody("there is no such file"),
+        io::ErrorKind::ConnectionRefused => nobody("it was left behind, nobody listens on it"),
+        io::ErrorKind::PermissionDenied => {
+            format!(
+                "{} is not for this user ({}); ask as the user who started the server",
+                path.display(),
+                ErrorText(&error)
+            )
+        }
+        _ => format!("cannot connect to {} ({})", path.display(), ErrorText(&error)),
+    })?;
+    let lost = |error: io::Error| format!("the master does not answer ({})", ErrorText(&error));
+    stream.write_all(format!("{question}\n").as_bytes()).map_err(lost)?;
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text).map_err(lost)?;
+    if text.is_empty() {
+        return Err("the master has ended, or was too busy to answer; see its error log".to_string());
+    }
+    serde_json::from_slice(&text).map_err(|error| format!("the master has answered what is no answer: {error}"))
+}
+
+// ---- the master
+
+/// The socket, and who has connected.
+pub struct Listening {
+    path: PathBuf,
+    file: SocketFile,
+    _folder: Option<OwnedFd>,
+    listener: Rc<Listener>,
+    id: SocketId,
+    lp: Rc<Loop>,
+}
+
+impl Listening {
+    /// Opens it. An error if another master has it.
+    pub fn start(master: &Rc<Master>) -> Result<Listening, String> {
+        let path = master.options.prefix.join(NAME);
+        let cannot = |reason: String| {
+            format!(
+                "cannot listen for commands on {}: {reason}; end the other server with `topnext -s quit`, or give this one \
+                 another prefix with -p",
+                path.display()
+            )
+        };
+        let system = |error: io::Error| cannot(format!("({})", ErrorText(&error)));
+        let (short, folder) = short_path(&path).map_err(system)?;
+        let (socket, file) = bind::unix(&short, &ListenOptions::default(), MODE).map_err(cannot)?;
+        let listener = Rc::new(Listener { socket, master: Rc::downgrade(master), clients: Rc::default() });
+        let id = master.lp.register_listener(&mut &listener.socket, listener.clone()).map_err(system)?;
+        CLIENTS.set(Some(listener.clients.clone()));
+        Ok(Listening { path, file, _folder: folder, listener, id, lp: master.lp.clone() })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives it another name in the same folder.
+    pub fn rename(&mut self, path: PathBuf) -> io::Result<()> {
+        let name = path.file_name().unwrap_or_default().to_owned();
+        self.file.rename(&name)?;
+        self.path = path;
+        Ok(())
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.lp.deregister(&mut &self.listener.socket, self.id);
+    }
+}
+
+thread_local! {
+    /// Clients that are connected: they may outlive the socket, since the end is an answer too.
+    static CLIENTS: RefCell<Option<Rc<Cell<usize>>>> = const { RefCell::new(None) };
+}
+
+/// The master has ended: gives answers that are under way some time to leave.
+pub fn finish(lp: &Rc<Loop>) {
+    let until = Instant::now() + LAST_TIMEOUT;
+    let left = || CLIENTS.with_borrow(|clients| clients.as_ref().map_or(0, |clients| clients.get()));
+    while left() > 0 && Instant::now() < until {
+        if lp.turn_once(Duration::from_millis(50)).is_err() {
+            return;
+        }
+    }
+}
+
+struct Listener {
+    socket: Socket,
+    master: Weak<Master>,
+    clients: Rc<Cell<usize>>,
+}
+
+impl Source for Listener {
+    fn ready(self: Rc<Self>, _: Ready) {
+        let Some(master) = self.master.upgrade() else { return };
+        loop {
+            match self.socket.accept() {
+                // Those that are too many are closed.
+                Ok((socket, _)) if self.clients.get() < MAX_CLIENTS => Client::start(&master, socket, &self.clients),
+                Ok(_) => log_line!(Level::Warn, "more than {MAX_CLIENTS} clients of the control socket"),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    return log_line!(Level::Crit, "accept() on the control socket failed ({})", ErrorText(&error));
+                }
+            }
+        }
+    }
+}
+
+/// Who asks.
+struct Client {
+    lp: Rc<Loop>,
+    master: Weak<Master>,
+    socket: Socket,
+    id: Cell<Option<SocketId>>,
+    timer: Cell<Option<TimerId>>,
+    question: RefCell<Vec<u8>>,
+    answer: RefCell<Vec<u8>>,
+    /// The question is complete.
+    asked: Cell<bool>,
+    clients: Rc<Cell<usize>>,
+}
+
+impl Client {
+    fn start(master: &Rc<Master>, socket: Socket, clients: &Rc<Cell<usize>>) {
+        let client = Rc::new(Client {
+            lp: master.lp.clone(),
+            master: Rc::downgrade(master),
+            socket,
+            id: Cell::default(),
+            timer: Cell::default(),
+            question: RefCell::default(),
+            answer: RefCell::default(),
+            asked: Cell::new(false),
+            clients: clients.clone(),
+        });
+        clients.set(clients.get() + 1);
+        client.timer.set(Some(client.lp.add_timer(client.clone(), 0)));
+        match client.lp.register(&mut &client.socket, client.clone()) {
+            Ok(id) => client.id.set(Some(id)),
+            Err(_) => return client.close(),
+        }
+        client.start_timer();
+    }
+
+    fn start_timer(&self) {
+        if let Some(timer) = self.timer.get() {
+            self.lp.start_timer(timer, TIMEOUT);
+        }
+    }
+
+    fn read(self: &Rc<Self>) {
+        while !self.asked.get() {
+            let mut buffer = [0; MAX_QUESTION];
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return self.close(),
+                Ok(n) => self.question.borrow_mut().extend_from_slice(&buffer[..n]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => return self.close(),
+            }
+            let end = memchr::memchr(b'\n', &self.question.borrow());
+            match end {
+                Some(end) => {
+                    self.asked.set(true);
+                    let question = String::from_utf8_lossy(&self.question.borrow()[..end]).into_owned();
+                    if let Some(timer) = self.timer.get() {
+                        // What is asked for may take its time.
+                        self.lp.stop_timer(timer);
+                    }
+                    self.clone().handle(question.trim());
+                }
+                None if self.question.borrow().len() >= MAX_QUESTION => {
+                    self.asked.set(true);
+                    self.reply(Err("the question is too long".to_string()));
+                }
+                None => (),
+            }
+        }
+    }
+
+    fn handle(self: Rc<Self>, question: &str) {
+        let Some(master) = self.master.upgrade() else { return self.close() };
+        if let Err(reason) = self.may_ask() {
+            log_line!(Level::Warn, "control socket: {question:?} was refused: {reason}");
+            return self.reply(Err(reason));
+        }
+        if question != status::QUESTION {
+            log_line!(Level::Notice, "control socket: {question:?}");
+        }
+        let client = self.clone();
+        let waiter = Box::new(move |result| client.reply(result));
+        match question {
+            "reload" => master.reload(Some(waiter)),
+            "reopen" => {
+                master.reopen();
+                waiter(Ok(String::new()));
+            }
+            "quit" => master.end(Ending::Graceful, Some(waiter)),
+            "stop" => master.end(Ending::Fast, Some(waiter)),
+            status::QUESTION => waiter(Ok(status::json(&master))),
+            other => {
+                waiter(Err(format!("found {other:?}, expected reload, reopen, quit, stop or {}", status::QUESTION)))
+            }
+        }
+    }
+
+    /// The file's permissions keep others out already, where the system looks at them.
+    fn may_ask(&self) -> Result<(), String> {
+        let who = rustix::net::sockopt::socket_peercred(&self.socket).map_err(|error| error.to_string())?;
+        let ours = rustix::process::geteuid();
+        if who.uid.is_root() || who.uid == ours {
+            return Ok(());
+        }
+        Err(format!("user {} may not; ask as user {} or root", who.uid.as_raw(), ours.as_raw()))
+    }
+
+    fn reply(self: &Rc<Self>, result: Result<String, String>) {
+        let answer = match result {
+            Ok(text) => Answer { ok: true, text },
+            Err(text) => Answer { ok: false, text },
+        };
+        let mut line = serde_json::to_vec(&answer).unwrap_or_default();
+        line.push(b'\n');
+        self.answer.replace(line);
+        self.start_timer();
+        self.write();
+    }
+
+    fn write(self: &Rc<Self>) {
+        if !self.asked.get() {
+            return;
+        }
+        loop {
+            let sent = {
+                let answer = self.answer.borrow();
+                if answer.is_empty() {
+                    return;
+                }
+                rustix::net::send(&self.socket, &answer, rustix::net::SendFlags::NOSIGNAL)
+            };
+            match sent {
+                Ok(n) => {
+                    let rest = self.answer.borrow_mut().split_off(n);
+                    let is_done = rest.is_empty();
+                    self.answer.replace(rest);
+                    if is_done {
+                        return self.close();
+                    }
+                }
+                Err(rustix::io::Errno::AGAIN) => return,
+                Err(rustix::io::Errno::INTR) => (),
+                Err(_) => return self.close(),
+            }
+        }
+    }
+
+    fn close(self: &Rc<Self>) {
+        if let Some(timer) = self.timer.take() {
+            self.lp.remove_timer(timer);
+            self.clients.set(self.clients.get().saturating_sub(1));
+        }
+        if let Some(id) = self.id.take() {
+            self.lp.deregister(&mut &self.socket, id);
+        }
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+impl Source for Client {
+    fn ready(self: Rc<Self>, ready: Ready) {
+        if ready.readable && !self.asked.get() {
+            self.read();
+        } else if ready.read_closed && self.answer.borrow().is_empty() {
+            // It does not wait for its answer. What it has asked for is done all the same.
+            return self.close();
+        }
+        if ready.writable {
+            self.write();
+        }
+    }
+
+    fn expired(self: Rc<Self>, _: u32) {
+        self.close();
+    }
+}

@@ -1,0 +1,136 @@
+//! What the master and a worker say to each other.
+//!
+//! ```text
+//! master                          worker
+//!   Start           ---------->   reads the configuration, loads its modules, prepares everything
+//!                   <----------   Zone (as often as a module asks for one)
+//!   Zone            ---------->
+//!                   <----------   Loaded, or Failed and its end
+//!   Sockets ...     ---------->   opens logs, gives up privileges, starts its threads
+//!                   <----------   Ready, or Failed and its end
+//!   Serve           ---------->   accepts connections
+//!                   <----------   Serving
+//!   Reopen          ---------->   opens its logs again
+//!   Drain           ---------->   accepts no more, finishes what it has, and ends
+//!                   <----------   Draining
+//!   Stop            ---------->   ends at once
+//! ```
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{listen::sockets::Wanted, plugins::description::Identity};
+
+/// From the master to a worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// What it is to be. With the scoreboard, and the texts of the configuration if a worker before it has read them.
+    Start(Start),
+    /// The zone that it has asked for, with the memory; or why there is none.
+    Zone(Result<(), String>),
+    /// Listening sockets, one for each descriptor.
+    Sockets {
+        /// For each: the index of the address, and the loop that gets it.
+        of: Vec<(usize, usize)>,
+        /// No more will come.
+        last: bool,
+    },
+    /// The worker accepts connections from now on.
+    Serve,
+    /// It opens its logs again.
+    Reopen,
+    /// It finishes what it has, and ends; in this time, if there is one.
+    Drain(Option<Duration>),
+    /// It ends.
+    Stop,
+}
+
+/// From a worker to the master.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToMaster {
+    /// A module wants a zone.
+    Zone {
+        /// Its name.
+        name: String,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// The configuration is good. With a [`Plan`], and the texts that were read.
+    Loaded,
+    /// The worker cannot run. With the reason, and ends.
+    Failed,
+    /// It could accept connections.
+    Ready,
+    /// It accepts connections.
+    Serving,
+    /// It accepts no connections any more.
+    Draining,
+}
+
+/// What a worker is to be.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Start {
+    /// The configuration's file.
+    pub config: PathBuf,
+    /// Where relative paths start.
+    pub prefix: PathBuf,
+    /// The number of the generation: one for each configuration that was tried.
+    pub generation: u64,
+    /// Which of the generation's workers it is, from 0 on.
+    pub slot: usize,
+    /// It is the first of its generation: it logs what it warns of.
+    pub warns: bool,
+}
+
+/// What the master has to know of a configuration. It reads none itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Workers.
+    pub processes: usize,
+    /// Event loops of each.
+    pub threads: usize,
+    /// What to listen on.
+    pub addresses: Vec<Wanted>,
+    /// The pid file.
+    pub pid: PathBuf,
+    /// Whom workers run as, if another than the master.
+    pub user: Option<(u32, u32)>,
+    /// The logs of the main level: a path, or none for stderr, and the least severe level.
+    pub error_log: Vec<(Option<PathBuf>, u32)>,
+    /// All files that are logs.
+    pub logs: Vec<PathBuf>,
+    /// What workers have to finish in.
+    pub shutdown_timeout: Option<Duration>,
+    /// When a loop counts as stuck; zero: never.
+    pub watchdog_timeout: Duration,
+    /// The modules, in declared order.
+    pub modules: Vec<PlannedModule>,
+    /// The files of the configuration, with a hash of each text.
+    pub files: Vec<(PathBuf, u64)>,
+    /// What is not wrong, but has no effect.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Whether its workers get the same sockets as those of another.
+    pub fn is_served_like(&self, other: &Plan) -> bool {
+        let addresses = |plan: &Plan| plan.addresses.iter().map(|wanted| wanted.address.clone()).collect::<Vec<_>>();
+        (self.processes, self.threads) == (other.processes, other.threads) && addresses(self) == addresses(other)
+    }
+}
+
+/// A module of a configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedModule {
+    /// Its slot: 1 and up.
+    pub slot: u32,
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its file.
+    pub file: PathBuf,
+    /// The file that was loaded.
+    pub identity: Identity,
+}

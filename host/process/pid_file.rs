@@ -1,0 +1,114 @@
+//! The pid file: the number of the master process, for people and programs that send it signals.
+//!
+//! It is locked as long as the master lives, so that a second start finds out that the first still runs, and a file that was
+//! left behind is nobody's.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::{fs::FlockOperation, io::Errno};
+
+use crate::{error_text::ErrorText, log::error::Level, log_line};
+
+/// What the name of the file of an old master ends with, while a new one is tried (as in nginx).
+pub const OLD: &str = ".oldbin";
+
+/// The file, removed when this is dropped, unless another one has taken its place.
+#[derive(Debug)]
+pub struct PidFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl PidFile {
+    /// Writes the number of this process. An error if another process has the file, or it cannot be written.
+    pub fn create(path: &Path) -> Result<PidFile, String> {
+        let cannot = |error: io::Error| {
+            format!(
+                "the pid file {} cannot be written ({}); say where it is to be with pid, or with -p",
+                path.display(),
+                ErrorText(&error)
+            )
+        };
+        let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path);
+        let mut file = open().map_err(cannot)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => (),
+            Err(Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                let _ = (&mut file).take(32).read_to_string(&mut text);
+                let text = text.trim();
+                return Err(format!(
+                    "another topnext runs, with the pid file {}: process {text}; end it with `topnext -s quit`, or say \
+                     where this one has its file with pid",
+                    path.display()
+                ));
+            }
+            Err(error) => return Err(cannot(error.into())),
+        }
+        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(cannot)?;
+        Ok(PidFile { path: path.to_path_buf(), file })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives it another name.
+    pub fn rename(&mut self, path: PathBuf) -> io::Result<()> {
+        fs::rename(&self.path, &path)?;
+        self.path = path;
+        Ok(())
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let ours = self.file.metadata().map(|ours| (ours.dev(), ours.ino()));
+        let there = fs::metadata(&self.path).map(|there| (there.dev(), there.ino()));
+        let is_ours = matches!((ours, there), (Ok(ours), Ok(there)) if ours == there);
+        if is_ours && let Err(error) = fs::remove_file(&self.path) {
+            log_line!(Level::Alert, "unlink() {} failed ({})", self.path.display(), ErrorText(&error));
+        }
+    }
+}
+
+/// The path with the ending of an old master's files.
+pub fn old(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(OLD);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_has_it() {
+        let folder = std::env::temp_dir().join(format!("topnext-pid-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join("a.pid");
+        // One that was left behind, longer than ours.
+        fs::write(&path, "123456789012345678901234567890\n").expect("written");
+        let mut first = PidFile::create(&path).expect("nobody has it");
+        assert_eq!(fs::read_to_string(&path).expect("there"), format!("{}\n", std::process::id()));
+        let error = PidFile::create(&path).expect_err("the first has it");
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        first.rename(old(&path)).expect("same folder");
+        let second = PidFile::create(&path).expect("the name is free");
+        drop(first);
+        assert!(path.exists() && !old(&path).exists());
+        // Somebody else's by now.
+        fs::remove_file(&path).expect("there");
+        fs::write(&path, "1\n").expect("written");
+        drop(second);
+        assert!(path.exists());
+        fs::remove_dir_all(folder).expect("removed");
+    }
+}

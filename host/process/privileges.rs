@@ -1,0 +1,74 @@
+//! Whom the workers run as (nginx: user), and their limits. Taken on before any thread starts.
+
+use std::ffi::CString;
+
+use nix::unistd::{Gid, Group, Uid, User};
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+
+use crate::{config, error_text::ErrorText};
+
+/// A user of the system, with a group.
+#[derive(Clone, Debug)]
+pub struct Account {
+    name: CString,
+    uid: Uid,
+    gid: Gid,
+}
+
+impl Account {
+    /// Looks a user up in the system's tables. None if this process is not root, and cannot become another.
+    pub fn find(user: &config::User) -> Result<Option<Account>, String> {
+        let cannot = |what: &str, name: &str, error: nix::Error| {
+            format!("the {what} {name:?} cannot be looked up ({})", ErrorText(&error.into()))
+        };
+        let found = User::from_name(&user.name).map_err(|error| cannot("user", &user.name, error))?;
+        let found =
+            found.ok_or_else(|| format!("found {:?}, which is not the name of a user of this system", user.name))?;
+        let gid = match &user.group {
+            None => found.gid,
+            Some(name) => {
+                let group = Group::from_name(name).map_err(|error| cannot("group", name, error))?;
+                group.ok_or_else(|| format!("found {name:?}, which is not the name of a group of this system"))?.gid
+            }
+        };
+        let name = CString::new(found.name).map_err(|_| "the name of the user has a NUL character".to_string())?;
+        Ok(Uid::effective().is_root().then_some(Account { name, uid: found.uid, gid }))
+    }
+
+    /// The numbers of the user and its group.
+    pub fn ids(&self) -> (u32, u32) {
+        (self.uid.as_raw(), self.gid.as_raw())
+    }
+
+    /// Becomes this user, for good.
+    pub fn assume(&self) -> Result<(), String> {
+        let cannot = |what: &str, error: nix::Error| {
+            format!("cannot become user {:?}: {what}() failed ({})", self.name, ErrorText(&error.into()))
+        };
+        nix::unistd::initgroups(&self.name, self.gid).map_err(|error| cannot("initgroups", error))?;
+        nix::unistd::setgid(self.gid).map_err(|error| cannot("setgid", error))?;
+        nix::unistd::setuid(self.uid).map_err(|error| cannot("setuid", error))?;
+        // A process that has changed its user leaves no core dump, unless it says that it may (prctl(2)). As in nginx.
+        let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
+        Ok(())
+    }
+}
+
+/// Sets the limits that the configuration has for workers.
+pub fn set_limits(main: &config::Main) -> Result<(), String> {
+    let limits = [
+        ("worker_rlimit_nofile", Resource::Nofile, main.worker_rlimit_nofile.map(u64::from)),
+        ("worker_rlimit_core", Resource::Core, main.worker_rlimit_core),
+    ];
+    for (name, resource, value) in limits {
+        let Some(value) = value else { continue };
+        let limit = Rlimit { current: Some(value), maximum: Some(value) };
+        rustix::process::setrlimit(resource, limit).map_err(|error| {
+            format!(
+                "{name} cannot be set to {value} ({}); a limit can be raised by root only",
+                ErrorText(&error.into())
+            )
+        })?;
+    }
+    Ok(())
+}
