@@ -90,6 +90,9 @@ fn table() -> Vec<Directive> {
              closed. Default: as long as it takes."),
         directive("watchdog_timeout", MAIN, Type::Duration, "\"10s\"",
             "When a loop has not turned for this long it is logged, with the module that it is stuck in. 0: never."),
+        directive("module_accounting", MAIN, choice(&["off", "sampled", "all"]), "\"sampled\"",
+            "What `topnext status` tells of modules: sampled counts all calls and times those in one of 16 turns of a loop; all \
+             times all; off neither counts nor times."),
         directive("zone", MAIN, Type::Map(Box::new(Type::Table(vec![
                 required("size", Type::Size, "Its size; whole pages are used."),
             ]))), "",

@@ -20,6 +20,7 @@ use super::source::Origin;
 use super::tree::{self, Entry, Node, Table, Value};
 use super::units;
 use crate::log::format::Escape;
+use crate::process::scoreboard::Accounting;
 
 /// The whole configuration, checked and merged.
 #[derive(Clone, Debug)]
@@ -53,6 +54,8 @@ pub struct Main {
     pub worker_shutdown_timeout: Option<Duration>,
     /// When a loop counts as stuck; zero: never.
     pub watchdog_timeout: Duration,
+    /// What is counted of modules.
+    pub module_accounting: Accounting,
     /// Zones of shared memory.
     pub zones: Vec<Zone>,
     /// Event loops of a worker; `None`: one for each processor.
@@ -537,6 +540,13 @@ impl Main {
             "worker_rlimit_core" => self.worker_rlimit_core = Some(size(node)),
             "worker_shutdown_timeout" => self.worker_shutdown_timeout = Some(duration(node)),
             "watchdog_timeout" => self.watchdog_timeout = duration(node),
+            "module_accounting" => {
+                self.module_accounting = match text(node).as_str() {
+                    "off" => Accounting::Off,
+                    "all" => Accounting::All,
+                    _ => Accounting::Sampled,
+                }
+            }
             "zone" => {
                 let zone = |entry: &Entry| {
                     let size = get(&entry.node, "size").map_or(0, size);

@@ -139,12 +139,20 @@ pub fn call_variable(r: &Rc<Request>, slot: u32, index: u32) -> Option<RVec<u8>>
 
 unsafe extern "C" fn header_end(_: &HeaderLink, r: &mut Handle<'_>) -> Code {
     // SAFETY: this is the call that the handle was made for.
-    services::guarded(Code::ERROR, || output::header_end(&unsafe { request(r.data()) }))
+    of_host(services::guarded(Code::ERROR, || output::header_end(&unsafe { request(r.data()) })))
 }
 
 unsafe extern "C" fn body_end(_: &BodyLink, r: &mut Handle<'_>, chain: Chain) -> Code {
     // SAFETY: as above.
-    services::guarded(Code::ERROR, || output::body_end(&unsafe { request(r.data()) }, chain))
+    of_host(services::guarded(Code::ERROR, || output::body_end(&unsafe { request(r.data()) }, chain)))
+}
+
+/// An error of the host is not one of the filters that pass it on.
+fn of_host(code: Code) -> Code {
+    if code.is_failure() {
+        running::cell().count_error();
+    }
+    code
 }
 
 /// An upstream protocol, as a location has it.

@@ -15,7 +15,7 @@ use std::{
 
 use topnext_module_api::running::{Hook, Running, RunningCell};
 
-use crate::process::scoreboard::{self, CELL, TURN};
+use crate::process::scoreboard;
 
 /// The most modules that a configuration can load: their slots are bits of a word in each request.
 pub const MAX_MODULES: usize = 127;
@@ -33,28 +33,22 @@ thread_local! {
 }
 
 /// This thread's cell, which lies on its board.
+#[inline]
 pub fn cell() -> &'static RunningCell {
-    match scoreboard::mine() {
-        Some(board) => {
-            let words: &'static [AtomicU64] = &board[CELL..CELL + CELL_WORDS];
-            // SAFETY: a cell is so many atomic words, no more and no less, in a row and with their alignment (`repr(C)`; the size
-            // is checked below), and these live as long as the process.
-            unsafe { &*words.as_ptr().cast::<RunningCell>() }
-        }
-        // The thread ends, and something that is dropped at its end belongs to a module. Leaked: that is rare.
-        None => Box::leak(Box::default()),
-    }
+    scoreboard::cell()
 }
-
-const CELL_WORDS: usize = size_of::<RunningCell>() / size_of::<AtomicU64>();
-const _: () = assert!(CELL_WORDS == TURN - CELL && align_of::<RunningCell>() == align_of::<AtomicU64>());
 
 /// Runs host code that a module has called: meanwhile the cell says so.
 pub fn as_host<T>(run: impl FnOnce() -> T) -> T {
     let cell = cell();
     // SAFETY: the host says that it runs itself, and then who ran before.
     let before = unsafe { cell.replace(Running::HOST) };
+    let timed = cell.begin();
     let result = run();
+    if let Some(timed) = timed {
+        // The time of the host is not the module's.
+        cell.end(timed);
+    }
     // SAFETY: as above.
     unsafe { cell.set(before) };
     result
@@ -92,6 +86,9 @@ pub fn count_panic(running: Running, text: String) -> u64 {
     let module = (running.module as usize).min(MAX_MODULES);
     let hook = (running.hook.0 as usize).min(HOOKS - 1);
     PANICS[module][hook].fetch_add(1, Ordering::Relaxed);
+    if let Some(account) = cell().account(running.module, running.hook) {
+        account.count_panic();
+    }
     OF_MODULE[module].fetch_add(1, Ordering::Relaxed) + 1
 }
 

@@ -60,6 +60,7 @@ struct Thread {
 impl Loops {
     /// Starts the threads of a site, with the sockets of each loop. Nothing is accepted before [`Loops::serve`].
     pub fn start(site: &'static Site, mut sockets: Vec<LoopSockets>) -> Result<Rc<Loops>, String> {
+        scoreboard::set_accounting(site.main.module_accounting);
         let others = sockets.split_off(1);
         let of_first = sockets.pop().unwrap_or_default();
         let (first, intake) = start_loop(0, site, of_first, others.len()).map_err(cannot_start(0))?;

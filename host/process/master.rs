@@ -35,6 +35,7 @@ use super::{
     pid_file::PidFile,
     plan,
     signals::Signals,
+    status::Ticks,
     systemd,
     upgrade::{self, Beginning, Upgrade},
     zones::Zones,
@@ -111,6 +112,7 @@ pub struct Master {
     beginning: RefCell<Option<Beginning>>,
     outcome: RefCell<Result<(), String>>,
     started: Instant,
+    ticks: Ticks,
 }
 
 /// How the server ends.
@@ -159,6 +161,7 @@ pub fn run(options: Options, beginning: Beginning) -> Result<(), String> {
         beginning: RefCell::new(Some(beginning)),
         outcome: RefCell::new(Ok(())),
         started: Instant::now(),
+        ticks: Ticks::start(),
     });
     let result = master.start().map_err(of_server).and_then(|()| {
         master.lp.run().map_err(|error| format!("topnext: the master's loop failed ({})", ErrorText(&error)))?;
@@ -530,6 +533,11 @@ impl Master {
     /// How this master has come to be, until it serves.
     pub fn with_beginning<T>(&self, act: impl FnOnce(Option<&Beginning>) -> T) -> T {
         act(self.beginning.borrow().as_ref())
+    }
+
+    /// The clock of accounts.
+    pub fn ticks(&self) -> Ticks {
+        self.ticks
     }
 
     /// Looks which children have ended.

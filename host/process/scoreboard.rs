@@ -3,11 +3,15 @@
 //!
 //! ```text
 //! word 0          how many threads have had a board
-//! then, for each  CELL    who runs (module-api's RunningCell)
-//!                 TURN    turns of its loop, times two; odd while it turns
-//!                 NUMBER  of its loop, plus one; 0 for other threads
+//! then, for each  CELL      who runs (module-api's RunningCell)
+//!                 TURN      turns of its loop, and their ends: odd while it turns
+//!                 NUMBER    of its loop, plus one; 0 for other threads
 //!                 COUNTERS
+//!                 ACCOUNTS  what each hook of each module has done (module-api's Account)
 //! ```
+//!
+//! It is large, and sparse: memory that is never touched is never there.
+#![allow(unsafe_code)]
 
 use std::{
     cell::Cell,
@@ -15,35 +19,63 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{
         Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
 };
 
-use topnext_module_api::running::{Hook, Running};
+use topnext_module_api::running::{Account, Hook, Running, RunningCell};
 
 use super::shared_memory::{self, Mapping};
 
 /// Threads that have a place; others have memory of their own, which the master does not see.
 pub const MAX_THREADS: usize = 256;
-/// Words of a thread: a cache line for what other threads of the process never read, and one for counters.
-const BOARD: usize = 16;
 const HEADER: usize = 8;
 
-/// Words of a board.
+/// The cell, a cache line.
 pub const CELL: usize = 0;
 /// The turn of the loop.
-pub const TURN: usize = 4;
+pub const TURN: usize = 8;
 /// The number of the loop.
-pub const NUMBER: usize = 5;
+pub const NUMBER: usize = 9;
 /// The first counter.
-pub const COUNTERS: usize = 8;
-/// How many counters there are.
-pub const MAX_COUNTERS: usize = 8;
+pub const COUNTERS: usize = 16;
+/// The first account.
+const ACCOUNTS: usize = 24;
+/// Accounts of a thread: a row for each slot, which is the number of a module, and in it one for each hook.
+pub const ROWS: usize = 128;
+/// Hooks of a row.
+pub const HOOKS: usize = 32;
+const WORDS_OF_ACCOUNT: usize = size_of::<Account>() / size_of::<AtomicU64>();
+/// Words of a board.
+const BOARD: usize = ACCOUNTS + ROWS * HOOKS * WORDS_OF_ACCOUNT;
+
+const _: () = assert!(size_of::<RunningCell>() == (TURN - CELL) * size_of::<AtomicU64>());
+const _: () = assert!(align_of::<RunningCell>() == align_of::<AtomicU64>());
+const _: () = assert!(align_of::<Account>() == align_of::<AtomicU64>());
+const _: () = assert!(Hook::ALL.len() <= HOOKS);
 
 /// The words of one thread.
 pub type Board = &'static [AtomicU64];
 
-static WORDS: OnceLock<&'static [AtomicU64]> = OnceLock::new();
+/// What modules do is counted and timed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Accounting {
+    /// Neither.
+    Off = 0,
+    /// Calls are counted, and timed in one turn of [`SAMPLE`].
+    #[default]
+    Sampled = 1,
+    /// Both, always.
+    All = 2,
+}
+
+/// Turns of a loop of which one is timed.
+pub const SAMPLE: u64 = 16;
+
+static ACCOUNTING: AtomicU8 = AtomicU8::new(Accounting::Sampled as u8);
+/// None if there is no memory for it.
+static WORDS: OnceLock<Option<&'static [AtomicU64]>> = OnceLock::new();
 /// Places of threads that have ended. Their counters go on counting.
 static FREE: Mutex<Vec<Board>> = Mutex::new(Vec::new());
 /// All that this process has given out.
@@ -57,7 +89,7 @@ pub fn create() -> io::Result<OwnedFd> {
 /// Uses a scoreboard, before any thread has asked for its board.
 pub fn join(fd: impl AsFd) -> io::Result<()> {
     let words = Mapping::new(fd)?.leak();
-    if words.len() < HEADER + MAX_THREADS * BOARD || WORDS.set(words).is_err() {
+    if words.len() < HEADER + MAX_THREADS * BOARD || WORDS.set(Some(words)).is_err() {
         return Err(io::Error::other("it is not one, or there is one already"));
     }
     Ok(())
@@ -70,34 +102,35 @@ thread_local! {
 }
 
 /// A board, given back when the thread ends.
-struct Mine(Board);
+struct Mine(Option<Board>);
 
 impl Mine {
     fn new() -> Mine {
         let free = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Mine(free.unwrap_or_else(make))
+        Mine(free.or_else(make))
     }
 }
 
 impl Drop for Mine {
     fn drop(&mut self) {
         NEAR.set(None);
-        for word in &self.0[..COUNTERS] {
-            word.store(0, Ordering::Relaxed);
+        let Some(board) = self.0 else { return };
+        for at in [CELL, TURN, NUMBER] {
+            board[at].store(0, Ordering::Relaxed);
         }
-        FREE.lock().unwrap_or_else(PoisonError::into_inner).push(self.0);
+        FREE.lock().unwrap_or_else(PoisonError::into_inner).push(board);
     }
 }
 
-fn make() -> Board {
-    let shared = WORDS.get().and_then(|words| {
-        let number = usize::try_from(words[0].fetch_add(1, Ordering::Relaxed)).ok()?;
-        words[HEADER..].chunks_exact(BOARD).take(MAX_THREADS).nth(number)
-    });
-    // Without a master, or for too many threads. Leaked, as boards are: threads are few, and places are used again.
-    let board = shared.unwrap_or_else(|| Box::leak((0..BOARD).map(|_| AtomicU64::new(0)).collect()));
+/// A board that no thread has had. None for threads that are too many: what they do is not seen.
+fn make() -> Option<Board> {
+    // A process without a master has a scoreboard of its own.
+    let own = || Some(Mapping::new(create().ok()?).ok()?.leak());
+    let words = (*WORDS.get_or_init(own))?;
+    let number = usize::try_from(words[0].fetch_add(1, Ordering::Relaxed)).ok()?;
+    let board = words[HEADER..].chunks_exact(BOARD).take(MAX_THREADS).nth(number)?;
     ALL.lock().unwrap_or_else(PoisonError::into_inner).push(board);
-    board
+    Some(board)
 }
 
 /// The board of this thread. None while the thread ends.
@@ -108,16 +141,78 @@ pub fn mine() -> Option<Board> {
 
 #[cold]
 fn first() -> Option<Board> {
-    let board = MINE.try_with(|mine| mine.0).ok();
-    NEAR.set(board);
-    board
+    let board = MINE.try_with(|mine| mine.0).ok().flatten()?;
+    NEAR.set(Some(board));
+    account_on(board, accounting());
+    Some(board)
+}
+
+/// This thread's cell.
+#[inline]
+pub fn cell() -> &'static RunningCell {
+    match mine() {
+        Some(board) => cell_of(board),
+        // The thread ends, and something that is dropped at its end belongs to a module; or there is no board for it. Leaked:
+        // both are rare.
+        None => Box::leak(Box::default()),
+    }
+}
+
+#[inline]
+fn cell_of(board: Board) -> &'static RunningCell {
+    // SAFETY: a cell is the atomic words from CELL to TURN, no more and no less, with their alignment (`repr(C)`; checked above),
+    // which live as long as the process; any words are a cell, but for the pointer in it, which only `account_on` sets, and which
+    // only the process that has set it reads as one.
+    unsafe { &*board[CELL..TURN].as_ptr().cast::<RunningCell>() }
+}
+
+/// Has a board count.
+fn account_on(board: Board, accounting: Accounting) {
+    let cell = cell_of(board);
+    let accounts = match accounting {
+        Accounting::Off => std::ptr::null_mut(),
+        Accounting::Sampled | Accounting::All => board[ACCOUNTS..].as_ptr().cast_mut().cast::<Account>(),
+    };
+    // Loops say it anew in each turn.
+    cell.set_timing(accounting != Accounting::Off);
+    // SAFETY: behind ACCOUNTS there are so many accounts of atomic words, with their alignment, as long as the process lives.
+    unsafe { cell.set_accounts(accounts, ROWS, HOOKS) };
+}
+
+fn accounting() -> Accounting {
+    match ACCOUNTING.load(Ordering::Relaxed) {
+        0 => Accounting::Off,
+        1 => Accounting::Sampled,
+        _ => Accounting::All,
+    }
+}
+
+/// Says what is counted, on all threads. Called while there is one.
+pub fn set_accounting(accounting: Accounting) {
+    ACCOUNTING.store(accounting as u8, Ordering::Relaxed);
+    all().into_iter().for_each(|board| account_on(board, accounting));
+}
+
+/// An account of a board, as the master sees it.
+pub fn account(board: &[AtomicU64], slot: usize, hook: usize) -> Option<&Account> {
+    let at = ACCOUNTS + (slot * HOOKS + hook) * WORDS_OF_ACCOUNT;
+    let words = board.get(at..at + WORDS_OF_ACCOUNT).filter(|_| hook < HOOKS)?;
+    // SAFETY: an account is so many atomic words, with their alignment, and any words are one.
+    Some(unsafe { &*words.as_ptr().cast::<Account>() })
 }
 
 /// A turn of this thread's loop begins, or ends.
 #[inline]
 pub fn turn() {
     if let Some(board) = mine() {
-        board[TURN].store(board[TURN].load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        let turn = board[TURN].load(Ordering::Relaxed).wrapping_add(1);
+        board[TURN].store(turn, Ordering::Relaxed);
+        let is_timed = match accounting() {
+            Accounting::Off => false,
+            Accounting::Sampled => turn / 2 % SAMPLE == 0,
+            Accounting::All => true,
+        };
+        cell_of(board).set_timing(is_timed);
     }
 }
 

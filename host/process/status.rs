@@ -1,13 +1,20 @@
 //! `topnext status`: what the master knows of its workers, as JSON.
 
-use std::rc::Rc;
+use std::{
+    rc::Rc,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use topnext_module_api::running::{self, Hook};
 
 use super::{
     child::{Child, Stage},
     generation::Generation,
     master::Master,
+    messages::PlannedModule,
+    scoreboard,
 };
 use crate::{
     site::VERSION,
@@ -18,10 +25,10 @@ use crate::{
 pub const QUESTION: &str = "status";
 
 /// All of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Status {
     /// The server's version.
-    pub version: &'static str,
+    pub version: String,
     /// The master's process.
     pub pid: u32,
     /// Seconds since the master was started.
@@ -33,25 +40,25 @@ pub struct Status {
 }
 
 /// A generation.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct OfGeneration {
     /// Its number.
     pub number: u64,
     /// `starting`, `serving` or `draining`.
-    pub state: &'static str,
+    pub state: String,
     /// Its workers.
     pub workers: Vec<OfWorker>,
 }
 
 /// A worker.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct OfWorker {
     /// Its process.
     pub pid: u32,
     /// Which of its generation it is.
     pub slot: usize,
     /// `starting`, `loaded`, `ready`, `serving` or `draining`.
-    pub state: &'static str,
+    pub state: String,
     /// Seconds since it was started.
     pub uptime: u64,
     /// Connections of clients that are open.
@@ -64,6 +71,41 @@ pub struct OfWorker {
     pub running: u64,
     /// Where its threads are, if they are in a module.
     pub threads: Vec<String>,
+    /// What its modules have done, in declared order.
+    pub modules: Vec<OfModule>,
+}
+
+/// A module of a worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OfModule {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The hooks that were called.
+    pub hooks: Vec<OfHook>,
+}
+
+/// A hook of a module. Times are of the module's own code, without what it has called; of all calls if they were not all
+/// timed, as far as can be told from those that were.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OfHook {
+    /// Its name.
+    pub hook: String,
+    /// Calls.
+    pub calls: u64,
+    /// Those that answered an error of their own.
+    pub errors: u64,
+    /// Those that panicked.
+    pub panics: u64,
+    /// Those that were timed.
+    pub timed: u64,
+    /// Time of all, in microseconds.
+    pub total_us: f64,
+    /// Time of one on the average, in microseconds.
+    pub mean_us: f64,
+    /// The longest that was timed, in microseconds.
+    pub longest_us: f64,
 }
 
 /// What a client gets.
@@ -73,17 +115,18 @@ pub fn json(master: &Rc<Master>) -> String {
 
 fn of(master: &Rc<Master>) -> Status {
     let (generations, serving) = master.generations();
+    let per_us = master.ticks().per_us();
     let of_generation = |generation: &Rc<Generation>| OfGeneration {
         number: generation.number,
-        state: match &serving {
+        state: String::from(match &serving {
             Some(serving) if Rc::ptr_eq(serving, generation) => "serving",
             Some(serving) if serving.number > generation.number => "draining",
             _ => "starting",
-        },
-        workers: generation.workers().iter().map(of_worker).collect(),
+        }),
+        workers: generation.workers().iter().map(|child| of_worker(child, per_us)).collect(),
     };
     Status {
-        version: VERSION,
+        version: VERSION.to_string(),
         pid: std::process::id(),
         uptime: master.started().elapsed().as_secs(),
         config: master.options.config.display().to_string(),
@@ -91,23 +134,79 @@ fn of(master: &Rc<Master>) -> Status {
     }
 }
 
-fn of_worker(child: &Rc<Child>) -> OfWorker {
+fn of_worker(child: &Rc<Child>, per_us: f64) -> OfWorker {
     let count = |counter| stats::sum(child.board.boards(), counter);
     OfWorker {
         pid: child.pid,
         slot: child.slot,
-        state: match child.stage() {
+        state: String::from(match child.stage() {
             Stage::Starting => "starting",
             Stage::Loaded => "loaded",
             Stage::Ready => "ready",
             Stage::Serving => "serving",
             Stage::Draining => "draining",
-        },
+        }),
         uptime: child.started.elapsed().as_secs(),
         connections: count(Counter::Connections),
         accepted: count(Counter::Accepted),
         requests: count(Counter::Requests),
         running: count(Counter::Running),
         threads: child.whereabouts(false),
+        modules: child
+            .generation
+            .plan()
+            .map_or_else(Vec::new, |plan| plan.modules.iter().map(|module| of_module(child, module, per_us)).collect()),
+    }
+}
+
+fn of_module(child: &Rc<Child>, module: &PlannedModule, per_us: f64) -> OfModule {
+    let hooks = Hook::ALL.iter().filter_map(|hook| of_hook(child, module.slot as usize, *hook, per_us)).collect();
+    OfModule { name: module.name.clone(), version: module.version.clone(), hooks }
+}
+
+fn of_hook(child: &Rc<Child>, slot: usize, hook: Hook, per_us: f64) -> Option<OfHook> {
+    let (mut calls, mut errors, mut panics, mut timed, mut ticks, mut longest) = (0, 0, 0, 0, 0, 0);
+    for board in child.board.boards() {
+        let Some(account) = scoreboard::account(board, slot, hook.0 as usize) else { continue };
+        let get = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        calls += get(&account.calls);
+        errors += get(&account.errors);
+        panics += get(&account.panics);
+        timed += get(&account.timed);
+        ticks += get(&account.ticks);
+        longest = longest.max(get(&account.longest));
+    }
+    if calls == 0 && panics == 0 {
+        return None;
+    }
+    let mean_us = if timed == 0 { 0.0 } else { ticks as f64 / timed as f64 / per_us };
+    Some(OfHook {
+        hook: hook.name().to_string(),
+        calls,
+        errors,
+        panics,
+        timed,
+        total_us: mean_us * calls as f64,
+        mean_us,
+        longest_us: longest as f64 / per_us,
+    })
+}
+
+/// How many ticks of the clock of accounts a microsecond has, as seen since the master has started.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticks {
+    at: Instant,
+    ticks: u64,
+}
+
+impl Ticks {
+    /// Begins to look.
+    pub fn start() -> Ticks {
+        Ticks { at: Instant::now(), ticks: running::ticks() }
+    }
+
+    fn per_us(self) -> f64 {
+        let passed = running::ticks().wrapping_sub(self.ticks) as f64;
+        (passed / (self.at.elapsed().as_nanos() as f64 / 1000.0)).max(f64::MIN_POSITIVE)
     }
 }

@@ -18,9 +18,9 @@ use topnext_module_api::{
 use super::{Place, Server, Site, addresses, facts, files::FileRules, logs::Logs};
 use crate::{
     config::{
-        Config, Contexts, Diagnostics, Document, ErrorPage, Files, HttpCore, Location, LocationKind, LocationPath,
-        Main, ModuleDecl, ModuleSchema, ModuleTable, NameForm, Node, Origin, PeerAddress, Scope, ServerName, Texts,
-        User,
+        self, Config, Contexts, Diagnostics, Document, ErrorPage, Files, HttpCore, Location, LocationKind,
+        LocationPath, Main, ModuleDecl, ModuleSchema, ModuleTable, NameForm, Node, Origin, PeerAddress, Scope,
+        ServerName, Texts, User,
         address::unix_socket_path,
         diagnostic::{did_you_mean, join_key},
     },
@@ -36,7 +36,7 @@ use crate::{
         running,
         services::main::{self, Configuring},
     },
-    process::privileges::Account,
+    process::{privileges::Account, zones},
     regex::{Pattern, RegexLists},
     socket::Endpoint,
     template::Templates,
@@ -317,6 +317,7 @@ impl<'a> Builder<'a> {
         main::begin_configuring(Configuring {
             templates: Templates::new(std::mem::take(&mut self.added)),
             upstreams: Registry::new(named, self.prefix),
+            zones: self.zones(&config.main),
         });
         let error_log = self.logs.error(&config.main.error_log, self.errors);
         let servers: Vec<Arc<Server>> = config.http.servers.iter().map(|server| self.server(server)).collect();
@@ -324,7 +325,7 @@ impl<'a> Builder<'a> {
         for upstream in &config.http.upstreams {
             upstreams.push(Arc::new(self.upstream(upstream)));
         }
-        let Configuring { templates, upstreams: mut registry } = main::done_configuring();
+        let Configuring { templates, upstreams: mut registry, .. } = main::done_configuring();
         for (name, peers) in std::mem::take(&mut registry.implied) {
             upstreams.push(Arc::new(self.implied(name, peers)));
         }
@@ -383,6 +384,16 @@ impl<'a> Builder<'a> {
             self.errors.push(*origin, "working_directory", format!("{} is not a folder", path.display()));
         }
         Some(path)
+    }
+
+    /// Those whose size is right.
+    fn zones(&mut self, main: &Main) -> Vec<config::Zone> {
+        const PAGE: u64 = 4096;
+        for zone in main.zones.iter().filter(|zone| !(PAGE..=zones::MAX_SIZE).contains(&zone.size)) {
+            let text = format!("found {} bytes, expected a size from 4k to 1024g", zone.size);
+            self.errors.push(zone.origin, format!("zone.{}.size", zone.name), text);
+        }
+        main.zones.clone()
     }
 
     // ---- servers and places

@@ -34,6 +34,11 @@ impl Code {
         if self.0 >= 100 && self.0 <= 599 { Some(self.0 as u16) } else { None }
     }
 
+    /// Whether it says that something is wrong here: Error, or a status from 500 on.
+    pub const fn is_failure(self) -> bool {
+        self.0 == Code::ERROR.0 || self.0 >= 500
+    }
+
     /// The integer of the ABI.
     pub const fn raw(self) -> i32 {
         self.0

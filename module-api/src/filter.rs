@@ -4,7 +4,7 @@ use std::ptr;
 
 use abi_stable::StableAbi;
 
-use crate::{Request, chain::Chain, code::Code, module::Module, panic::enter, running::Hook};
+use crate::{Request, chain::Chain, code::Code, module::Module, panic::enter_for_code, running::Hook};
 
 /// A link of the chain of header filters. The host makes one per filter and location, and sets `next`.
 ///
@@ -177,7 +177,7 @@ unsafe extern "C" fn header<F: Filter>(link: &HeaderLink, r: &mut Request<'_>) -
         let (filter, next) = unsafe { (&*link.data.cast::<F>(), HeaderNext::new(&*link.next)) };
         filter.header_filter(r, next)
     };
-    enter(cell, link.module, link.hook, run).unwrap_or(Code::ERROR)
+    enter_for_code(cell, link.module, link.hook, run)
 }
 
 unsafe extern "C" fn body<F: Filter>(link: &BodyLink, r: &mut Request<'_>, chain: Chain) -> Code {
@@ -187,5 +187,5 @@ unsafe extern "C" fn body<F: Filter>(link: &BodyLink, r: &mut Request<'_>, chain
         let (filter, next) = unsafe { (&*link.data.cast::<F>(), BodyNext::new(&*link.next)) };
         filter.body_filter(r, chain, next)
     };
-    enter(cell, link.module, link.hook, run).unwrap_or(Code::ERROR)
+    enter_for_code(cell, link.module, link.hook, run)
 }

@@ -2,7 +2,7 @@
 
 use abi_stable::{StableAbi, std_types::RSlice};
 
-use crate::{Request, code::Code, module::Module, panic::enter, running::Hook};
+use crate::{Request, code::Code, module::Module, panic::enter_for_code, running::Hook};
 
 /// The phases in which modules can have handlers, in the order in which a request passes them (nginx: ngx_http_phases).
 #[repr(u32)]
@@ -154,7 +154,7 @@ unsafe extern "C" fn handler<H: PhaseHandler>(link: &HandlerLink, r: &mut Reques
         let Some(phase) = Phase::ALL.get(phase as usize) else { return Code::DECLINED };
         handler.handler(r, *phase)
     };
-    enter(cell, link.module, Hook::HANDLER, run).unwrap_or(Code::ERROR)
+    enter_for_code(cell, link.module, Hook::HANDLER, run)
 }
 
 unsafe extern "C" fn content<H: Content>(link: &HandlerLink, r: &mut Request<'_>, _: u32) -> Code {
@@ -164,5 +164,5 @@ unsafe extern "C" fn content<H: Content>(link: &HandlerLink, r: &mut Request<'_>
         let handler = unsafe { &*link.data.cast::<H>() };
         handler.content(r)
     };
-    enter(cell, link.module, Hook::CONTENT, run).unwrap_or(Code::ERROR)
+    enter_for_code(cell, link.module, Hook::CONTENT, run)
 }

@@ -4,7 +4,7 @@
 //! host's private pointer in a [`crate::Request`]; it is valid during the hook that was given the handle. Strings that
 //! are handed out live in the request's pool, until the hook returns, whatever happens to what they came from.
 
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use abi_stable::{
     StableAbi,
@@ -47,6 +47,8 @@ pub struct HostApi {
     pub compile_template: unsafe extern "C" fn(text: RStr<'_>) -> RResult<u32, RString>,
     /// Finds the upstream of this name, or makes one for `host:port`. Only while configuring.
     pub find_upstream: unsafe extern "C" fn(options: &crate::upstream::RawUpstream<'_>) -> RResult<u32, RString>,
+    /// The words of the zone of this name, which stay as long as the process. Only while configuring.
+    pub zone: unsafe extern "C" fn(name: RStr<'_>) -> RResult<RSlice<'static, AtomicU64>, RString>,
     /// Services for bufs and files.
     pub bufs: BufApiRef,
     /// Services for requests.

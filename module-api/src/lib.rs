@@ -50,6 +50,7 @@ pub mod file;
 pub mod template;
 pub mod uri;
 pub mod wake;
+pub mod zone;
 
 pub mod buf;
 pub mod chain;
@@ -84,6 +85,7 @@ pub use upstream::{Progress, Upstream, UpstreamId, UpstreamOptions};
 pub use variables::Variables;
 pub use version::{ABI_EPOCH, API_VERSION, RUSTC, TARGET};
 pub use wake::{Job, Waker, Wanted};
+pub use zone::Zone;
 
 /// What a module usually needs.
 pub mod prelude {

@@ -13,6 +13,7 @@ use std::{
 use abi_stable::{StableAbi, std_types::RStr};
 
 use crate::{
+    code::Code,
     host,
     running::{Hook, Running, RunningCell},
 };
@@ -39,18 +40,42 @@ pub struct PanicReport<'a> {
 #[derive(Debug)]
 pub struct Panicked;
 
-/// Runs a hook of a module: notes who runs, catches a panic, restores who ran before.
+/// Runs a hook of a module: notes who runs, catches a panic, restores who ran before, and counts.
 #[inline(always)]
 pub(crate) fn enter<T>(cell: &RunningCell, module: u32, hook: Hook, run: impl FnOnce() -> T) -> Result<T, Panicked> {
     // SAFETY: this is the entry into the module in this slot.
     let before = unsafe { cell.replace(Running { module, hook }) };
+    let timed = cell.begin();
     let result = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(value) => Ok(value),
         Err(payload) => Err(report(module, hook, payload)),
     };
+    let ticks = timed.map(|timed| cell.end(timed));
+    if let Some(account) = cell.account(module, hook) {
+        account.count(ticks);
+    }
     // SAFETY: and this its end.
     unsafe { cell.set(before) };
     result
+}
+
+/// As `enter`, for hooks that answer a code: a panic is an Error, and errors are counted where they begin.
+#[inline(always)]
+pub(crate) fn enter_for_code(cell: &RunningCell, module: u32, hook: Hook, run: impl FnOnce() -> Code) -> Code {
+    let errors = cell.errors();
+    let code = enter(cell, module, hook, run).unwrap_or(Code::ERROR);
+    if code.is_failure() && cell.errors() == errors {
+        count_error(cell, module, hook);
+    }
+    code
+}
+
+#[cold]
+fn count_error(cell: &RunningCell, module: u32, hook: Hook) {
+    cell.count_error();
+    if let Some(account) = cell.account(module, hook) {
+        account.count_error();
+    }
 }
 
 /// As `enter`, for the host, which measures what it costs.

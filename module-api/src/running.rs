@@ -1,10 +1,10 @@
 //! Which module is running: a cell per thread that every entry into a module sets and restores.
 //!
-//! Blame for a panic or a crash, and time accounting, read this cell. The host owns it; a module only stores to it.
+//! Blame for a panic or a crash, and the accounts of modules, read this cell. The host owns it; a module only stores to it.
 
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicPtr, AtomicU64, Ordering},
 };
 
 use abi_stable::StableAbi;
@@ -85,7 +85,7 @@ impl Running {
     }
 }
 
-/// Where the host and all modules note who runs on this thread.
+/// Where the host and all modules note who runs on this thread, and what it costs.
 ///
 /// One per thread, owned by the host, alive as long as the thread. Atomic only because another thread or process may
 /// look at it; stores are plain.
@@ -93,13 +93,59 @@ impl Running {
 #[derive(StableAbi, Debug, Default)]
 pub struct RunningCell {
     running: AtomicU64,
-    reserved: [AtomicU64; 3],
+    /// Calls are timed now, and not only counted.
+    timing: AtomicU64,
+    /// Of what is timed: the ticks that the calls within the running one have taken.
+    inner: AtomicU64,
+    /// Errors that were answered on this thread, by whomever.
+    errors: AtomicU64,
+    /// The accounts of this thread, or null: nothing is counted.
+    accounts: AtomicPtr<Account>,
+    /// Accounts are in rows, one for each slot from 0 on: how many rows there are, and how many hooks in each.
+    rows: AtomicU64,
+    hooks: AtomicU64,
+    reserved: AtomicU64,
+}
+
+/// What a module has done in one of its hooks, on one thread.
+#[repr(C)]
+#[derive(StableAbi, Debug, Default)]
+pub struct Account {
+    /// Calls.
+    pub calls: AtomicU64,
+    /// Calls whose answer was Error or a status from 500 on, unless a module or the host behind it answered that before.
+    pub errors: AtomicU64,
+    /// Panics. Counted by the host.
+    pub panics: AtomicU64,
+    /// Calls that were timed.
+    pub timed: AtomicU64,
+    /// Ticks that these have taken, without what they have called.
+    pub ticks: AtomicU64,
+    /// The most that one has taken, without what it has called.
+    pub longest: AtomicU64,
+    reserved: [AtomicU64; 2],
+}
+
+/// A call that is timed: when it began, and what the calls around it had taken by then.
+#[derive(Clone, Copy, Debug)]
+pub struct Timed {
+    start: u64,
+    outer: u64,
 }
 
 impl RunningCell {
-    /// A cell that says "host".
+    /// A cell that says "host", and counts nothing.
     pub const fn new() -> RunningCell {
-        RunningCell { running: AtomicU64::new(0), reserved: [const { AtomicU64::new(0) }; 3] }
+        RunningCell {
+            running: AtomicU64::new(0),
+            timing: AtomicU64::new(0),
+            inner: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            accounts: AtomicPtr::new(std::ptr::null_mut()),
+            rows: AtomicU64::new(0),
+            hooks: AtomicU64::new(0),
+            reserved: AtomicU64::new(0),
+        }
     }
 
     /// Who runs.
@@ -129,5 +175,122 @@ impl RunningCell {
     #[inline]
     pub unsafe fn set(&self, running: Running) {
         self.running.store((u64::from(running.hook.0) << 32) | u64::from(running.module), Ordering::Relaxed);
+    }
+
+    /// Counts calls from now on: into `rows` rows of `hooks` accounts.
+    ///
+    /// # Safety
+    /// They are there, in a row, as long as the cell.
+    #[doc(hidden)]
+    pub unsafe fn set_accounts(&self, accounts: *mut Account, rows: usize, hooks: usize) {
+        self.rows.store(rows as u64, Ordering::Relaxed);
+        self.hooks.store(hooks as u64, Ordering::Relaxed);
+        self.accounts.store(accounts, Ordering::Relaxed);
+    }
+
+    /// The account of a module's hook on this thread.
+    #[inline]
+    pub fn account(&self, module: u32, hook: Hook) -> Option<&Account> {
+        let accounts = self.accounts.load(Ordering::Relaxed);
+        if accounts.is_null() {
+            return None;
+        }
+        let (row, hooks) = (u64::from(module), self.hooks.load(Ordering::Relaxed));
+        if row >= self.rows.load(Ordering::Relaxed) || u64::from(hook.0) >= hooks {
+            return None;
+        }
+        // SAFETY: the index is within what `set_accounts` was told, and that lives as long as the cell.
+        Some(unsafe { &*accounts.add((row * hooks + u64::from(hook.0)) as usize) })
+    }
+
+    /// Whether calls are timed: which of them is the host's to say.
+    #[inline]
+    pub fn is_timing(&self) -> bool {
+        self.timing.load(Ordering::Relaxed) != 0
+    }
+
+    /// Says whether calls are timed.
+    #[inline]
+    pub fn set_timing(&self, on: bool) {
+        self.timing.store(on.into(), Ordering::Relaxed);
+    }
+
+    /// A call that is timed begins.
+    #[inline]
+    pub fn begin(&self) -> Option<Timed> {
+        if !self.is_timing() {
+            return None;
+        }
+        let outer = self.inner.load(Ordering::Relaxed);
+        self.inner.store(0, Ordering::Relaxed);
+        Some(Timed { start: ticks(), outer })
+    }
+
+    /// It ends: the ticks that it has taken itself. What is around it does not count them.
+    #[inline]
+    pub fn end(&self, timed: Timed) -> u64 {
+        let whole = ticks().wrapping_sub(timed.start);
+        let inner = self.inner.load(Ordering::Relaxed);
+        self.inner.store(timed.outer.wrapping_add(whole), Ordering::Relaxed);
+        whole.saturating_sub(inner)
+    }
+
+    /// Errors that were answered on this thread so far.
+    #[inline]
+    pub fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    /// An error was answered. Whoever passes it on is not to be blamed.
+    #[inline]
+    pub fn count_error(&self) {
+        add(&self.errors, 1);
+    }
+}
+
+impl Account {
+    /// Counts an error of its own.
+    pub fn count_error(&self) {
+        add(&self.errors, 1);
+    }
+
+    /// Counts a panic.
+    pub fn count_panic(&self) {
+        add(&self.panics, 1);
+    }
+
+    /// Counts a call, with the ticks that it has taken if it was timed.
+    #[inline]
+    pub fn count(&self, ticks: Option<u64>) {
+        add(&self.calls, 1);
+        if let Some(ticks) = ticks {
+            add(&self.timed, 1);
+            add(&self.ticks, ticks);
+            if ticks > self.longest.load(Ordering::Relaxed) {
+                self.longest.store(ticks, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Only one thread writes, so that no atomic addition is needed.
+#[inline]
+fn add(to: &AtomicU64, amount: u64) {
+    to.store(to.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+}
+
+/// A clock for what is short: it costs some nanoseconds, and its unit is the processor's. Never goes back on one processor.
+#[inline]
+pub fn ticks() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: every processor of this architecture has the instruction.
+        unsafe { core::arch::x86_64::_rdtsc() }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        use std::{sync::LazyLock, time::Instant};
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed().as_nanos() as u64
     }
 }

@@ -8,7 +8,15 @@ use abi_stable::{
     std_types::{ROption, RSlice, RStr},
 };
 
-use crate::{Request, chain::Chain, code::Code, host, module::Module, panic::enter, running::Hook};
+use crate::{
+    Request,
+    chain::Chain,
+    code::Code,
+    host,
+    module::Module,
+    panic::{enter, enter_for_code},
+    running::Hook,
+};
 
 /// Which upstream, and how long its peers may take.
 #[derive(Clone, Debug)]
@@ -208,7 +216,7 @@ fn call<U: Upstream>(
     let cell = r.cell();
     // SAFETY: the host made `data` by this module's `configure`, and keeps it while a request uses it.
     let run = || run(unsafe { &*link.data.cast::<U>() }, r);
-    enter(cell, link.module, hook, run).unwrap_or(Code::ERROR)
+    enter_for_code(cell, link.module, hook, run)
 }
 
 /// Asks the module's configuration something that is about no request; `None` if it panics.

@@ -1,6 +1,7 @@
 //! A host for tests that load modules and run none of their request hooks: its services for requests end the test.
 
 use std::cell::RefCell;
+use std::sync::atomic::AtomicU64;
 
 use abi_stable::prefix_type::PrefixTypeTrait as _;
 use abi_stable::std_types::{ROption, RResult, RSlice, RStr, RString, Tuple2};
@@ -30,6 +31,7 @@ pub fn host() -> HostApiRef {
         module_info,
         compile_template,
         find_upstream,
+        zone,
         bufs: BufApi { alloc, free, file_clone, file_drop, file_fd }.leak_into_prefix(),
         requests: requests().leak_into_prefix(),
         selections: selections().leak_into_prefix(),
@@ -42,6 +44,10 @@ pub fn host() -> HostApiRef {
 /// The last panic of a module on this thread, which is forgotten.
 pub fn last_panic() -> Option<String> {
     LAST_PANIC.take()
+}
+
+unsafe extern "C" fn zone(_: RStr<'_>) -> RResult<RSlice<'static, AtomicU64>, RString> {
+    RResult::RErr("this host has no zones".into())
 }
 
 unsafe extern "C" fn cell() -> &'static RunningCell {

@@ -1,10 +1,10 @@
 //! Services that need no request: logging, panics, facts about modules, and what is asked for while configuring.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, sync::atomic::AtomicU64};
 
 use abi_stable::{
     prefix_type::WithMetadata,
-    std_types::{ROption, RResult, RStr, RString},
+    std_types::{ROption, RResult, RSlice, RStr, RString},
 };
 use topnext_module_api::{
     host::{HostApi, HostApiRef},
@@ -15,9 +15,11 @@ use topnext_module_api::{
 
 use super::{bufs, guarded, requests, selections};
 use crate::{
+    config::{self, diagnostic::did_you_mean},
     log::error::{self, Level},
     log_line,
     plugins::running,
+    process::zones,
     template::Templates,
     upstream::registry::{Registry, Wanted},
 };
@@ -29,6 +31,7 @@ static API: WithMetadata<HostApi> = WithMetadata::new(HostApi {
     module_info,
     compile_template,
     find_upstream,
+    zone,
     bufs: bufs::api(),
     requests: requests::api(),
     selections: selections::api(),
@@ -54,6 +57,21 @@ pub struct Configuring {
     pub templates: Templates,
     /// Upstreams, named and implied.
     pub upstreams: Registry,
+    /// Zones of shared memory.
+    pub zones: Vec<config::Zone>,
+}
+
+impl Configuring {
+    fn size_of_zone(&self, name: &str) -> Result<u64, String> {
+        if let Some(zone) = self.zones.iter().find(|zone| zone.name == name) {
+            return Ok(zone.size);
+        }
+        let advice = match did_you_mean(name, self.zones.iter().map(|zone| zone.name.as_str())) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("add [zone.{name}] with its size"),
+        };
+        Err(format!("found {name:?}, which is not the name of a zone; {advice}"))
+    }
 }
 
 thread_local! {
@@ -133,6 +151,15 @@ unsafe extern "C" fn find_upstream(wanted: &RawUpstream<'_>) -> RResult<u32, RSt
             Some(configuring) => configuring.upstreams.find(&Wanted::of(wanted)).map_err(RString::from).into(),
             None => outside(),
         })
+    })
+}
+
+unsafe extern "C" fn zone(name: RStr<'_>) -> RResult<RSlice<'static, AtomicU64>, RString> {
+    let outside = || RResult::RErr(RString::from("zones are opened while the configuration is read"));
+    guarded(outside(), || {
+        let size = CONFIGURING.with_borrow(|configuring| configuring.as_ref().map(|of| of.size_of_zone(&name)));
+        let Some(size) = size else { return outside() };
+        size.and_then(|size| zones::open(&name, size)).map(RSlice::from_slice).map_err(RString::from).into()
     })
 }
 
