@@ -231,8 +231,10 @@ impl<P> Locations<P> {
     /// The literal that is the URI and a slash, and redirects.
     #[cold]
     fn with_slash(&self, at: usize, uri: &[u8]) -> Option<&Literal<P>> {
-        let text: Vec<u8> = [uri, b"/"].concat();
         let behind = &self.literals[at..];
+        // Usually nothing begins so, and nothing is allocated.
+        behind.first().filter(|literal| literal.text.starts_with(uri))?;
+        let text: Vec<u8> = [uri, b"/"].concat();
         let found = behind.binary_search_by(|literal| (*literal.text).cmp(&text)).ok()?;
         behind.get(found).filter(|literal| literal.redirects)
     }

@@ -25,8 +25,8 @@ use std::{
     },
     path::Path,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, LazyLock, OnceLock,
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -122,12 +122,16 @@ thread_local! {
 /// Smaller files are not worth the advice (nginx: NGX_MIN_READ_AHEAD).
 const MIN_READ_AHEAD: u64 = 128 * 1024;
 
-/// The kernel has no RESOLVE_CACHED (before 5.12), or a filter refuses openat2: files are opened on the pool.
-static NO_CACHED_OPEN: AtomicBool = AtomicBool::new(false);
+/// The kernel has RESOLVE_CACHED (since 5.12), and no filter refuses openat2. Else files are opened on the pool.
+static CAN_OPEN_CACHED: LazyLock<bool> = LazyLock::new(|| {
+    // Asked of a path that is always there, since the same errors may say something of another one.
+    let opened = rustix::fs::openat2(CWD, "/", FLAGS, Mode::empty(), ResolveFlags::CACHED);
+    !matches!(opened, Err(Errno::NOSYS | Errno::INVAL | Errno::PERM))
+});
 
 /// Opens a file if that needs no disk.
 pub fn open_nowait(path: &[u8], how: How) -> io::Result<NoWait<OpenFile>> {
-    if NO_CACHED_OPEN.load(Ordering::Relaxed) {
+    if !*CAN_OPEN_CACHED {
         return Ok(NoWait::WouldBlock);
     }
     let opened = match how.symlinks {
@@ -139,10 +143,6 @@ pub fn open_nowait(path: &[u8], how: How) -> io::Result<NoWait<OpenFile>> {
         Err(Errno::AGAIN) => Ok(NoWait::WouldBlock),
         // There is a link: whose it is takes a walk to find out.
         Err(Errno::LOOP) if how.symlinks == Symlinks::SameOwner => Ok(NoWait::WouldBlock),
-        Err(Errno::NOSYS | Errno::INVAL | Errno::PERM) => {
-            NO_CACHED_OPEN.store(true, Ordering::Relaxed);
-            Ok(NoWait::WouldBlock)
-        }
         Err(error) => Err(error.into()),
     }
 }

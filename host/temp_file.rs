@@ -10,7 +10,9 @@
 //! All of this waits for the disk, and belongs on the thread pool.
 
 use std::{
+    collections::hash_map::RandomState,
     fs::{self, DirBuilder, File},
+    hash::BuildHasher,
     io,
     os::{
         fd::OwnedFd,
@@ -34,7 +36,7 @@ use crate::{
 /// Digits in the name of a file.
 const DIGITS: usize = 10;
 /// Names that are tried before it is given up.
-const MAX_TRIES: u32 = 1000;
+const MAX_TRIES: u32 = 100;
 
 /// The number of the next file with a name. Two processes may share a folder: whoever finds a name taken goes on.
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -118,12 +120,19 @@ fn named(place: &TempPath) -> io::Result<(OwnedFd, PathBuf)> {
         let folder = path.parent().unwrap_or(&place.path);
         let open = || rustix::fs::open(&path, FLAGS | OFlags::CREATE | OFlags::EXCL, private());
         match or_make_folder(folder, open) {
-            Err(Errno::EXIST) => (),
+            // Left by a process before this one, with many others behind it.
+            Err(Errno::EXIST) => jump(),
             Ok(file) => return Ok((file, path)),
             Err(error) => return Err(error.into()),
         }
     }
     Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Goes on from some other number.
+fn jump() {
+    let random = RandomState::new().hash_one(NEXT.load(Ordering::Relaxed));
+    NEXT.store(random % 10u64.pow(DIGITS as u32), Ordering::Relaxed);
 }
 
 /// The path of a file with this number. Each level takes its digits from the end.

@@ -276,8 +276,7 @@ fn many_clients_share_one_descriptor() {
 fn a_file_system_where_opening_waits() {
     // tmpfs refuses RWF_NOWAIT on many kernels, so that its files are read by the thread pool.
     let Some(folder) = Folder::below(Path::new("/dev/shm")) else {
-        eprintln!("SKIPPED: there is no tmpfs at /dev/shm");
-        return;
+        return support::skip("there is no tmpfs at /dev/shm");
     };
     let noise = files::noise(1 << 20);
     folder.write("html/a", &noise);

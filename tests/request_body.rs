@@ -1,5 +1,7 @@
 //! Bodies of requests: in memory, in a file, too large, cut short, and on their way to peers.
 
+#[path = "support/build.rs"]
+mod build;
 mod support;
 
 use std::fs;
@@ -74,6 +76,66 @@ fn open_files(server: &Server) -> Vec<String> {
     let folder = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
     let target = |entry: std::io::Result<fs::DirEntry>| fs::read_link(entry.ok()?.path()).ok();
     folder.filter_map(target).map(|path| path.to_string_lossy().into_owned()).collect()
+}
+
+// ---- in memory, for a module that looks into it
+
+/// A server whose handler answers with the body, and takes at most 8 KB.
+fn echoing(echo: &str) -> Server {
+    Server::start(&format!(
+        r#"
+worker_threads = 1
+
+[[module]]
+name = "echo"
+path = {:?}
+
+[[http.server]]
+listen = ["127.0.0.1:PORT"]
+client_body_buffer_size = "4k"
+
+[[http.server.location]]
+path = "/"
+echo = {{ max = "8k", {echo} }}
+"#,
+        build::module("echo")
+    ))
+}
+
+#[test]
+fn a_module_gets_no_more_in_memory_than_it_takes_however_the_body_comes() {
+    for echo in ["twice = false", "twice = true"] {
+        let server = echoing(echo);
+        let noise = files::noise(9000);
+        for (length, status) in [(1, 200), (4096, 200), (4097, 200), (8192, 200), (8193, 413), (9000, 413)] {
+            let body = &noise[..length];
+            let in_chunks =
+                format!("POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
+            for (head, sent) in [(post(length), body.to_vec()), (in_chunks, chunked(body, 1000))] {
+                let mut client = server.connect();
+                client.send(head);
+                // One that is refused may not be read to its end.
+                client.try_send(sent);
+                let response = client.response_to("POST").expect(status);
+                assert!(status != 200 || response.body == body, "{echo}, {length} bytes");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_that_closes_its_side_gets_its_answer_from_a_handler_that_takes_its_time() {
+    let server = echoing("pause = \"300ms\"");
+    let mut client = server.connect();
+    client.send("POST /late HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab");
+    // When the handler waits already, the end is an event of its own.
+    client.finish();
+    assert_eq!(client.response_to("POST").expect(200).body, b"ab");
+    // One that is gone is not waited for.
+    let mut client = server.connect();
+    client.send("POST /gone HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab");
+    client.reset();
+    server.stdout(|log| log.contains("/gone HTTP/1.1\" 499 "));
 }
 
 // ---- memory and files

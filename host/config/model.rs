@@ -365,7 +365,12 @@ impl Types {
 
     /// The type of an extension, in any case.
     pub fn get(&self, extension: &[u8]) -> Option<&str> {
-        self.of.get(&extension.to_ascii_lowercase()).map(String::as_str)
+        let found = if extension.iter().any(u8::is_ascii_uppercase) {
+            self.of.get(&extension.to_ascii_lowercase())
+        } else {
+            self.of.get(extension)
+        };
+        found.map(String::as_str)
     }
 }
 

@@ -96,6 +96,8 @@ pub struct Ready {
     pub writable: bool,
     /// The peer will send no more: reading goes on to the end of the stream.
     pub read_closed: bool,
+    /// Neither side can send any more, such as after a reset.
+    pub hung_up: bool,
 }
 
 /// The most events that one call of poll gives.
@@ -322,6 +324,7 @@ impl Ready {
             readable: event.is_readable() || event.is_read_closed() || error,
             writable: event.is_writable() || event.is_write_closed() || error,
             read_closed: event.is_read_closed() || error,
+            hung_up: event.is_write_closed() || error,
         }
     }
 }

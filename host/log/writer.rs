@@ -74,7 +74,8 @@ impl Writer {
 
     /// There are lines to write, or a buffer whose time runs.
     pub(super) fn wake(&'static self) {
-        if !self.pending.swap(true, Ordering::AcqRel) {
+        // Looked at first: a line of a busy log writes nothing that other threads look at.
+        if !self.pending.load(Ordering::Acquire) && !self.pending.swap(true, Ordering::AcqRel) {
             self.tell(|state| state.work = true);
         }
     }

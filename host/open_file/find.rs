@@ -89,10 +89,11 @@ pub fn open(r: &Rc<Request>, path: &[u8], code: u64) -> Opened {
 
 /// What the pool has opened, if it was asked for this path; `Some(None)` while it works.
 #[allow(clippy::option_option, reason = "the two are answers to two questions")]
-fn of_pool(r: &Request, path: &[u8]) -> Option<Option<(How, io::Result<OpenFile>)>> {
+fn of_pool(r: &Rc<Request>, path: &[u8]) -> Option<Option<(How, io::Result<OpenFile>)>> {
     let slot = &r.extra.get()?.opening;
     let opening = slot.take()?;
-    if opening.path != path {
+    // What was found in one way is not what another location, with other rules for links, would find.
+    if opening.path != path || opening.how != r.place().files.how(r, path) {
         return None;
     }
     let result = opening.result.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! add ... add         up to client_body_buffer_size in memory
-//!   -> take_memory    the pool writes it to the file (write_done gives the file back); meanwhile as much again is added
-//! take_memory         the rest, if there is a file
-//!   -> in_file        complete: the file alone
+//!   -> begin_writing  the pool writes it to the file (job_done gives the file back); meanwhile as much again is added
+//! begin_writing       the rest, if there is a file
+//!   -> end            complete: the file alone
 //! ```
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -174,8 +174,9 @@ impl Body {
         self.pieces.iter().map(|piece| &piece[..])
     }
 
-    /// The name of its file, to be removed where that may wait for the disk.
-    pub fn take_name(&mut self) -> Option<FileName> {
-        self.name.take()
+    /// Its files, to be closed and removed where that may wait for the disk.
+    pub fn into_files(self) -> Option<impl Send> {
+        let has_any = self.file.is_some() || self.complete.is_some() || self.name.is_some();
+        has_any.then_some((self.file, self.complete, self.name))
     }
 }

@@ -746,9 +746,10 @@ impl Request {
             self.conn.lp.remove_timer(timer);
         }
         extra.remote_id.forget();
-        if let Some(name) = extra.body.take().take_name() {
-            // If the pool's queue is full, the name goes right here: it must go.
-            let _ = self.site.pool.run(Box::new(move || drop(name)));
+        if let Some(files) = extra.body.take().into_files() {
+            // To close a file that has no name any more gives its blocks back, which may take the disk's time. If the pool's
+            // queue is full that is done right here: it must be done.
+            let _ = self.site.pool.run(Box::new(move || drop(files)));
         }
         extra.copy.replace(Copy::default());
         extra.upstream.replace(None);

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     rc::Rc,
+    sync::LazyLock,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -53,6 +54,10 @@ const fn plain(name: &'static str, doc: &'static str, value: Write) -> Core {
     Core { name, doc, value: Value::Written(value), is_plain: true }
 }
 
+/// As nginx has it.
+static HOSTNAME: LazyLock<Vec<u8>> =
+    LazyLock::new(|| rustix::system::uname().nodename().to_bytes().to_ascii_lowercase());
+
 /// All of them, in the order of their names.
 #[rustfmt::skip]
 pub const VARIABLES: &[Core] = &[
@@ -75,7 +80,7 @@ pub const VARIABLES: &[Core] = &[
     text("document_root", "The folder that `root` or `alias` names for this request.", map_uri::document_root),
     text("document_uri", "The same as `$uri`.", |r| some(r, r.uri.get())),
     text("host", "The host that the client asked for, in lower case and without port; without one, the name of the server.", |r| Some(r.host.get())),
-    written("hostname", "The name of the machine.", |_, out| bytes(rustix::system::uname().nodename().to_bytes(), out)),
+    written("hostname", "The name of the machine, in lower case, as it was at the start.", |_, out| bytes(&HOSTNAME, out)),
     plain("https", "`on` if the connection is encrypted, else empty. No connection is yet.", |_, _| true),
     plain("is_args", "`?` if the request has arguments, else empty.", |r, out| {
         if some(r, r.args.get()).is_some() { bytes(b"?", out) } else { true }
@@ -163,7 +168,7 @@ pub const VARIABLES: &[Core] = &[
         true
     }),
     plain("topnext_version", "The version of this server.", |_, out| bytes(site::VERSION.as_bytes(), out)),
-    plain("upstream_addr", "The peer that the request was sent to. Of several peers this and all of the following values are joined \
+    written("upstream_addr", "The peer that the request was sent to. Of several peers this and all of the following values are joined \
         by `, `, and by ` : ` where an internal redirect led to another upstream; `-` is what was not come to.",
         |r, out| attempts::write(r, out, Attempt::write_addr)),
     plain("upstream_bytes_received", "Bytes received from the peer.", |r, out| attempts::write(r, out, Attempt::write_bytes_received)),

@@ -43,3 +43,11 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
 }
+
+/// Says loudly that a test is skipped. With `TOPNEXT_NO_SKIP=1`, as in CI, that is a failure.
+#[allow(dead_code, reason = "not every test is ever skipped")]
+pub fn skip(why: &str) {
+    println!("SKIPPED: {why}");
+    let strict = std::env::var("TOPNEXT_NO_SKIP").is_ok_and(|value| value == "1");
+    assert!(!strict, "skipped, with TOPNEXT_NO_SKIP=1: {why}");
+}

@@ -47,22 +47,25 @@ impl Http1 {
         if r.extra.get().is_some_and(|extra| extra.body_refused.get()) {
             return Code::OK;
         }
-        if r.body_complete.get() && !r.is_body_to_be_loaded() {
+        if r.body_complete.get() && r.extra.get().is_none() {
             return Code::OK;
-        }
-        let memory_max = r.extra().body.borrow().memory_max;
-        if let (Some(length), Some(max)) = (r.body_length(), memory_max)
-            && length > max
-        {
-            return self.too_large(r, length, max);
-        }
-        if r.body_complete.get() {
-            return self.load(r);
         }
         if self.discarding.get() {
             let text = "its handler asks for the body after the response has begun: what came of it was discarded";
             log_line!(Level::Alert, "*{} {text}{}", self.number, r.log_tail());
             return Code::ERROR;
+        }
+        let (memory_max, received) = {
+            let body = r.extra().body.borrow();
+            (body.memory_max, body.received)
+        };
+        // The length of a chunked body is not known before it has come.
+        let length = r.body_length().unwrap_or(received);
+        if let Some(max) = memory_max.filter(|max| length > *max) {
+            return self.too_large(r, length, max);
+        }
+        if r.body_complete.get() {
+            return if r.is_body_to_be_loaded() { self.load(r) } else { Code::OK };
         }
         let first = {
             let body = &mut *r.extra().body.borrow_mut();
@@ -164,6 +167,7 @@ impl Http1 {
         }
         extra.body_refused.set(true);
         extra.body.borrow_mut().give_up();
+        self.stop_read_timer();
     }
 
     /// All has come. What has to be in a file is written to it.
@@ -312,9 +316,14 @@ impl Http1 {
         if self.discarding.get() && !r.body_complete.get() {
             return self.discard_while_busy(&r);
         }
-        if self.read_closed.get() && matches!(r.wait.get(), Wait::Upstream | Wait::Handler | Wait::HandlerOrRoom) {
-            // nginx (proxy_ignore_client_abort off, limit_req): nobody waits for the answer any more. A response that is
-            // complete still goes to a client that has only closed its side.
+        // nginx (proxy_ignore_client_abort off): nobody waits for the answer any more. Where no peer works for it, it goes to a
+        // client that has only closed its side, as a response does that is complete.
+        let nobody_waits = match r.wait.get() {
+            Wait::Upstream => self.read_closed.get(),
+            Wait::Handler | Wait::HandlerOrRoom => self.is_reset(),
+            _ => false,
+        };
+        if nobody_waits {
             finalize::client_closed(&r);
         }
     }

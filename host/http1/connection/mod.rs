@@ -114,6 +114,7 @@ pub struct Http1 {
     state: Cell<State>,
     readable: Cell<bool>,
     read_closed: Cell<bool>,
+    hung_up: Cell<bool>,
     eof: Cell<bool>,
     input: RefCell<BytesMut>,
     /// What is known of a head that has come in part.
@@ -175,6 +176,7 @@ pub fn accept(
         state: Cell::new(if address.options.proxy_protocol { State::Announced } else { State::Idle }),
         readable: Cell::new(false),
         read_closed: Cell::new(false),
+        hung_up: Cell::new(false),
         eof: Cell::new(false),
         input: RefCell::new(BytesMut::new()),
         parser: RefCell::new(None),
@@ -299,9 +301,7 @@ impl Http1 {
 
     /// Whether the client has reset it: it will read nothing any more.
     pub fn is_reset(&self) -> bool {
-        /// The kernel's number (linux/tcp_states.h).
-        const TCP_CLOSE: u8 = 7;
-        self.tcp_info().is_some_and(|info| info.tcpi_state == TCP_CLOSE)
+        self.hung_up.get()
     }
 
     fn start_read_timer(&self, time: Duration) {
@@ -412,6 +412,9 @@ impl Source for Http1 {
         }
         if ready.read_closed {
             self.read_closed.set(true);
+        }
+        if ready.hung_up {
+            self.hung_up.set(true);
         }
         if ready.writable {
             self.on_writable();

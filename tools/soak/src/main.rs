@@ -191,7 +191,16 @@ impl Tally {
                 println!("*** {}: {message}", kind.name);
             }
         }
-        errors.is_empty() && self.answers.iter_mut().any(|answers| *answers.get_mut() > 0)
+        let mut idle = Vec::new();
+        for (index, kind) in KINDS.iter().enumerate() {
+            if *self.sessions[index].get_mut() == 0 {
+                idle.push(kind.name);
+            }
+        }
+        if !idle.is_empty() {
+            println!("*** without a session: {}; run it for longer, or with more clients", idle.join(", "));
+        }
+        errors.is_empty() && idle.is_empty() && self.answers.iter_mut().any(|answers| *answers.get_mut() > 0)
     }
 }
 

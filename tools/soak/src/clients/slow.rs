@@ -45,7 +45,7 @@ pub fn stalled(target: &Target, random: &mut Random) -> Result<u64, String> {
     Ok(0)
 }
 
-/// Sends a head byte by byte. In time it is answered, else refused with 408 or closed.
+/// Sends a head byte by byte. In time it is answered, else the connection is closed, without an answer (nginx).
 pub fn sender(target: &Target, random: &mut Random) -> Result<u64, String> {
     let mut connection = Connection::open(target).map_err(failed("connect"))?;
     let head = b"GET /ok HTTP/1.1\r\nHost: soak\r\nX-Slow: 1234567890\r\nConnection: close\r\n\r\n";
@@ -59,7 +59,6 @@ pub fn sender(target: &Target, random: &mut Random) -> Result<u64, String> {
     }
     match (connection.answer(false), late) {
         (Ok(answer), false) if answer.status == 200 => same("a slow head", &answer.body, b"ok").map(|()| 1),
-        (Ok(answer), true) if answer.status == 408 => Ok(1),
         // Closed without an answer, or with a reset because of what came too late.
         (Err(_), true) => Ok(0),
         (Ok(answer), _) => Err(format!("a head sent in pieces, late {late}: status {}", answer.status)),
@@ -81,7 +80,7 @@ pub fn idle(target: &Target, random: &mut Random) -> Result<u64, String> {
         return Ok(u64::from(asks));
     }
     let rest = connection.rest().map_err(failed("an idle connection is to be closed"))?;
-    match rest.is_empty() || rest.starts_with(b"HTTP/1.1 408 ") {
+    match rest.is_empty() {
         true => Ok(u64::from(asks)),
         false => Err(format!("an idle connection got {:?}", String::from_utf8_lossy(&rest))),
     }
