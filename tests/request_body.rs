@@ -110,7 +110,7 @@ fn a_module_gets_no_more_in_memory_than_it_takes_however_the_body_comes() {
         for (length, status) in [(1, 200), (4096, 200), (4097, 200), (8192, 200), (8193, 413), (9000, 413)] {
             let body = &noise[..length];
             let in_chunks =
-                format!("POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
+                "POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n".to_string();
             for (head, sent) in [(post(length), body.to_vec()), (in_chunks, chunked(body, 1000))] {
                 let mut client = server.connect();
                 client.send(head);
