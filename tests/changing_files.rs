@@ -180,7 +180,7 @@ fn pipes_and_devices_are_refused_at_once() {
             assert!(matches!(server.get("/zero").status, 403 | 404));
         }
         server.stderr(|log| log.contains("html/fifo\" is not a regular file"));
-        let fds = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+        let fds = fs::read_dir(format!("/proc/{}/fd", server.worker())).unwrap();
         let open: Vec<_> = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok()).collect();
         assert!(!open.iter().any(|path| path.ends_with("fifo") || path.ends_with("zero")), "{open:?}");
     }
@@ -194,9 +194,9 @@ fn without_descriptors_it_answers_500_and_recovers() {
         let mut client = server.connect();
         client.send("GET /none HTTP/1.1\r\nHost: a\r\n\r\n");
         client.response().expect(404);
-        let pid = i32::try_from(server.pid()).ok().and_then(Pid::from_raw);
+        let pid = i32::try_from(server.worker()).ok().and_then(Pid::from_raw);
         // The limit is on the number of a new descriptor: all below it may be in use.
-        let numbers = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+        let numbers = fs::read_dir(format!("/proc/{}/fd", server.worker())).unwrap();
         let numbers: Vec<u64> = numbers.map(|fd| fd.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
         let first_free = (0..).find(|number| !numbers.contains(number)).unwrap();
         let limit = |current| Rlimit { current: Some(current), maximum: Some(4096) };

@@ -300,7 +300,7 @@ fn reuseport_lets_another_process_in() {
         seen.insert(one.get("/").text().to_owned());
         seen.len() == 2
     });
-    assert!(seen.contains(&one.pid().to_string()) && seen.contains(&two.pid().to_string()));
+    assert!(seen.contains(&one.worker().to_string()) && seen.contains(&two.worker().to_string()));
 }
 
 #[test]

@@ -29,7 +29,7 @@ const SHORT: &str = "open_file_cache = { max = 100 }\nopen_file_cache_valid = \"
 /// The files that the server has open below its folder, by their names in it.
 fn open_in(server: &Server) -> Vec<String> {
     let root = server.folder.path("html").canonicalize().unwrap();
-    let fds = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+    let fds = fs::read_dir(format!("/proc/{}/fd", server.worker())).unwrap();
     let links = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
     let below = |path: std::path::PathBuf| Some(path.strip_prefix(&root).ok()?.to_str().unwrap().to_owned());
     let mut names: Vec<String> = links.filter_map(below).collect();

@@ -73,7 +73,7 @@ fn temporary(server: &Server) -> Vec<String> {
 
 /// What the descriptors of a process lead to.
 fn open_files(server: &Server) -> Vec<String> {
-    let folder = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+    let folder = fs::read_dir(format!("/proc/{}/fd", server.worker())).unwrap();
     let target = |entry: std::io::Result<fs::DirEntry>| fs::read_link(entry.ok()?.path()).ok();
     folder.filter_map(target).map(|path| path.to_string_lossy().into_owned()).collect()
 }
@@ -305,7 +305,7 @@ fn a_folder_that_cannot_be_made_gives_500_and_one_line() {
 fn a_full_disk_gives_500_and_the_server_goes_on() {
     let (peer, server) = proxied(SMALL);
     // No file of this process can grow beyond this: what is written fails, as on a full disk.
-    let pid = rustix::process::Pid::from_raw(server.pid().cast_signed());
+    let pid = rustix::process::Pid::from_raw(server.worker().cast_signed());
     let limit = rustix::process::Rlimit { current: Some(64 * 1024), maximum: Some(64 * 1024) };
     rustix::process::prlimit(pid, rustix::process::Resource::Fsize, limit).unwrap();
     let body = files::noise(300_000);

@@ -22,6 +22,9 @@ const GENERATED: &str = "<!-- Generated from here on: UPDATE=1 cargo test --test
 const UNSAFE: &[(&str, &str)] = &[
     ("module-api/", "the ABI itself, so that no module needs any"),
     ("host/plugins/", "the host's side of the ABI"),
+    ("host/process/scoreboard.rs", "words of shared memory as module-api's cells and accounts"),
+    ("host/process/shared_memory.rs", "mmap(2)"),
+    ("host/process/inherited.rs", "descriptors that the process was started with"),
     ("host/tcp_info.rs", "a call of the system that no library has a safe name for"),
     ("host/listen/sockopt.rs", "two socket options that no library has"),
     ("tests/modules/", "modules that are made to be refused, or to do what module-api prevents"),

@@ -120,7 +120,7 @@ fn of_the_connection_and_the_process() {
     let (first, second) = (ask(), ask());
     assert_eq!((first[1].as_str(), second[1].as_str()), ("1", "2"));
     assert_eq!(first[0], second[0]);
-    assert_eq!(first[2], server.pid().to_string());
+    assert_eq!(first[2], server.worker().to_string());
     assert_eq!(first[3], rustix::system::uname().nodename().to_str().unwrap());
     assert_eq!((first[4].as_str(), first[5].as_str()), (env!("CARGO_PKG_VERSION"), env!("CARGO_PKG_VERSION")));
     assert_eq!(first[6], ".");

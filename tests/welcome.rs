@@ -30,7 +30,7 @@ fn curl_gets_text() {
         .map(|name| text.find(&format!("\n{name}")).unwrap_or_else(|| panic!("{name} in {text}")))
         .collect();
     assert!(places.is_sorted(), "{places:?} in {text}");
-    assert!(text.contains(&format!("process                {}\n", server.pid())), "{text}");
+    assert!(text.contains(&format!("process                {}\n", server.worker())), "{text}");
 }
 
 #[test]

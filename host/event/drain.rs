@@ -4,6 +4,9 @@ use std::rc::Rc;
 
 use super::{Loop, Source};
 
+/// So many sockets are none that keep the loop; and the call when no others are left.
+pub(super) type Emptied = (usize, Rc<dyn Source>, u64);
+
 impl Loop {
     /// Tells all sources that they are to come to an end. When no more than `fixed` sockets are left, `source.posted(code)` is
     /// called, once.

@@ -125,7 +125,7 @@ pub struct Loop {
     warned_ms: Cell<u64>,
     /// Since when it drains, and who is told when only so many sockets are left.
     draining_since: Cell<Option<u64>>,
-    emptied: RefCell<Option<(usize, Rc<dyn Source>, u64)>>,
+    emptied: RefCell<Option<drain::Emptied>>,
 }
 
 impl Loop {

@@ -77,7 +77,7 @@ pub fn tcp(address: SocketAddr, options: &ListenOptions, reuse_port: bool) -> Re
 /// Has a socket listen. On one that listens already it changes the length of the queue.
 pub fn listen(socket: impl AsFd, options: &ListenOptions) -> Result<(), String> {
     let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
-    Ok(rustix::net::listen(socket, backlog).map_err(io::Error::from).map_err(|error| plain(&error))?)
+    rustix::net::listen(socket, backlog).map_err(io::Error::from).map_err(|error| plain(&error))
 }
 
 /// Sets the options of a socket of TCP that can be set at any time.

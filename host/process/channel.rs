@@ -103,6 +103,8 @@ impl Channel {
             match rustix::net::recvmsg(&self.0, buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
                 Err(Errno::INTR) => (),
                 Err(Errno::AGAIN) => return Ok(None),
+                // It has left something unread.
+                Err(Errno::CONNRESET) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 result => break result?,
             }
         };

@@ -136,7 +136,9 @@ impl Child {
     pub fn tell(&self, message: &ToWorker, fds: &[BorrowedFd<'_>]) -> bool {
         let sent = self.channel.send(message, fds);
         if let Err(error) = &sent {
-            log_line!(Level::Alert, "worker {} cannot be told {message:?} ({})", self.pid, ErrorText(error));
+            // One whose end is still to be told.
+            let level = if error.kind() == io::ErrorKind::BrokenPipe { Level::Debug } else { Level::Alert };
+            log_line!(level, "worker {} cannot be told {message:?} ({})", self.pid, ErrorText(error));
         }
         sent.is_ok()
     }

@@ -208,7 +208,10 @@ impl Intake {
     }
 
     fn serve(&self) -> Result<(), String> {
-        self.fixed.set(self.lp.connections());
+        let fixed = self.lp.connections();
+        self.fixed.set(fixed);
+        // Signals and the master are no connections of a client or peer.
+        self.lp.set_max_connections(self.site.main.worker_connections as usize + fixed);
         let mut errors = Vec::new();
         for (address, socket) in self.sockets.take() {
             if let Err(error) = Listener::start(&self.lp, self.site, address, socket) {

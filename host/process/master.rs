@@ -163,7 +163,7 @@ pub fn run(options: Options, beginning: Beginning) -> Result<(), String> {
         started: Instant::now(),
         ticks: Ticks::start(),
     });
-    let result = master.start().map_err(of_server).and_then(|()| {
+    let result = master.start().map_err(|error| super::of_server(&error)).and_then(|()| {
         master.lp.run().map_err(|error| format!("topnext: the master's loop failed ({})", ErrorText(&error)))?;
         master.outcome.replace(Ok(()))
     });
@@ -297,9 +297,13 @@ impl Master {
 
     /// What a new configuration needs of the master.
     fn prepare(self: &Rc<Self>, generation: &Rc<Generation>, plan: &Plan) -> Result<(), String> {
-        self.sockets.borrow_mut().prepare(&plan.addresses, plan.processes * plan.threads).map_err(of_server)?;
+        self.sockets
+            .borrow_mut()
+            .prepare(&plan.addresses, plan.processes * plan.threads)
+            .map_err(|error| super::of_server(&error))?;
         let known = self.pid_file.borrow().as_ref().is_some_and(|file| file.path() == plan.pid);
-        let pid_file = if known { None } else { Some(PidFile::create(&plan.pid).map_err(of_server)?) };
+        let pid_file =
+            if known { None } else { Some(PidFile::create(&plan.pid).map_err(|error| super::of_server(&error))?) };
         if let Some(change) = &mut *self.change.borrow_mut() {
             change.pid_file = pid_file;
         }
@@ -653,9 +657,16 @@ impl Master {
     // ---- signals
 
     fn signal(self: &Rc<Self>, signal: i32) {
-        let name = Signals::name(signal);
+        let means = match signal {
+            signal::SIGHUP => "reconfiguring",
+            signal::SIGUSR1 => "reopening logs",
+            signal::SIGUSR2 => "starting a new master",
+            signal::SIGWINCH => "shutting the workers down",
+            signal::SIGQUIT => "shutting down",
+            _ => "exiting",
+        };
         if signal != signal::SIGCHLD {
-            log_line!(Level::Notice, "{name} received");
+            log_line!(Level::Notice, "{} received, {means}", Signals::name(signal));
         }
         match signal {
             signal::SIGCHLD => self.reap(),
@@ -768,7 +779,11 @@ impl Master {
         use std::fmt::Write;
         let workers = counted(plan.processes, "worker");
         let threads = counted(plan.threads, "thread");
-        let mut text = format!("topnext {VERSION} is ready, pid {}, {workers} of {threads}\n", std::process::id());
+        let mut text = String::new();
+        for warning in &plan.warnings {
+            let _ = writeln!(text, "topnext: [warn] {warning}");
+        }
+        let _ = writeln!(text, "topnext {VERSION} is ready, pid {}, {workers} of {threads}", std::process::id());
         for wanted in &plan.addresses {
             let _ = match &wanted.address {
                 Listen::Tcp(address) => writeln!(text, "  http://{address}/"),
@@ -817,11 +832,6 @@ impl Master {
     }
 }
 
-/// An error of the server itself, as the command line shows it.
-fn of_server(text: String) -> String {
-    format!("topnext: {}", text.replace('\n', "\ntopnext: "))
-}
-
 fn answer(waiter: Option<Waiter>, result: Result<String, String>) {
     if let Some(waiter) = waiter {
         waiter(result);
@@ -860,10 +870,12 @@ pub fn program(called: &Path) -> PathBuf {
     found.or_else(|| std::env::current_exe().ok()).unwrap_or_else(|| called.to_path_buf())
 }
 
+type Act = Box<dyn FnOnce(&Rc<Master>)>;
+
 /// Something to be done later.
 struct Later {
     master: std::rc::Weak<Master>,
-    act: Cell<Option<Box<dyn FnOnce(&Rc<Master>)>>>,
+    act: Cell<Option<Act>>,
     timer: Cell<Option<TimerId>>,
 }
 

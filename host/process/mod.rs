@@ -53,16 +53,13 @@ pub mod scoreboard;
 
 mod shared_memory;
 
+mod inherited;
+
 pub mod signals;
 
 pub mod alone;
 
-use std::{
-    fs::File,
-    io,
-    os::fd::{FromRawFd, OwnedFd},
-    process::Command,
-};
+use std::{fs::File, io, process::Command};
 
 /// Standard input has been taken for something else: it is empty from here on.
 fn close_stdin() -> io::Result<()> {
@@ -76,15 +73,7 @@ fn hide_from_children(command: &mut Command) {
     }
 }
 
-/// A descriptor that this process was started with.
-#[allow(unsafe_code)]
-fn inherited(fd: i32) -> io::Result<OwnedFd> {
-    if fd <= 2 {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    // SAFETY: it is only looked at; if it is not open the call says so.
-    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-    rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
-    // SAFETY: it is open, and was named to this process as its own: nothing else here has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+/// An error of the server itself, as the command line shows it.
+fn of_server(text: &str) -> String {
+    format!("topnext: {}", text.replace('\n', "\ntopnext: "))
 }

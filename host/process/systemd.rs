@@ -41,7 +41,7 @@ pub fn stopping() {
 /// Takes over the listening sockets that systemd has opened.
 pub fn adopt(sockets: &mut Sockets) -> io::Result<()> {
     for fd in sd_notify::listen_fds()? {
-        let socket = super::inherited(fd)?;
+        let socket = super::inherited::take(fd)?;
         match listening_on(&socket) {
             Ok(wanted) => {
                 rustix::io::ioctl_fionbio(&socket, true)?;

@@ -86,7 +86,7 @@ fn serve(channel: Channel, first: Received<ToWorker>) -> Result<(), (Channel, St
         Ok(prepared) => prepared,
         Err(reason) => return Err((channel, reason)),
     };
-    match start(&channel, site, &plan_text, &texts) {
+    match start(&channel, site, &plan_text, &texts).map_err(|error| super::of_server(&error)) {
         Ok(loops) => {
             run(channel, site, &loops);
             Ok(())
@@ -97,10 +97,13 @@ fn serve(channel: Channel, first: Received<ToWorker>) -> Result<(), (Channel, St
 
 /// Reads the configuration, and loads all that it names.
 fn prepare(first: Received<ToWorker>) -> Result<(&'static Site, Vec<u8>, Vec<u8>), String> {
-    let ToWorker::Start(what) = first.message else { return Err("the master began with another message".to_string()) };
+    let ToWorker::Start(what) = first.message else {
+        return Err("topnext: the master began with another message".to_string());
+    };
     let mut fds = first.fds.into_iter();
     if let Some(board) = fds.next() {
-        scoreboard::join(board).map_err(|error| format!("the scoreboard cannot be mapped ({})", ErrorText(&error)))?;
+        scoreboard::join(board)
+            .map_err(|error| format!("topnext: the scoreboard cannot be mapped ({})", ErrorText(&error)))?;
     }
     let kept = fds.next().map(read_texts).transpose()?;
     let loaded = site::load_kept(&what.config, &what.prefix, kept)
@@ -110,7 +113,7 @@ fn prepare(first: Received<ToWorker>) -> Result<(&'static Site, Vec<u8>, Vec<u8>
         (Ok(plan), Ok(texts)) => (plan, texts),
         (plan, texts) => {
             let error = plan.err().or(texts.err()).map(|error| error.to_string()).unwrap_or_default();
-            return Err(format!("the configuration cannot be described: {error}"));
+            return Err(format!("topnext: the configuration cannot be described: {error}"));
         }
     };
     let site = take_over(loaded, &what);
@@ -118,8 +121,9 @@ fn prepare(first: Received<ToWorker>) -> Result<(&'static Site, Vec<u8>, Vec<u8>
 }
 
 fn read_texts(fd: OwnedFd) -> Result<Texts, String> {
-    let text = channel::read_text(fd).map_err(|error| format!("the texts cannot be read ({})", ErrorText(&error)))?;
-    serde_json::from_slice(&text).map_err(|error| format!("the texts cannot be read: {error}"))
+    let text =
+        channel::read_text(fd).map_err(|error| format!("topnext: the texts cannot be read ({})", ErrorText(&error)))?;
+    serde_json::from_slice(&text).map_err(|error| format!("topnext: the texts cannot be read: {error}"))
 }
 
 /// Opens the logs, and makes the site the one of the process.
@@ -127,7 +131,8 @@ fn take_over(loaded: Loaded, what: &Start) -> &'static Site {
     let Loaded { site, places, warnings, .. } = loaded;
     error::open(site.error_log.clone(), places.iter().map(|place| &place.error_log));
     drop(places);
-    if what.warns {
+    if what.warns && site.main.error_log.iter().any(|log| log.path != "stderr") {
+        // Standard error has them already, and may not be kept.
         warnings.to_string().lines().for_each(|warning| log_line!(Level::Warn, "{warning}"));
     }
     // A worker has one configuration for its whole life (a reload starts another process), so that nothing on the path of

@@ -118,9 +118,28 @@ impl Server {
         SocketAddr::from(([127, 0, 0, 1], self.ports[1].number))
     }
 
-    /// The process.
+    /// The process: the master.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its worker, of which it has one; the process itself if it has none.
+    pub fn worker(&self) -> u32 {
+        let workers = self.workers();
+        assert!(workers.len() <= 1, "{workers:?}");
+        workers.first().copied().unwrap_or(self.pid())
+    }
+
+    /// The processes that it has started.
+    pub fn workers(&self) -> Vec<u32> {
+        let is_child = |pid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // Behind the name, which is in parentheses: the state, and the parent.
+            let mut behind = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
+            behind.nth(1) == Some(&self.pid().to_string())
+        };
+        let entries = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        entries.filter(is_child).collect()
     }
 
     /// Its memory, in kilobytes.
@@ -134,14 +153,14 @@ impl Server {
     }
 
     fn status_kb(&self, name: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", self.worker())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Its open files and sockets.
     pub fn open_files(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+        fs::read_dir(format!("/proc/{}/fd", self.worker())).unwrap().count()
     }
 
     /// The response to GET, on a connection of its own.
