@@ -199,6 +199,11 @@ impl Server {
         self.stderr.wait(enough).unwrap_or_else(|text| panic!("stderr of the server:\n{text}"))
     }
 
+    /// What `topnext` with these arguments, in its folder, says.
+    pub fn ask(&self, arguments: &[&str]) -> Answer {
+        answer(command(&self.folder, arguments))
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).unwrap();

@@ -22,6 +22,7 @@ const LOGGED: usize = 12;
 
 pub struct Server {
     child: Child,
+    worker: u32,
     address: SocketAddr,
     origin: SocketAddr,
     dir: PathBuf,
@@ -51,8 +52,9 @@ impl Server {
             let _ = fs::remove_dir_all(&dir);
             failed(error)
         })?;
-        let mut server = Server { child, address, origin, dir };
+        let mut server = Server { child, worker: 0, address, origin, dir };
         server.wait_ready()?;
+        server.worker = worker_of(server.child.id()).ok_or("the server has no worker")?;
         Ok(server)
     }
 
@@ -67,8 +69,9 @@ impl Server {
         Ok(())
     }
 
+    /// The process of its worker, of which it has one.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.worker
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -162,4 +165,16 @@ mod tests {
         assert_eq!(complaints("topnext 0.1.0 is ready\n  http://127.0.0.1:1/\n"), "");
         assert_eq!(complaints("ready\n2026/01/01 [crit] 1#2: disk\n"), "2026/01/01 [crit] 1#2: disk");
     }
+}
+
+/// The process that another one has started.
+fn worker_of(master: u32) -> Option<u32> {
+    let has_parent = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Behind the name, which is in parentheses: the state, and the parent.
+        let behind = stat.rsplit(')').next().unwrap_or_default();
+        behind.split_ascii_whitespace().nth(1) == Some(&master.to_string())
+    };
+    let mut processes = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    processes.find(has_parent)
 }
