@@ -319,7 +319,7 @@ impl Http1 {
         // nginx (proxy_ignore_client_abort off): nobody waits for the answer any more. Where no peer works for it, it goes to a
         // client that has only closed its side, as a response does that is complete.
         let nobody_waits = match r.wait.get() {
-            Wait::Upstream => self.read_closed.get(),
+            Wait::Upstream => self.client_closed(),
             Wait::Handler | Wait::HandlerOrRoom => self.is_reset(),
             _ => false,
         };

@@ -99,6 +99,16 @@ enum State {
     Closed,
 }
 
+/// Which sides of the connection are closed, as far as events have told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Closed {
+    No,
+    /// The client sends no more.
+    Read,
+    /// Neither side can send, such as after a reset.
+    Both,
+}
+
 /// A connection.
 pub struct Http1 {
     /// The loop that it lives on.
@@ -113,8 +123,7 @@ pub struct Http1 {
 
     state: Cell<State>,
     readable: Cell<bool>,
-    read_closed: Cell<bool>,
-    hung_up: Cell<bool>,
+    closed: Cell<Closed>,
     eof: Cell<bool>,
     input: RefCell<BytesMut>,
     /// What is known of a head that has come in part.
@@ -175,8 +184,7 @@ pub fn accept(
         ends: Ends::new(peer),
         state: Cell::new(if address.options.proxy_protocol { State::Announced } else { State::Idle }),
         readable: Cell::new(false),
-        read_closed: Cell::new(false),
-        hung_up: Cell::new(false),
+        closed: Cell::new(Closed::No),
         eof: Cell::new(false),
         input: RefCell::new(BytesMut::new()),
         parser: RefCell::new(None),
@@ -261,7 +269,7 @@ impl Http1 {
 
     /// Whether the client has closed its side.
     pub fn client_closed(&self) -> bool {
-        self.read_closed.get()
+        self.closed.get() >= Closed::Read
     }
 
     /// Requests so far, the running one included.
@@ -301,7 +309,7 @@ impl Http1 {
 
     /// Whether the client has reset it: it will read nothing any more.
     pub fn is_reset(&self) -> bool {
-        self.hung_up.get()
+        self.closed.get() == Closed::Both
     }
 
     fn start_read_timer(&self, time: Duration) {
@@ -331,7 +339,7 @@ impl Http1 {
         match result {
             Ok(0) => self.eof.set(true),
             // Edge-triggered: a short read has drained the socket, unless the end is still to come.
-            Ok(n) if n < size && !self.read_closed.get() => self.readable.set(false),
+            Ok(n) if n < size && !self.client_closed() => self.readable.set(false),
             Ok(_) => (),
             Err(Errno::AGAIN) => {
                 self.readable.set(false);
@@ -410,12 +418,12 @@ impl Source for Http1 {
         if ready.readable {
             self.readable.set(true);
         }
-        if ready.read_closed {
-            self.read_closed.set(true);
-        }
-        if ready.hung_up {
-            self.hung_up.set(true);
-        }
+        let closed = match (ready.hung_up, ready.read_closed) {
+            (true, _) => Closed::Both,
+            (false, true) => Closed::Read,
+            (false, false) => Closed::No,
+        };
+        self.closed.set(self.closed.get().max(closed));
         if ready.writable {
             self.on_writable();
         }
