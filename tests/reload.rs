@@ -65,7 +65,8 @@ fn a_broken_configuration_changes_nothing_and_all_its_errors_are_said() {
     // An address that somebody else has.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = taken.local_addr().unwrap().to_string();
-    let (code, said) = reload(&server, &answering("bad").replace("\"127.0.0.1:PORT\"", &format!("\"127.0.0.1:PORT\", \"{busy}\"")));
+    let (code, said) =
+        reload(&server, &answering("bad").replace("\"127.0.0.1:PORT\"", &format!("\"127.0.0.1:PORT\", \"{busy}\"")));
     assert_eq!((code, said), (Some(1), format!("topnext: cannot listen on {busy}: (98: Address already in use)\n")));
     assert_eq!((server.get("/").expect(200).text(), server.worker()), ("good", worker));
     eventually("those that failed are gone", || server.workers() == [worker]);
@@ -98,7 +99,10 @@ fn requests_in_flight_are_finished_and_idle_connections_are_closed() {
     half.send("GET /a HTTP/1.1\r\nHo");
     let (code, said) = reload(&server, &config("2"));
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains(&format!("\n  draining   worker {old} of generation 1: 1 requests and 3 connections\n")), "{said}");
+    assert!(
+        said.contains(&format!("\n  draining   worker {old} of generation 1: 1 requests and 3 connections\n")),
+        "{said}"
+    );
     // One that was used a moment ago may be used once more; then it ends.
     idle.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
     let last = idle.response().expect(200);
@@ -199,7 +203,8 @@ fn fifty_reloads_under_load_lose_no_request() {
             })
         };
         let threads: Vec<_> = (0..3).map(kept).chain((0..3).map(new)).collect();
-        let orders = ["[{ name = \"return\" }, { name = \"headers\" }]", "[{ name = \"headers\" }, { name = \"return\" }]"];
+        let orders =
+            ["[{ name = \"return\" }, { name = \"headers\" }]", "[{ name = \"headers\" }, { name = \"return\" }]"];
         for number in 0..50 {
             let config = answering("x").replace(orders[0], orders[number % 2]);
             let (code, said) = reload(&server, &config);

@@ -288,7 +288,11 @@ fn ask(arguments: &Arguments, question: &str) -> Result<String, String> {
     let prefix = match (&arguments.prefix, &arguments.config) {
         (Some(given), _) => prefix(Some(given), Path::new(""))?,
         (None, Some(config)) => prefix(None, config)?,
-        (None, None) => prefix(None, &configuration_path(None)?)?,
+        (None, None) => match configuration_path(None) {
+            // The one here may be gone, and the server that has read it not.
+            Ok(config) if !Path::new(control::NAME).exists() => prefix(None, &config)?,
+            _ => prefix(None, Path::new(""))?,
+        },
     };
     let answer = control::ask(&prefix, question).map_err(|error| format!("topnext: {error}"))?;
     if answer.ok { Ok(answer.text) } else { Err(answer.text) }

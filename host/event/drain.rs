@@ -4,15 +4,15 @@ use std::rc::Rc;
 
 use super::{Loop, Source};
 
-/// So many sockets are none that keep the loop; and the call when no others are left.
-pub(super) type Emptied = (usize, Rc<dyn Source>, u64);
+/// The call when no connection is left.
+pub(super) type Emptied = (Rc<dyn Source>, u64);
 
 impl Loop {
-    /// Tells all sources that they are to come to an end. When no more than `fixed` sockets are left, `source.posted(code)` is
-    /// called, once.
-    pub fn drain(&self, fixed: usize, source: Rc<dyn Source>, code: u64) {
+    /// Tells all sources that they are to come to an end. When there is no connection any more, `source.posted(code)` is called,
+    /// once.
+    pub fn drain(&self, source: Rc<dyn Source>, code: u64) {
         self.draining_since.set(Some(self.now_ms()));
-        self.emptied.replace(Some((fixed, source, code)));
+        self.emptied.replace(Some((source, code)));
         let sources: Vec<Rc<dyn Source>> = self.sources.borrow().iter().map(|(_, source)| source.clone()).collect();
         for source in sources {
             source.drain();
@@ -30,8 +30,9 @@ impl Loop {
         if self.draining_since.get().is_none() {
             return;
         }
-        let is_empty = self.emptied.borrow().as_ref().is_some_and(|(fixed, ..)| self.connections() <= *fixed);
-        if is_empty && let Some((_, source, code)) = self.emptied.take() {
+        if self.connections() == 0
+            && let Some((source, code)) = self.emptied.take()
+        {
             // Handled in the next turn, which comes at once.
             self.post(source, code);
             self.remote.wake();

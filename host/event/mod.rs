@@ -120,10 +120,11 @@ pub struct Loop {
     remote: Arc<Remote>,
     now_ms: Cell<u64>,
     max_connections: Cell<usize>,
+    uncounted: Cell<usize>,
     /// Where the next look for idle connections begins, and when it was last said that some were closed.
     hand: Cell<usize>,
     warned_ms: Cell<u64>,
-    /// Since when it drains, and who is told when only so many sockets are left.
+    /// Since when it drains, and who is told when no connection is left.
     draining_since: Cell<Option<u64>>,
     emptied: RefCell<Option<drain::Emptied>>,
 }
@@ -145,6 +146,7 @@ impl Loop {
             remote,
             now_ms: Cell::new(clock::monotonic_ms()),
             max_connections: Cell::new(usize::MAX),
+            uncounted: Cell::new(0),
             hand: Cell::new(0),
             warned_ms: Cell::new(0),
             draining_since: Cell::new(None),

@@ -41,9 +41,14 @@ impl Loop {
         self.max_connections.get()
     }
 
-    /// The sockets that the loop has.
+    /// The sockets that the loop has, but for those of [`Loop::leave_uncounted`].
     pub fn connections(&self) -> usize {
-        self.sources.borrow().len().saturating_sub(self.removed.borrow().len())
+        self.sources.borrow().len().saturating_sub(self.removed.borrow().len() + self.uncounted.get())
+    }
+
+    /// Those that are there now are no connections: signals, and what the process has of its own.
+    pub fn leave_uncounted(&self) {
+        self.uncounted.set(self.sources.borrow().len());
     }
 
     /// Whether there is room for one more connection. Idle ones are closed when it is short.

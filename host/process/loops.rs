@@ -138,7 +138,6 @@ fn start_loop(
         site,
         sockets: RefCell::new(sockets),
         others: Cell::new(others),
-        fixed: Cell::new(0),
         is_empty: Cell::new(false),
     };
     Ok((lp, Rc::new(intake)))
@@ -195,8 +194,6 @@ struct Intake {
     sockets: RefCell<LoopSockets>,
     /// Loops of other threads that have not ended: the first one ends last.
     others: Cell<usize>,
-    /// Sockets of the loop that are no connections.
-    fixed: Cell<usize>,
     is_empty: Cell<bool>,
 }
 
@@ -208,10 +205,7 @@ impl Intake {
     }
 
     fn serve(&self) -> Result<(), String> {
-        let fixed = self.lp.connections();
-        self.fixed.set(fixed);
-        // Signals and the master are no connections of a client or peer.
-        self.lp.set_max_connections(self.site.main.worker_connections as usize + fixed);
+        self.lp.leave_uncounted();
         let mut errors = Vec::new();
         for (address, socket) in self.sockets.take() {
             if let Err(error) = Listener::start(&self.lp, self.site, address, socket) {
@@ -226,7 +220,7 @@ impl Intake {
         for upstream in &self.site.upstreams {
             upstream.keepalive.close();
         }
-        self.lp.drain(self.fixed.get(), self.clone(), EMPTIED);
+        self.lp.drain(self.clone(), EMPTIED);
     }
 
     fn end_if_last(&self) {

@@ -291,12 +291,14 @@ fn code(status: ExitStatus) -> Option<i32> {
 
 /// A port that nobody else gets while this lives: a socket is bound to it that does not listen, so that another one with
 /// SO_REUSEADDR, the server's, can.
-struct Port {
-    number: u16,
+pub struct Port {
+    /// Its number.
+    pub number: u16,
     _socket: Socket,
 }
 
-fn port() -> Port {
+/// A port of 127.0.0.1 that is free, as long as nobody takes it on purpose.
+pub fn free_port() -> Port {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
     socket.set_reuse_port(true).unwrap();
@@ -306,7 +308,7 @@ fn port() -> Port {
 }
 
 fn with_ports(config: &str) -> (String, Vec<Port>) {
-    let ports = vec![port(), port()];
+    let ports = vec![free_port(), free_port()];
     let config = config.replace("PORT2", &ports[1].number.to_string()).replace("PORT", &ports[0].number.to_string());
     (config, ports)
 }

@@ -1,0 +1,112 @@
+//! Workers that die or are stuck: they are replaced, and the log says what they were doing.
+
+#[path = "support/build.rs"]
+mod build;
+mod support;
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::{Ending, Server, eventually};
+
+fn server(top: &str) -> Server {
+    let site = format!(
+        r#"
+module = [{{ name = "crash", path = {:?} }}, {{ name = "return" }}]
+error_log = {{ level = "notice" }}
+worker_threads = 1
+{top}
+[[http.server]]
+listen = ["127.0.0.1:PORT"]
+return = {{ code = 200, text = "$pid" }}
+[[http.server.location]]
+path = "/segv"
+crash.how = "segv"
+return = {{ code = 204 }}
+"#,
+        build::module("crash")
+    );
+    let site = site.replace("crash.how = \"segv\"\nreturn = { code = 204 }\n", "crash.how = \"segv\"\n");
+    let places = "[[http.server.location]]\npath = \"/abort\"\ncrash.how = \"abort\"\n\
+                  [[http.server.location]]\npath = \"/sleep\"\ncrash.how = \"sleep\"\n\
+                  [[http.server.location]]\npath = \"/ok\"\nreturn = { code = 200, text = \"$pid\" }\n";
+    Server::start(&(site.replace("return = { code = 200, text = \"$pid\" }\n", "") + places))
+}
+
+fn kill(pid: u32) {
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
+}
+
+#[test]
+fn a_module_that_crashes_is_named_and_the_worker_replaced() {
+    let server = server("");
+    for (path, signal) in [("/segv", "signal 11 (SIGSEGV"), ("/abort", "signal 6 (SIGABRT")] {
+        let before = server.worker();
+        let mut client = server.connect();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_ne!(client.rest_and_end().0, "200");
+        // The address listens all the time: nobody is turned away.
+        let now = server.get("/ok").expect(200).text().to_string();
+        assert_ne!(now, before.to_string());
+        let log = server.stderr(|log| log.contains(signal));
+        let line = log.lines().find(|line| line.contains(signal)).unwrap();
+        assert!(line.contains(&format!("worker {before} of generation 1 exited on ")), "{line}");
+        assert!(
+            line.contains("; loop 0 in module crash 0.1.0, hook content; in flight: 1 requests and 1 connections"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_worker_that_is_killed_is_replaced_at_once() {
+    let server = server("worker_processes = 2");
+    for _ in 0..8 {
+        let before = server.workers();
+        kill(before[0]);
+        eventually("another worker", || {
+            let now = server.workers();
+            now.len() == 2 && !now.contains(&before[0])
+        });
+        for _ in 0..20 {
+            server.get("/ok").expect(200);
+        }
+    }
+}
+
+#[test]
+fn workers_that_die_again_and_again_are_replaced_more_slowly() {
+    let server = server("");
+    for _ in 0..10 {
+        let before = server.worker();
+        kill(before);
+        eventually("another worker", || server.get("/ok").text() != before.to_string());
+    }
+    kill(server.worker());
+    server.stderr(|log| {
+        log.contains("[alert] ") && log.contains("workers die too often; the next one is started in 1 s")
+    });
+    server.get("/ok").expect(200);
+}
+
+#[test]
+fn a_loop_that_does_not_turn_is_told_of() {
+    let server = server("watchdog_timeout = \"400ms\"");
+    server.get("/sleep").expect(200);
+    let log = server.stderr(|log| log.contains("turns again"));
+    let pid = server.worker();
+    let line = log.lines().find(|line| line.contains("has not turned")).unwrap();
+    assert!(line.contains("[alert] ") && line.contains(&format!("worker {pid}: loop 0 has not turned for ")), "{line}");
+    assert!(line.ends_with("; it is in module crash 0.1.0, hook content"), "{line}");
+}
+
+#[test]
+fn workers_end_with_their_master() {
+    let server = server("");
+    let worker = server.worker();
+    let mut idle = server.connect();
+    idle.send("GET /ok HTTP/1.1\r\nHost: a\r\n\r\n");
+    idle.response().expect(200);
+    // Its output ends with the worker's.
+    assert_eq!(server.stop(Signal::KILL).code, None);
+    assert_eq!(idle.end(), Ending::Closed);
+    eventually("the worker has ended", || !std::path::Path::new(&format!("/proc/{worker}/exe")).exists());
+}

@@ -1,0 +1,61 @@
+//! Zones: shared memory that outlives reloads and deaths, and is seen by all workers.
+
+#[path = "support/build.rs"]
+mod build;
+mod support;
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::{Server, eventually};
+
+fn site(top: &str, counter: &str) -> String {
+    format!(
+        "module = [{{ name = \"counter\", path = {:?} }}]\nworker_threads = 2\n{top}\n[[http.server]]\n\
+         listen = [\"127.0.0.1:PORT\"]\n[[http.server.location]]\npath = \"/\"\ncounter = {{ {counter} }}\n",
+        build::module("counter")
+    )
+}
+
+fn reload(server: &Server, config: &str) -> (Option<i32>, String) {
+    server.folder.write("plugins.toml", config.replace("PORT", &server.port.to_string()).as_bytes());
+    let answer = server.ask(&["-s", "reload"]);
+    (answer.code, answer.stdout + &answer.stderr)
+}
+
+#[test]
+fn a_count_goes_on_across_twenty_reloads_a_death_and_several_workers() {
+    let zone = "zone.hits = { size = \"64k\" }";
+    let server = Server::start(&site(zone, "zone = \"hits\""));
+    let mut count = 0;
+    let mut next = |server: &Server| {
+        count += 1;
+        assert_eq!(server.get("/").expect(200).text(), count.to_string());
+    };
+    for number in 0..20 {
+        next(&server);
+        let top = format!("worker_processes = {}\n{zone}", 1 + number % 2);
+        assert_eq!(reload(&server, &site(&top, "zone = \"hits\"")).0, Some(0));
+        (0..5).for_each(|_| next(&server));
+    }
+    eventually("old workers have ended", || server.workers().len() == 2);
+    let victim = server.workers()[0];
+    kill_process(Pid::from_raw(victim.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    eventually("another worker", || server.workers().len() == 2 && !server.workers().contains(&victim));
+    (0..10).for_each(|_| next(&server));
+    // Of another size it is another zone.
+    assert_eq!(reload(&server, &site("zone.hits = { size = \"128k\" }", "zone = \"hits\"")).0, Some(0));
+    assert_eq!(server.get("/").expect(200).text(), "1");
+}
+
+#[test]
+fn a_zone_that_is_not_there_or_holds_something_else() {
+    let errors = Server::fails(&site("zone.hits = { size = \"64k\" }", "zone = \"hist\""));
+    assert!(
+        errors.contains("zone: found \"hist\", which is not the name of a zone; did you mean \"hits\"?"),
+        "{errors}"
+    );
+    let errors = Server::fails(&site("zone.hits = { size = 100 }", "zone = \"hits\""));
+    assert!(errors.contains("zone.hits.size: found 100 bytes, expected a size from 4k to 1024g"), "{errors}");
+    let server = Server::start(&site("zone.hits = { size = \"64k\" }", "zone = \"hits\""));
+    let (code, said) = reload(&server, &site("zone.hits = { size = \"64k\" }", "zone = \"hits\", layout = 2"));
+    assert!(code == Some(1) && said.contains("zone \"hits\" holds something else (layout 0x1, not 0x2)"), "{said}");
+}
