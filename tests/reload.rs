@@ -224,10 +224,8 @@ fn a_module_that_was_written_over_while_it_is_in_use_is_told_of() {
     let file = build::module("gate");
     let folder = Folder::new();
     fs::copy(&file, folder.path("libgate.so")).unwrap();
-    let config = format!(
-        "worker_threads = 1\nmodule = [{{ name = \"gate\", path = \"libgate.so\" }}, {{ name = \"return\" }}]\n\
-         [[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\nreturn = {{ code = 200, text = \"x\" }}\n"
-    );
+    let config = "worker_threads = 1\nmodule = [{ name = \"gate\", path = \"libgate.so\" }, { name = \"return\" }]\n\
+         [[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\nreturn = { code = 200, text = \"x\" }\n";
     let server = Server::start_in(folder, &config);
     // As an editor does it: a new file under the old name.
     let replace = || {
