@@ -226,14 +226,14 @@ fn a_module_that_was_written_over_while_it_is_in_use_is_told_of() {
     fs::copy(&file, folder.path("libgate.so")).unwrap();
     let config = "worker_threads = 1\nmodule = [{ name = \"gate\", path = \"libgate.so\" }, { name = \"return\" }]\n\
          [[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\nreturn = { code = 200, text = \"x\" }\n";
-    let server = Server::start_in(folder, &config);
+    let server = Server::start_in(folder, config);
     // As an editor does it: a new file under the old name.
     let replace = || {
         fs::copy(&file, server.folder.path("new.so")).unwrap();
         fs::rename(server.folder.path("new.so"), server.folder.path("libgate.so")).unwrap();
     };
     replace();
-    let (code, said) = reload(&server, &config);
+    let (code, said) = reload(&server, config);
     assert!(code == Some(0) && said.contains("\n  modules    changed gate "), "{said}");
     assert!(!said.contains("was overwritten"), "{said}");
     // As cp does it. Only the time changes, so that the worker lives on.
@@ -245,7 +245,7 @@ fn a_module_that_was_written_over_while_it_is_in_use_is_told_of() {
         0,
     )
     .unwrap();
-    let (code, said) = reload(&server, &config);
+    let (code, said) = reload(&server, config);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("libgate.so was overwritten while it was in use"), "{said}");
 }
