@@ -156,17 +156,6 @@ fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn notices_are_no_complaints() {
-        assert_eq!(complaints("topnext 0.1.0 is ready\n  http://127.0.0.1:1/\n"), "");
-        assert_eq!(complaints("ready\n2026/01/01 [crit] 1#2: disk\n"), "2026/01/01 [crit] 1#2: disk");
-    }
-}
-
 /// The process that another one has started.
 fn worker_of(master: u32) -> Option<u32> {
     let has_parent = |pid: &u32| {
@@ -177,4 +166,15 @@ fn worker_of(master: u32) -> Option<u32> {
     };
     let mut processes = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     processes.find(has_parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_are_no_complaints() {
+        assert_eq!(complaints("topnext 0.1.0 is ready\n  http://127.0.0.1:1/\n"), "");
+        assert_eq!(complaints("ready\n2026/01/01 [crit] 1#2: disk\n"), "2026/01/01 [crit] 1#2: disk");
+    }
 }
