@@ -232,7 +232,7 @@ impl Client {
 
     fn read(self: &Rc<Self>) {
         while !self.asked.get() {
-            let mut buffer = [0; MAX_QUESTION];
+            let mut buffer = [0; 16 * MAX_QUESTION];
             match self.socket.read(&mut buffer) {
                 Ok(0) => return self.close(),
                 Ok(n) => self.question.borrow_mut().extend_from_slice(&buffer[..n]),

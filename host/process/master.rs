@@ -32,7 +32,7 @@ use super::{
     control,
     generation::Generation,
     messages::{Plan, Start, ToWorker},
-    pid_file::PidFile,
+    pid_file::{self, PidFile},
     plan,
     signals::Signals,
     status::Ticks,
@@ -301,7 +301,8 @@ impl Master {
             .borrow_mut()
             .prepare(&plan.addresses, plan.processes * plan.threads)
             .map_err(|error| super::of_server(&error))?;
-        let known = self.pid_file.borrow().as_ref().is_some_and(|file| file.path() == plan.pid);
+        let is_it = |file: &PidFile| file.path() == plan.pid || file.path() == pid_file::old(&plan.pid);
+        let known = self.pid_file.borrow().as_ref().is_some_and(is_it);
         let pid_file =
             if known { None } else { Some(PidFile::create(&plan.pid).map_err(|error| super::of_server(&error))?) };
         if let Some(change) = &mut *self.change.borrow_mut() {
@@ -751,7 +752,8 @@ impl Master {
 
     /// Closes the listening sockets. Their files stay if another master listens on them.
     fn close_sockets(&self) {
-        let leave = self.upgrade.borrow().is_under_way();
+        let is_new = matches!(&*self.beginning.borrow(), Some(Beginning::Upgrade(_)));
+        let leave = is_new || self.upgrade.borrow().is_under_way();
         self.sockets.borrow_mut().close(leave);
     }
 

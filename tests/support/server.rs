@@ -215,6 +215,19 @@ impl Server {
         self.end(signal)
     }
 
+    /// Waits until it has ended by itself: its exit status.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.ended = true;
+        code(wait(&mut self.child))
+    }
+
+    /// Ends it with this signal, though others go on with its output: its exit status.
+    pub fn end_alone(&mut self, signal: Signal) -> Option<i32> {
+        self.ended = true;
+        self.signal(signal);
+        code(wait(&mut self.child))
+    }
+
     fn end(&mut self, signal: Signal) -> Answer {
         self.ended = true;
         self.signal(signal);

@@ -1,0 +1,282 @@
+//! Commands to a running server, and what is wrong with some: `topnext -s`, `topnext status`, pid file and control socket.
+
+mod support;
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use support::{Client, Ending, Folder, Server, eventually};
+
+const SITE: &str = "worker_threads = 1\nmodule = [{ name = \"return\" }, { name = \"static\" }]\nerror_log = { level = \"notice\" }\n\
+                    [[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\nroot = \".\"\n\
+                    [[http.server.location]]\npath = \"/ok\"\nreturn = { code = 200, text = \"ok\" }\n";
+
+#[test]
+fn quit_finishes_requests_and_returns_when_all_is_over() {
+    let file = support::files::noise(4 << 20);
+    let mut server = Server::with(&[("large", &file)], SITE);
+    let mut slow = Client::slow(server.address());
+    slow.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    slow.head().unwrap();
+    std::thread::scope(|scope| {
+        let quit = scope.spawn(|| server.ask(&["-s", "quit"]));
+        eventually("nobody is let in any more", || std::net::TcpStream::connect(server.address()).is_err());
+        assert!(server.folder.path("topnext.pid").exists() && !quit.is_finished());
+        assert_eq!(slow.take(file.len()).unwrap(), file);
+        assert_eq!(slow.end(), Ending::Closed);
+        let answer = quit.join().unwrap();
+        assert_eq!(answer.code, Some(0), "{answer:#?}");
+    });
+    assert!(!server.folder.path("topnext.pid").exists() && !server.folder.path("topnext.sock").exists());
+    assert_eq!(server.ended(), Some(0));
+}
+
+#[test]
+fn status_of_workers_and_modules() {
+    let server = Server::start(&format!("worker_processes = 2\nmodule_accounting = \"all\"\n{SITE}"));
+    for _ in 0..20 {
+        server.get("/ok").expect(200);
+        server.get("/none").expect(404);
+    }
+    let answer = server.ask(&["status", "--json"]);
+    assert_eq!(answer.code, Some(0), "{answer:#?}");
+    let status: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+    assert_eq!(status["pid"], server.pid());
+    let generation = &status["generations"][0];
+    assert_eq!((&generation["number"], &generation["state"]), (&1.into(), &"serving".into()));
+    let workers = generation["workers"].as_array().unwrap();
+    let pids: Vec<u64> = workers.iter().map(|worker| worker["pid"].as_u64().unwrap()).collect();
+    assert!(pids.len() == 2 && pids.iter().all(|pid| server.workers().contains(&(*pid as u32))), "{pids:?}");
+    let sum = |key: &str| workers.iter().map(|worker| worker[key].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((sum("requests"), sum("accepted"), sum("running")), (40, 40, 0));
+    let hooks = |name: &str, hook: &str, key: &str| {
+        let modules = workers.iter().flat_map(|worker| worker["modules"].as_array().unwrap());
+        let hooks =
+            modules.filter(|module| module["name"] == name).flat_map(|module| module["hooks"].as_array().unwrap());
+        hooks.filter(|of| of["hook"] == hook).map(|of| of[key].as_f64().unwrap()).sum::<f64>()
+    };
+    assert_eq!((hooks("return", "handler", "calls"), hooks("return", "handler", "timed")), (20.0, 20.0));
+    // One more, if a path had to be looked up by the thread pool.
+    assert!(hooks("static", "handler", "calls") >= 20.0);
+    assert_eq!(hooks("return", "handler", "errors"), 0.0);
+    assert!(hooks("return", "handler", "total_us") > 0.0);
+    let table = server.ask(&["status"]).stdout;
+    assert!(table.contains("generation 1, serving\n") && table.contains("    return  handler"), "{table}");
+}
+
+#[test]
+fn module_accounting_off() {
+    let server = Server::start(&format!("module_accounting = \"off\"\n{SITE}"));
+    server.get("/ok").expect(200);
+    let text = server.ask(&["status", "--json"]).stdout;
+    assert!(text.contains("\"requests\":1,") && !text.contains("\"hook\":\"handler\""), "{text}");
+}
+
+#[test]
+fn a_second_server_in_the_same_place() {
+    let server = Server::start(SITE);
+    let answer = server.ask(&[]);
+    assert_eq!(answer.code, Some(1));
+    assert!(
+        answer.stderr.contains("topnext.sock: another process listens on this socket; end the other server with"),
+        "{answer:#?}"
+    );
+    // With a prefix of its own, and the same pid file.
+    let other = Folder::new();
+    let pid = server.folder.path("topnext.pid");
+    let port = support::server::free_port();
+    let config = format!("pid = {pid:?}\nmodule = []\n[[http.server]]\nlisten = [\"127.0.0.1:{}\"]\n", port.number);
+    other.write("plugins.toml", config.as_bytes());
+    let answer = support::server::answer(support::command(&other, &[]));
+    assert_eq!(answer.code, Some(1));
+    let text = format!("process {}; end it with", server.pid());
+    assert!(
+        answer.stderr.contains("topnext: another topnext runs, with the pid file ") && answer.stderr.contains(&text),
+        "{answer:#?}"
+    );
+    assert_eq!(fs::read_to_string(pid).unwrap().trim(), server.pid().to_string());
+    server.get("/ok").expect(200);
+}
+
+#[test]
+fn what_was_left_behind_is_taken_over() {
+    let folder = Folder::new();
+    folder.write("topnext.pid", b"1\n");
+    drop(UnixListener::bind(folder.path("topnext.sock")).unwrap());
+    let answer = support::server::answer(support::command(&folder, &["-s", "reload", "-p", "."]));
+    assert!(
+        answer.code == Some(1) && answer.stderr.contains("it was left behind, nobody listens on it"),
+        "{answer:#?}"
+    );
+    let server = Server::start_in(folder, SITE);
+    assert_eq!(fs::read_to_string(server.folder.path("topnext.pid")).unwrap().trim(), server.pid().to_string());
+    assert_eq!(server.ask(&["-s", "reopen"]).code, Some(0));
+}
+
+#[test]
+fn nobody_runs() {
+    let folder = Folder::new();
+    let answer = support::server::answer(support::command(&folder, &["-s", "stop"]));
+    assert_eq!(answer.code, Some(1));
+    assert!(answer.stderr.starts_with("topnext: no topnext runs with the prefix "), "{answer:#?}");
+}
+
+#[test]
+fn clients_that_send_junk_or_nothing_cost_nobody_anything() {
+    let server = Server::start(SITE);
+    let path = server.folder.path("topnext.sock");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let ask = |text: &[u8]| {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.write_all(text).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(ask(b"dance\n").contains("{\"ok\":false,\"text\":\"found \\\"dance\\\", expected reload, reopen, "));
+    assert!(ask(&[b'x'; 300]).contains("the question is too long"));
+    assert!(ask(b"\xff\xfe\n").contains("\"ok\":false"));
+    let silent: Vec<UnixStream> = (0..40).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    // One that asks and does not wait.
+    UnixStream::connect(&path).unwrap().write_all(b"reload\n").unwrap();
+    server.stderr(|log| log.contains("generation 2 serves"));
+    assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+    server.get("/ok").expect(200);
+    drop(silent);
+}
+
+#[test]
+fn a_prefix_that_is_longer_than_a_socket_path_may_be() {
+    let folder = Folder::new();
+    let long = folder.path(&format!("{}/{}", "a".repeat(100), "b".repeat(100)));
+    fs::create_dir_all(&long).unwrap();
+    let port = support::server::free_port();
+    let site =
+        format!("module = [{{ name = \"return\" }}]\n[[http.server]]\nlisten = [\"127.0.0.1:{}\"]\n", port.number);
+    fs::write(long.join("plugins.toml"), site).unwrap();
+    let mut command = support::command(&folder, &["-c"]);
+    command.arg(long.join("plugins.toml"));
+    let mut child = command.spawn().unwrap();
+    let ask = |question: &str| {
+        let mut command = support::command(&folder, &["-s", question, "-p"]);
+        command.arg(&long);
+        support::server::answer(command)
+    };
+    eventually("it answers", || ask("reopen").code == Some(0));
+    assert_eq!(ask("stop").code, Some(0));
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn daemon() {
+    let folder = Folder::new();
+    let port = support::server::free_port();
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port.number));
+    let site = |text: &str| {
+        format!(
+            "daemon = true\nerror_log = \"e.log\"\nmodule = [{{ name = \"return\" }}]\n[[http.server]]\nlisten = [\"{address}\"]\n{text}\n"
+        )
+    };
+    // What is wrong is said in the foreground.
+    folder.write("plugins.toml", site("lisen = 1").as_bytes());
+    let answer = support::server::answer(support::command(&folder, &[]));
+    assert!(
+        answer.code == Some(1) && answer.stderr.starts_with("plugins.toml:6:1: http.server.lisen: "),
+        "{answer:#?}"
+    );
+    folder.write("plugins.toml", site("access_log = \"off\"\nreturn = { code = 200, text = \"x\" }").as_bytes());
+    let answer = support::server::answer(support::command(&folder, &[]));
+    assert!(answer.code == Some(0) && answer.stderr.contains(" is ready, pid "), "{answer:#?}");
+    let mut client = Client::connect(address);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    client.response().expect(200);
+    let answer = support::server::answer(support::command(&folder, &["-s", "stop"]));
+    assert_eq!(answer.code, Some(0), "{answer:#?}");
+    assert!(!folder.path("topnext.pid").exists());
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written() {
+    let folder = Folder::new();
+    let port = support::server::free_port();
+    let site =
+        format!("pid = \"none/x.pid\"\nmodule = []\n[[http.server]]\nlisten = [\"127.0.0.1:{}\"]\n", port.number);
+    folder.write("plugins.toml", site.as_bytes());
+    let answer = support::server::answer(support::command(&folder, &[]));
+    assert_eq!(answer.code, Some(1));
+    let text =
+        "none/x.pid cannot be written (2: No such file or directory); say where it is to be with pid, or with -p\n";
+    assert!(answer.stderr.starts_with("topnext: the pid file ") && answer.stderr.ends_with(text), "{answer:#?}");
+}
+
+#[test]
+fn a_folder_that_vanishes_takes_nothing_else_with_it() {
+    let server = Server::start(SITE);
+    fs::remove_file(server.folder.path("topnext.pid")).unwrap();
+    fs::remove_file(server.folder.path("topnext.sock")).unwrap();
+    server.signal(rustix::process::Signal::HUP);
+    server.stderr(|log| log.contains("generation 2 serves"));
+    server.get("/ok").expect(200);
+    assert_eq!(server.stop(rustix::process::Signal::QUIT).code, Some(0));
+}
+
+#[test]
+fn workers_run_as_user_and_logs_are_reopened_all_the_same() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can start workers as another user");
+        return;
+    }
+    // Where that user may go.
+    let folder = Folder::below(&std::env::temp_dir()).unwrap();
+    fs::set_permissions(folder.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let site = SITE
+        .replace("error_log = {", "user = { name = \"nobody\", group = \"nogroup\" }\nerror_log = { path = \"e.log\",");
+    let server = Server::start_in(folder, &site.replace("root = ", "access_log = \"a.log\"\nroot = "));
+    let status = fs::read_to_string(format!("/proc/{}/status", server.worker())).unwrap();
+    let ids = |name: &str| {
+        status.lines().find(|line| line.starts_with(name)).unwrap().split_whitespace().nth(1).unwrap().to_string()
+    };
+    assert_eq!((ids("Uid:"), ids("Gid:")), ("65534".to_string(), "65534".to_string()));
+    server.get("/ok").expect(200);
+    fs::rename(server.folder.path("a.log"), server.folder.path("a.log.1")).unwrap();
+    assert_eq!(server.ask(&["-s", "reopen"]).code, Some(0));
+    // The workers have been told; their logs are opened by a thread of its own.
+    eventually("the new log has a line", || {
+        server.get("/ok").expect(200);
+        fs::read_to_string(server.folder.path("a.log")).is_ok_and(|log| log.contains("GET /ok "))
+    });
+    // Who is not there is said with its place.
+    let errors = Server::fails(&SITE.replace("error_log", "user = \"nobody-at-all\"\nerror_log"));
+    assert!(
+        errors.contains("plugins.toml:3:8: user: found \"nobody-at-all\", which is not the name of a user"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn systemd_is_told() {
+    let folder = Folder::new();
+    let port = support::server::free_port();
+    let site = SITE.replace("PORT", &port.number.to_string());
+    folder.write("plugins.toml", site.as_bytes());
+    let socket = std::os::unix::net::UnixDatagram::bind(folder.path("notify")).unwrap();
+    socket.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let next = || {
+        let mut buffer = [0; 512];
+        let n = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..n]).into_owned()
+    };
+    let mut command = support::command(&folder, &[]);
+    let mut child = command.env("NOTIFY_SOCKET", folder.path("notify")).spawn().unwrap();
+    assert_eq!(next(), format!("READY=1\nMAINPID={}\n", child.id()));
+    let ask = |question: &str| support::server::answer(support::command(&folder, &["-s", question]));
+    assert_eq!(ask("reload").code, Some(0));
+    let reloading = next();
+    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+    assert!(next().starts_with("READY=1\n"));
+    assert_eq!(ask("stop").code, Some(0));
+    assert_eq!(next(), "STOPPING=1\n");
+    assert!(child.wait().unwrap().success());
+}

@@ -1,0 +1,111 @@
+//! Another program takes over: USR2, WINCH, QUIT, and the way back.
+
+mod support;
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::Signal;
+use support::{Client, Folder, Server, eventually};
+
+const SITE: &str = "worker_threads = 2\nmodule = [{ name = \"return\" }]\nerror_log = { level = \"notice\" }\n\
+                    [[http.server]]\nlisten = [\"127.0.0.1:PORT\", \"unix:a.sock\"]\nreturn = { code = 200, text = \"$pid\" }\n";
+
+fn pid_in(folder: &Folder, name: &str) -> Option<u32> {
+    fs::read_to_string(folder.path(name)).ok()?.trim().parse().ok()
+}
+
+/// Has a new master started, and waits until it serves: its process.
+fn upgrade(server: &Server) -> u32 {
+    let before = server.stderr(|_| true).matches("the new master serves").count();
+    server.signal(Signal::USR2);
+    server.stderr(|log| log.matches("the new master serves").count() > before);
+    assert_eq!(pid_in(&server.folder, "topnext.pid.oldbin"), Some(server.pid()));
+    let new = pid_in(&server.folder, "topnext.pid").unwrap();
+    assert_ne!(new, server.pid());
+    new
+}
+
+#[test]
+fn a_new_master_takes_over_and_no_request_is_lost() {
+    let mut server = Server::start(SITE);
+    let address = server.address();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|number| {
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut answers = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        let mut client = Client::connect(address);
+                        let close = if number < 2 { "Connection: close\r\n" } else { "" };
+                        loop {
+                            client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{close}\r\n"));
+                            let response = client.response().expect(200);
+                            answers += 1;
+                            let is_last = response.field("Connection") == Some("close");
+                            if is_last || stop.load(Ordering::Relaxed) {
+                                break;
+                            }
+                        }
+                    }
+                    answers
+                })
+            })
+            .collect();
+        let old_worker = server.worker();
+        let new = upgrade(&server);
+        server.signal(Signal::WINCH);
+        eventually("the old worker has ended", || !server.workers().contains(&old_worker));
+        assert_eq!(server.end_alone(Signal::QUIT), Some(0));
+        assert!(
+            !server.folder.path("topnext.pid.oldbin").exists() && !server.folder.path("topnext.sock.oldbin").exists()
+        );
+        // The new one is the server by now: it reloads, and its socket file is there.
+        assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+        assert_eq!(pid_in(&server.folder, "topnext.pid"), Some(new));
+        let mut unix = Client::unix(&server.folder.path("a.sock"));
+        unix.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        unix.response().expect(200);
+        stop.store(true, Ordering::Relaxed);
+        let answers: u64 = clients.into_iter().map(|client| client.join().expect("no request is lost")).sum();
+        assert!(answers > 0);
+    });
+    assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
+    assert!(!server.folder.path("topnext.pid").exists() && !server.folder.path("a.sock").exists());
+}
+
+#[test]
+fn the_way_back() {
+    let server = Server::start(SITE);
+    let old_worker = server.worker();
+    upgrade(&server);
+    server.signal(Signal::WINCH);
+    eventually("the old worker has ended", || !server.workers().contains(&old_worker));
+    // What is in the file does not matter: the old one goes on with what it had.
+    server.folder.write("plugins.toml", b"broken");
+    server.signal(Signal::HUP);
+    server.stderr(|log| log.contains("generation 2 serves"));
+    let answer = server.ask(&["-s", "quit"]);
+    assert_eq!(answer.code, Some(0), "{answer:#?}");
+    eventually("it has its names back", || pid_in(&server.folder, "topnext.pid") == Some(server.pid()));
+    assert!(server.folder.path("a.sock").exists(), "its socket file is not the new one's to remove");
+    for _ in 0..20 {
+        assert_eq!(server.get("/").expect(200).text(), server.worker().to_string());
+    }
+    assert_eq!(server.ask(&["status"]).code, Some(0));
+}
+
+#[test]
+fn a_new_master_that_cannot_serve_changes_nothing() {
+    let server = Server::start(SITE);
+    server.folder.write("plugins.toml", b"[[http.server]]\nlisten = 1\n");
+    server.signal(Signal::USR2);
+    server.stderr(|log| log.contains("this one goes on"));
+    let log = server.stderr(|log| log.contains("the new master cannot serve: plugins.toml:2:"));
+    assert!(log.contains("[error] "), "{log}");
+    eventually("it has its names back", || pid_in(&server.folder, "topnext.pid") == Some(server.pid()));
+    assert!(server.folder.path("topnext.sock").exists() && server.folder.path("a.sock").exists());
+    server.get("/").expect(200);
+}
