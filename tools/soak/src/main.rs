@@ -304,6 +304,8 @@ mod tests {
         assert!(!Tally::default().print());
         let mut tally = Tally::default();
         tally.count(0, Ok(3));
+        assert!(!tally.print(), "the others had no session");
+        (1..KINDS.len()).for_each(|kind| tally.count(kind, Ok(0)));
         assert!(tally.print());
         tally.count(1, Err("wrong".into()));
         assert!(!tally.print());
