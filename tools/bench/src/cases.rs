@@ -30,6 +30,8 @@ pub struct Case {
     pub connections: u32,
     /// `worker_connections` of both servers, where their own default is not enough.
     pub open_connections: Option<u32>,
+    /// topnext's `module_accounting`, where it is not the default.
+    pub accounting: Option<&'static str>,
     /// The lowest ratio of requests per CPU second (topnext / nginx) that may be released.
     pub floor: f64,
     /// The ratio to reach.
@@ -80,6 +82,7 @@ pub const PLAIN: Case = Case {
     same: Same::Body,
     connections: 64,
     open_connections: None,
+    accounting: None,
     floor: 1.0,
     goal: 1.0,
 };
@@ -103,6 +106,28 @@ pub static CASES: &[Case] = &[
         topnext: || "open_file_cache = { max = 1000, inactive = \"60s\" }".into(),
         requests: || vec![Request::get("/1k")],
         floor: 1.35,
+        goal: 1.55,
+        ..PLAIN
+    },
+    Case {
+        name: "1k-off",
+        about: "the same, with topnext's accounting of modules switched off: what that costs is the difference",
+        nginx: || "open_file_cache max=1000 inactive=60s;".into(),
+        topnext: || "open_file_cache = { max = 1000, inactive = \"60s\" }".into(),
+        requests: || vec![Request::get("/1k")],
+        accounting: Some("off"),
+        floor: 1.35,
+        goal: 1.55,
+        ..PLAIN
+    },
+    Case {
+        name: "1k-all",
+        about: "the same, with each call of a module timed",
+        nginx: || "open_file_cache max=1000 inactive=60s;".into(),
+        topnext: || "open_file_cache = { max = 1000, inactive = \"60s\" }".into(),
+        requests: || vec![Request::get("/1k")],
+        accounting: Some("all"),
+        floor: 1.30,
         goal: 1.55,
         ..PLAIN
     },

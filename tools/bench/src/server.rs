@@ -109,7 +109,7 @@ impl Software for Topnext {
             "worker_threads = 1
 module_path = [{module_path}]
 error_log = {{ path = \"stderr\", level = \"error\" }}
-{connections}{modules}
+{connections}{accounting}{modules}
 [[http.server]]
 listen = [\"127.0.0.1:{port}\"]
 root = {root}
@@ -118,6 +118,7 @@ access_log = \"off\"
 ",
             fragment = (case.topnext)(),
             connections = case.open_connections.map(|n| format!("worker_connections = {n}\n")).unwrap_or_default(),
+            accounting = case.accounting.map(|how| format!("module_accounting = \"{how}\"\n")).unwrap_or_default(),
         ))
     }
 
