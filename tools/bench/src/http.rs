@@ -229,7 +229,7 @@ mod tests {
             assert!(refused(&["--rounds", rounds]).contains("expected a number from 1 to 101"), "{rounds}");
         }
         assert!(refused(&["--seconds", "61"]).contains("expected a number from 1 to 60"));
-        assert!(refused(&["--case", "2k"]).contains("there are: return, 1k, 100k, 1m"));
+        assert!(refused(&["--case", "2k"]).contains("there are: return, 1k, 1k-off, 1k-all, 100k, 1m"));
         assert!(refused(&["--case"]).contains("missing argument"));
         assert!(refused(&["1k"]).contains("unexpected argument"));
     }
