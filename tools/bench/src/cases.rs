@@ -201,6 +201,10 @@ mod tests {
 
     #[test]
     fn unknown_name_lists_the_known() {
-        assert!(find("2k").unwrap_err().starts_with("no case is named \"2k\"; there are: return, 1k, 1k-off, 1k-all, 100k, 1m, gzip"));
+        assert!(
+            find("2k")
+                .unwrap_err()
+                .starts_with("no case is named \"2k\"; there are: return, 1k, 1k-off, 1k-all, 100k, 1m, gzip")
+        );
     }
 }

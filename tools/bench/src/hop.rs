@@ -61,6 +61,8 @@ const MAX_TIME: Duration = Duration::from_secs(60);
 
 /// Runs the command.
 pub fn run(mut arguments: lexopt::Parser) -> Result<Verdict, String> {
+    // What a hop is without the accounting of modules; what a timed one costs is in docs/benchmarks.md.
+    topnext::process::scoreboard::set_accounting(topnext::process::scoreboard::Accounting::Off);
     use lexopt::prelude::*;
     let (mut samples, mut enforce) = (DEFAULT_SAMPLES, false);
     while let Some(argument) = arguments.next().map_err(|error| error.to_string())? {
