@@ -7,6 +7,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    mem::MaybeUninit,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -43,12 +44,11 @@ pub fn as_host<T>(run: impl FnOnce() -> T) -> T {
     let cell = cell();
     // SAFETY: the host says that it runs itself, and then who ran before.
     let before = unsafe { cell.replace(Running::HOST) };
-    let timed = cell.begin();
+    let mut counted = MaybeUninit::uninit();
+    let counted = cell.begin(&mut counted);
     let result = run();
-    if let Some(timed) = timed {
-        // The time of the host is not the module's.
-        cell.end(timed);
-    }
+    // The time of the host is not the module's.
+    cell.end(counted);
     // SAFETY: as above.
     unsafe { cell.set(before) };
     result

@@ -23,7 +23,7 @@ use std::{
     },
 };
 
-use topnext_module_api::running::{Account, Hook, Running, RunningCell};
+use topnext_module_api::running::{Account, HOOKS, Hook, Running, RunningCell};
 
 use super::shared_memory::{self, Mapping};
 
@@ -43,8 +43,6 @@ pub const COUNTERS: usize = 16;
 const ACCOUNTS: usize = 24;
 /// Accounts of a thread: a row for each slot, which is the number of a module, and in it one for each hook.
 pub const ROWS: usize = 128;
-/// Hooks of a row.
-pub const HOOKS: usize = 32;
 const WORDS_OF_ACCOUNT: usize = size_of::<Account>() / size_of::<AtomicU64>();
 /// Words of a board.
 const BOARD: usize = ACCOUNTS + ROWS * HOOKS * WORDS_OF_ACCOUNT;
@@ -169,14 +167,12 @@ fn cell_of(board: Board) -> &'static RunningCell {
 /// Has a board count.
 fn account_on(board: Board, accounting: Accounting) {
     let cell = cell_of(board);
-    let accounts = match accounting {
-        Accounting::Off => std::ptr::null_mut(),
-        Accounting::Sampled | Accounting::All => board[ACCOUNTS..].as_ptr().cast_mut().cast::<Account>(),
-    };
-    // Loops say it anew in each turn.
-    cell.set_timing(accounting != Accounting::Off);
+    let accounts = board[ACCOUNTS..].as_ptr().cast_mut().cast::<Account>();
     // SAFETY: behind ACCOUNTS there are so many accounts of atomic words, with their alignment, as long as the process lives.
-    unsafe { cell.set_accounts(accounts, ROWS, HOOKS) };
+    unsafe { cell.set_accounts(accounts, ROWS) };
+    // Loops say it anew in each turn.
+    let is_on = accounting != Accounting::Off;
+    cell.set_accounting(is_on, is_on);
 }
 
 fn accounting() -> Accounting {
@@ -207,12 +203,12 @@ pub fn turn() {
     if let Some(board) = mine() {
         let turn = board[TURN].load(Ordering::Relaxed).wrapping_add(1);
         board[TURN].store(turn, Ordering::Relaxed);
-        let is_timed = match accounting() {
-            Accounting::Off => false,
-            Accounting::Sampled => turn / 2 % SAMPLE == 0,
-            Accounting::All => true,
+        let (count, time) = match accounting() {
+            Accounting::Off => (false, false),
+            Accounting::Sampled => (true, turn / 2 % SAMPLE == 0),
+            Accounting::All => (true, true),
         };
-        cell_of(board).set_timing(is_timed);
+        cell_of(board).set_accounting(count, time);
     }
 }
 

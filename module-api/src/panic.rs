@@ -6,6 +6,7 @@
 use std::{
     any::Any,
     cell::RefCell,
+    mem::MaybeUninit,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Once,
 };
@@ -43,39 +44,43 @@ pub struct Panicked;
 /// Runs a hook of a module: notes who runs, catches a panic, restores who ran before, and counts.
 #[inline(always)]
 pub(crate) fn enter<T>(cell: &RunningCell, module: u32, hook: Hook, run: impl FnOnce() -> T) -> Result<T, Panicked> {
-    // SAFETY: this is the entry into the module in this slot.
-    let before = unsafe { cell.replace(Running { module, hook }) };
-    let timed = cell.begin();
-    let result = match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(value) => Ok(value),
-        Err(payload) => Err(report(module, hook, payload)),
-    };
-    let ticks = timed.map(|timed| cell.end(timed));
-    if let Some(account) = cell.account(module, hook) {
-        account.count(ticks);
-    }
-    // SAFETY: and this its end.
-    unsafe { cell.set(before) };
-    result
+    enter_and_judge(cell, module, hook, run, |_| false)
 }
 
 /// As `enter`, for hooks that answer a code: a panic is an Error, and errors are counted where they begin.
 #[inline(always)]
 pub(crate) fn enter_for_code(cell: &RunningCell, module: u32, hook: Hook, run: impl FnOnce() -> Code) -> Code {
-    let errors = cell.errors();
-    let code = enter(cell, module, hook, run).unwrap_or(Code::ERROR);
-    if code.is_failure() && cell.errors() == errors {
-        count_error(cell, module, hook);
-    }
-    code
+    let has_failed = |result: &Result<Code, Panicked>| !result.as_ref().is_ok_and(|code| !code.is_failure());
+    enter_and_judge(cell, module, hook, run, has_failed).unwrap_or(Code::ERROR)
 }
 
-#[cold]
-fn count_error(cell: &RunningCell, module: u32, hook: Hook) {
-    cell.count_error();
-    if let Some(account) = cell.account(module, hook) {
-        account.count_error();
+#[inline(always)]
+fn enter_and_judge<T>(
+    cell: &RunningCell,
+    module: u32,
+    hook: Hook,
+    run: impl FnOnce() -> T,
+    has_failed: impl FnOnce(&Result<T, Panicked>) -> bool,
+) -> Result<T, Panicked> {
+    // SAFETY: this is the entry into the module in this slot.
+    let before = unsafe { cell.replace(Running { module, hook }) };
+    // One look at one word is all that a call costs which is not counted.
+    let mut counted = MaybeUninit::uninit();
+    let is_counted = cell.is_counting();
+    if is_counted {
+        cell.begin(&mut counted);
     }
+    let result = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(value) => Ok(value),
+        Err(payload) => Err(report(module, hook, payload)),
+    };
+    if is_counted {
+        // SAFETY: it was written above.
+        cell.end_and_count(unsafe { counted.assume_init_ref() }, has_failed(&result));
+    }
+    // SAFETY: and this its end.
+    unsafe { cell.set(before) };
+    result
 }
 
 /// As `enter`, for the host, which measures what it costs.

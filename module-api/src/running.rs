@@ -4,6 +4,7 @@
 
 use std::{
     fmt,
+    mem::MaybeUninit,
     sync::atomic::{AtomicPtr, AtomicU64, Ordering},
 };
 
@@ -93,19 +94,25 @@ impl Running {
 #[derive(StableAbi, Debug, Default)]
 pub struct RunningCell {
     running: AtomicU64,
-    /// Calls are timed now, and not only counted.
-    timing: AtomicU64,
+    /// What is done with calls now: [`COUNT`], [`TIME`]; 0 for nothing. One word, since each call looks at it.
+    accounting: AtomicU64,
     /// Of what is timed: the ticks that the calls within the running one have taken.
     inner: AtomicU64,
     /// Errors that were answered on this thread, by whomever.
     errors: AtomicU64,
-    /// The accounts of this thread, or null: nothing is counted.
+    /// The accounts of this thread, in rows of [`HOOKS`], one for each slot from 0 on; or null.
     accounts: AtomicPtr<Account>,
-    /// Accounts are in rows, one for each slot from 0 on: how many rows there are, and how many hooks in each.
+    /// How many rows there are.
     rows: AtomicU64,
-    hooks: AtomicU64,
-    reserved: AtomicU64,
+    reserved: [AtomicU64; 2],
 }
+
+/// Calls are counted.
+const COUNT: u64 = 1;
+/// Counted calls are timed too.
+const TIME: u64 = 2;
+/// Accounts in a row: more than there are hooks.
+pub const HOOKS: usize = 32;
 
 /// What a module has done in one of its hooks, on one thread.
 #[repr(C)]
@@ -126,10 +133,15 @@ pub struct Account {
     reserved: [AtomicU64; 2],
 }
 
-/// A call that is timed: when it began, and what the calls around it had taken by then.
+/// A call that is counted: what there was when it began.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
-pub struct Timed {
+pub struct Counted {
+    errors: u64,
+    is_timed: bool,
+    /// When it began, if it is timed.
     start: u64,
+    /// What the calls around it had taken by then.
     outer: u64,
 }
 
@@ -138,13 +150,12 @@ impl RunningCell {
     pub const fn new() -> RunningCell {
         RunningCell {
             running: AtomicU64::new(0),
-            timing: AtomicU64::new(0),
+            accounting: AtomicU64::new(0),
             inner: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             accounts: AtomicPtr::new(std::ptr::null_mut()),
             rows: AtomicU64::new(0),
-            hooks: AtomicU64::new(0),
-            reserved: AtomicU64::new(0),
+            reserved: [const { AtomicU64::new(0) }; 2],
         }
     }
 
@@ -177,62 +188,83 @@ impl RunningCell {
         self.running.store((u64::from(running.hook.0) << 32) | u64::from(running.module), Ordering::Relaxed);
     }
 
-    /// Counts calls from now on: into `rows` rows of `hooks` accounts.
+    /// Gives the thread accounts: `rows` rows of [`HOOKS`].
     ///
     /// # Safety
     /// They are there, in a row, as long as the cell.
     #[doc(hidden)]
-    pub unsafe fn set_accounts(&self, accounts: *mut Account, rows: usize, hooks: usize) {
+    pub unsafe fn set_accounts(&self, accounts: *mut Account, rows: usize) {
         self.rows.store(rows as u64, Ordering::Relaxed);
-        self.hooks.store(hooks as u64, Ordering::Relaxed);
         self.accounts.store(accounts, Ordering::Relaxed);
+    }
+
+    /// Says what is done with calls that begin from now on: whether they are counted, and whether timed as well.
+    #[inline]
+    pub fn set_accounting(&self, count: bool, time: bool) {
+        let word = if count { COUNT } else { 0 } | if time { TIME } else { 0 };
+        self.accounting.store(word, Ordering::Relaxed);
     }
 
     /// The account of a module's hook on this thread.
     #[inline]
     pub fn account(&self, module: u32, hook: Hook) -> Option<&Account> {
         let accounts = self.accounts.load(Ordering::Relaxed);
-        if accounts.is_null() {
-            return None;
-        }
-        let (row, hooks) = (u64::from(module), self.hooks.load(Ordering::Relaxed));
-        if row >= self.rows.load(Ordering::Relaxed) || u64::from(hook.0) >= hooks {
+        let (row, column) = (module as usize, hook.0 as usize);
+        if accounts.is_null() || row as u64 >= self.rows.load(Ordering::Relaxed) || column >= HOOKS {
             return None;
         }
         // SAFETY: the index is within what `set_accounts` was told, and that lives as long as the cell.
-        Some(unsafe { &*accounts.add((row * hooks + u64::from(hook.0)) as usize) })
+        Some(unsafe { &*accounts.add(row * HOOKS + column) })
     }
 
-    /// Whether calls are timed: which of them is the host's to say.
-    #[inline]
-    pub fn is_timing(&self) -> bool {
-        self.timing.load(Ordering::Relaxed) != 0
+    /// Whether calls that begin now are counted.
+    #[inline(always)]
+    pub(crate) fn is_counting(&self) -> bool {
+        self.accounting.load(Ordering::Relaxed) != 0
     }
 
-    /// Says whether calls are timed.
-    #[inline]
-    pub fn set_timing(&self, on: bool) {
-        self.timing.store(on.into(), Ordering::Relaxed);
+    /// A call begins that is counted.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn begin<'a>(&self, counted: &'a mut MaybeUninit<Counted>) -> &'a Counted {
+        let (mut start, mut outer) = (0, 0);
+        let is_timed = self.accounting.load(Ordering::Relaxed) & TIME != 0;
+        if is_timed {
+            outer = self.inner.load(Ordering::Relaxed);
+            self.inner.store(0, Ordering::Relaxed);
+            start = ticks();
+        }
+        counted.write(Counted { errors: self.errors(), is_timed, start, outer })
     }
 
-    /// A call that is timed begins.
+    /// It ends: the ticks that it has taken itself, if it is timed. What is around it does not count them.
+    #[doc(hidden)]
     #[inline]
-    pub fn begin(&self) -> Option<Timed> {
-        if !self.is_timing() {
+    pub fn end(&self, counted: &Counted) -> Option<u64> {
+        if !counted.is_timed {
             return None;
         }
-        let outer = self.inner.load(Ordering::Relaxed);
-        self.inner.store(0, Ordering::Relaxed);
-        Some(Timed { start: ticks(), outer })
+        let whole = ticks().wrapping_sub(counted.start);
+        let inner = self.inner.load(Ordering::Relaxed);
+        self.inner.store(counted.outer.wrapping_add(whole), Ordering::Relaxed);
+        Some(whole.saturating_sub(inner))
     }
 
-    /// It ends: the ticks that it has taken itself. What is around it does not count them.
-    #[inline]
-    pub fn end(&self, timed: Timed) -> u64 {
-        let whole = ticks().wrapping_sub(timed.start);
-        let inner = self.inner.load(Ordering::Relaxed);
-        self.inner.store(timed.outer.wrapping_add(whole), Ordering::Relaxed);
-        whole.saturating_sub(inner)
+    /// It ends, and goes into the account of whoever still runs.
+    #[inline(never)]
+    pub(crate) fn end_and_count(&self, counted: &Counted, has_failed: bool) {
+        let ticks = self.end(counted);
+        let is_to_blame = has_failed && self.errors() == counted.errors;
+        if is_to_blame {
+            self.count_error();
+        }
+        let running = self.get();
+        if let Some(account) = self.account(running.module, running.hook) {
+            account.count(ticks);
+            if is_to_blame {
+                add(&account.errors, 1);
+            }
+        }
     }
 
     /// Errors that were answered on this thread so far.
@@ -249,11 +281,6 @@ impl RunningCell {
 }
 
 impl Account {
-    /// Counts an error of its own.
-    pub fn count_error(&self) {
-        add(&self.errors, 1);
-    }
-
     /// Counts a panic.
     pub fn count_panic(&self) {
         add(&self.panics, 1);

@@ -23,7 +23,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use topnext::plugins::link;
+use topnext::plugins::{link, running};
 use topnext::request::Request;
 use topnext_module_api::{Buf, Chain};
 
@@ -61,7 +61,7 @@ const MAX_TIME: Duration = Duration::from_secs(60);
 
 /// Runs the command.
 pub fn run(mut arguments: lexopt::Parser) -> Result<Verdict, String> {
-    // What a hop is without the accounting of modules; what a timed one costs is in docs/benchmarks.md.
+    // But for where it is what is measured.
     topnext::process::scoreboard::set_accounting(topnext::process::scoreboard::Accounting::Off);
     use lexopt::prelude::*;
     let (mut samples, mut enforce) = (DEFAULT_SAMPLES, false);
@@ -101,14 +101,20 @@ pub fn run(mut arguments: lexopt::Parser) -> Result<Verdict, String> {
 /// A kind of chain, called once.
 enum Kind {
     Header,
+    /// With the accounting of modules: calls are counted, and timed if so.
+    HeaderCounted {
+        timed: bool,
+    },
     Body,
     BodyWithBuf,
     Boxed(Around),
 }
 
 impl Kind {
-    const ALL: [Kind; 6] = [
+    const ALL: [Kind; 8] = [
         Kind::Header,
+        Kind::HeaderCounted { timed: false },
+        Kind::HeaderCounted { timed: true },
         Kind::Body,
         Kind::BodyWithBuf,
         Kind::Boxed(Around::ALL[0]),
@@ -119,6 +125,8 @@ impl Kind {
     fn name(&self) -> &'static str {
         match self {
             Kind::Header => "header filter, .so",
+            Kind::HeaderCounted { timed: false } => "header filter, .so, counted",
+            Kind::HeaderCounted { timed: true } => "header filter, .so, timed",
             Kind::Body => "body filter, .so",
             Kind::BodyWithBuf => "body filter, .so, a buf",
             Kind::Boxed(around) => around.name(),
@@ -162,6 +170,13 @@ impl Case {
             (Kind::Header, _) => self.samples.run(CALLS, || {
                 black_box(link::call_header_filters(r, place));
             }),
+            (Kind::HeaderCounted { timed }, _) => {
+                running::cell().set_accounting(true, *timed);
+                self.samples.run(CALLS, || {
+                    black_box(link::call_header_filters(r, place));
+                });
+                running::cell().set_accounting(false, false);
+            }
             (Kind::BodyWithBuf, _) => self.samples.run(CALLS, || {
                 black_box(link::call_body_filters(r, place, Chain::from(Buf::from_static(b"static"))));
             }),
