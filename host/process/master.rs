@@ -27,6 +27,7 @@ use std::{
 use signal_hook::consts::signal;
 
 use super::{
+    alarm::Alarm,
     channel,
     child::{self, Child, Stage},
     control,
@@ -43,7 +44,7 @@ use super::{
 use crate::{
     config::Listen,
     error_text::ErrorText,
-    event::{Loop, Ready, Source, TimerId},
+    event::Loop,
     listen::sockets::Sockets,
     log::{
         self, Sink,
@@ -110,6 +111,7 @@ pub struct Master {
     last_number: Cell<u64>,
     ending: Cell<Option<Ending>>,
     beginning: RefCell<Option<Beginning>>,
+    watchdog: RefCell<Option<Alarm>>,
     outcome: RefCell<Result<(), String>>,
     started: Instant,
     ticks: Ticks,
@@ -130,6 +132,8 @@ struct Change {
     previous: Option<Rc<Generation>>,
     waiters: Vec<Waiter>,
     step: Step,
+    /// When it has lasted too long.
+    alarm: Option<Alarm>,
     pid_file: Option<PidFile>,
 }
 
@@ -159,6 +163,7 @@ pub fn run(options: Options, beginning: Beginning) -> Result<(), String> {
         last_number: Cell::new(0),
         ending: Cell::new(None),
         beginning: RefCell::new(Some(beginning)),
+        watchdog: RefCell::default(),
         outcome: RefCell::new(Ok(())),
         started: Instant::now(),
         ticks: Ticks::start(),
@@ -232,9 +237,10 @@ impl Master {
             systemd::reloading();
         }
         let waiters = waiter.into_iter().collect();
-        let change = Change { generation: generation.clone(), previous, waiters, step: Step::Starting, pid_file: None };
+        let step = Step::Starting;
+        let change = Change { generation: generation.clone(), previous, waiters, step, alarm: None, pid_file: None };
         self.change.replace(Some(change));
-        self.after(START_TIMEOUT, move |master| master.took_too_long(number, Step::Starting));
+        self.set_step(step, START_TIMEOUT);
         if let Err(reason) = self.start_child(&generation, 0, true) {
             self.fail(&reason);
         }
@@ -337,9 +343,9 @@ impl Master {
             match step {
                 Step::Starting if generation.has_reached(Stage::Ready) => {
                     self.commit(&generation);
-                    self.set_step(Step::Serving);
+                    self.set_step(Step::Serving, START_TIMEOUT);
                 }
-                Step::Serving if generation.has_reached(Stage::Serving) => self.drain_previous(generation.number),
+                Step::Serving if generation.has_reached(Stage::Serving) => self.drain_previous(),
                 Step::Draining => {
                     let drains = |child: &Rc<Child>| child.stage() >= Stage::Draining;
                     if !previous.is_none_or(|previous| previous.workers().iter().all(drains)) {
@@ -352,18 +358,20 @@ impl Master {
         }
     }
 
-    fn set_step(&self, step: Step) {
+    /// The change is at this step, which may take so long.
+    fn set_step(self: &Rc<Self>, step: Step, time: Duration) {
+        let alarm = Alarm::new(self, time, move |master| master.took_too_long(step));
         if let Some(change) = &mut *self.change.borrow_mut() {
             change.step = step;
+            change.alarm = Some(alarm);
         }
     }
 
-    fn drain_previous(self: &Rc<Self>, number: u64) {
+    fn drain_previous(self: &Rc<Self>) {
         let previous = self.change.borrow().as_ref().and_then(|change| change.previous.clone());
-        self.set_step(Step::Draining);
+        self.set_step(Step::Draining, DRAINING_TIMEOUT);
         if let Some(previous) = previous {
             previous.drain();
-            self.after(DRAINING_TIMEOUT, move |master| master.took_too_long(number, Step::Draining));
         }
     }
 
@@ -380,9 +388,7 @@ impl Master {
         generation.tell(&ToWorker::Serve);
         let previous = self.serving.replace(Some(generation.clone()));
         self.old.borrow_mut().extend(previous.filter(|previous| !previous.is_empty()));
-        let number = generation.number;
-        self.after(START_TIMEOUT, move |master| master.took_too_long(number, Step::Serving));
-        self.watch(generation.number, plan.watchdog_timeout);
+        self.watch(plan.watchdog_timeout);
     }
 
     fn open_logs(&self, plan: &Plan) {
@@ -477,11 +483,8 @@ impl Master {
     }
 
     /// A step has not ended in time, unless it has.
-    fn took_too_long(self: &Rc<Self>, number: u64, step: Step) {
-        let generation = match &*self.change.borrow() {
-            Some(change) if change.generation.number == number && change.step == step => change.generation.clone(),
-            _ => return,
-        };
+    fn took_too_long(self: &Rc<Self>, step: Step) {
+        let Some(generation) = self.change.borrow().as_ref().map(|change| change.generation.clone()) else { return };
         match step {
             Step::Starting => {
                 let slow = |worker: &Rc<Child>| worker.stage() < Stage::Ready;
@@ -493,9 +496,10 @@ impl Master {
             Step::Serving => {
                 log_line!(
                     Level::Alert,
-                    "not all workers of generation {number} serve; the old ones are drained anyway"
+                    "not all workers of generation {} serve; the old ones are drained anyway",
+                    generation.number
                 );
-                self.drain_previous(number);
+                self.drain_previous();
                 self.advance();
             }
             Step::Draining => {
@@ -611,7 +615,7 @@ impl Master {
             Duration::ZERO => self.respawn(&generation, slot),
             delay => {
                 log_line!(Level::Alert, "workers die too often; the next one is started in {} s", delay.as_secs());
-                self.after(delay, move |master| master.respawn(&generation, slot));
+                Alarm::new(self, delay, move |master| master.respawn(&generation, slot)).detach();
             }
         }
     }
@@ -626,7 +630,7 @@ impl Master {
             let delay = generation.with_respawn(slot, |respawn| respawn.died(self.lp.now_ms(), Duration::ZERO));
             let delay = delay.unwrap_or_default().max(Duration::from_secs(1));
             let generation = generation.clone();
-            self.after(delay, move |master| master.respawn(&generation, slot));
+            Alarm::new(self, delay, move |master| master.respawn(&generation, slot)).detach();
         }
     }
 
@@ -641,18 +645,16 @@ impl Master {
 
     // ---- loops that do not turn
 
-    /// Looks after the loops of all workers, as long as this generation serves.
-    fn watch(self: &Rc<Self>, number: u64, timeout: Duration) {
-        if timeout.is_zero() {
-            return;
-        }
-        self.after((timeout / 4).max(Duration::from_millis(100)), move |master| {
-            let is_serving = master.serving.borrow().as_ref().is_some_and(|serving| serving.number == number);
-            if is_serving && master.ending.get().is_none() {
+    /// Looks after the loops of all workers from now on.
+    fn watch(self: &Rc<Self>, timeout: Duration) {
+        let look = move |master: &Rc<Master>| {
+            if master.ending.get().is_none() {
                 master.children().iter().for_each(|child| child.look_for_stuck_loops(master.lp.now_ms(), timeout));
-                master.watch(number, timeout);
+                master.watch(timeout);
             }
-        });
+        };
+        let pause = (timeout / 4).max(Duration::from_millis(100));
+        self.watchdog.replace((!timeout.is_zero()).then(|| Alarm::new(self, pause, look)));
     }
 
     // ---- signals
@@ -733,12 +735,13 @@ impl Master {
             Ending::Graceful => all.iter().for_each(|generation| generation.drain()),
             Ending::Fast => {
                 all.iter().for_each(|generation| generation.tell(&ToWorker::Stop));
-                self.after(STOP_TIMEOUT, |master| {
+                let kill = |master: &Rc<Master>| {
                     for child in master.children() {
                         log_line!(Level::Alert, "worker {} did not end in time, it is killed", where_it_is(&child));
                         child.kill();
                     }
-                });
+                };
+                Alarm::new(self, STOP_TIMEOUT, kill).detach();
             }
         }
         self.end_if_last();
@@ -763,15 +766,6 @@ impl Master {
         drop(self.control.take());
         log_line!(Level::Notice, "exit");
         log::flush();
-    }
-
-    /// Calls `act` after this time.
-    pub fn after(self: &Rc<Self>, time: Duration, act: impl FnOnce(&Rc<Master>) + 'static) {
-        let later =
-            Rc::new(Later { master: Rc::downgrade(self), act: Cell::new(Some(Box::new(act))), timer: Cell::default() });
-        let timer = self.lp.add_timer(later.clone(), 0);
-        later.timer.set(Some(timer));
-        self.lp.start_timer(timer, time);
     }
 
     // ---- texts
@@ -870,27 +864,4 @@ pub fn program(called: &Path) -> PathBuf {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&folders).map(|folder| folder.join(called)).find(|path| path.is_file());
     found.or_else(|| std::env::current_exe().ok()).unwrap_or_else(|| called.to_path_buf())
-}
-
-type Act = Box<dyn FnOnce(&Rc<Master>)>;
-
-/// Something to be done later.
-struct Later {
-    master: std::rc::Weak<Master>,
-    act: Cell<Option<Act>>,
-    timer: Cell<Option<TimerId>>,
-}
-
-impl Source for Later {
-    fn ready(self: Rc<Self>, _: Ready) {}
-
-    fn expired(self: Rc<Self>, _: u32) {
-        let Some(master) = self.master.upgrade() else { return };
-        if let Some(timer) = self.timer.take() {
-            master.lp.remove_timer(timer);
-        }
-        if let Some(act) = self.act.take() {
-            act(&master);
-        }
-    }
 }

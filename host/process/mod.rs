@@ -25,6 +25,8 @@ pub mod child;
 
 pub mod respawn;
 
+mod alarm;
+
 pub mod pid_file;
 
 pub mod control;
