@@ -1,44 +1,33 @@
-//! Loads a topnext with a mix of clients, and watches what it answers and what it keeps.
+//! `mix`: a mix of clients, and what the server answers them and keeps of them.
 //!
-//! ```text
-//! cargo build --release
-//! cargo run --release -p topnext-soak -- --seconds 600 --clients 200
-//! ```
-//!
-//! It starts the server, with a site and an origin of its own, on 127.0.0.1, and loads it twice in the same way. Clients
-//! (clients.rs) are good, slow, broken or gone; each good answer is compared byte by byte. After each load the server has to
-//! come to rest, and after the second it may have no more memory, descriptors, threads, connections and bufs than after the
-//! first. Of an error it shows what the server has logged about the connection.
-//!
-//! Exit status: 0 if all is well, 1 if an answer was wrong or something was kept, 2 if it could not be run.
-
-#![forbid(unsafe_code)]
+//! It loads a site and an origin of its own twice in the same way. Clients (mix/clients.rs) are good, slow, broken or gone; each
+//! good answer is compared byte by byte. After each load the server has to come to rest, and after the second it may have no
+//! more memory, descriptors, threads, connections and bufs than after the first. Of an error it shows what the server has
+//! logged about the connection.
 
 mod clients;
 
-mod http;
 mod origin;
 mod random;
-
-mod server;
 mod site;
+mod subject;
 mod watch;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::http::Target;
+use crate::{number_in, process};
 use clients::KINDS;
-use http::Target;
 use random::Random;
-use server::Server;
+use subject::Subject;
 use watch::Level;
 
 const HELP: &str = "\
-Usage: topnext-soak [OPTION]...
+Usage: topnext-soak mix [OPTION]...
 
 Loads topnext with good, slow, broken and aborted clients, and checks answers and leaks.
 
@@ -72,24 +61,13 @@ struct Options {
     server: Option<PathBuf>,
 }
 
-fn main() -> ExitCode {
-    let options = match parse(lexopt::Parser::from_env()) {
-        Ok(Some(options)) => options,
-        Ok(None) => {
+/// Runs the command.
+pub fn run(arguments: lexopt::Parser) -> Result<bool, String> {
+    match parse(arguments).map_err(|error| format!("{error}\n\n{HELP}"))? {
+        Some(options) => soak(&options),
+        None => {
             print!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("topnext-soak: {error}\n\n{HELP}");
-            return ExitCode::from(2);
-        }
-    };
-    match soak(&options) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
-        Err(message) => {
-            eprintln!("topnext-soak: {message}");
-            ExitCode::from(2)
+            Ok(true)
         }
     }
 }
@@ -97,12 +75,6 @@ fn main() -> ExitCode {
 fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
     use lexopt::prelude::*;
     let mut options = Options { seconds: 30, clients: 64, seed: None, only: None, server: None };
-    let number_in = |range: RangeInclusive<u64>| {
-        move |text: &str| {
-            let number = text.parse().ok().filter(|number| range.contains(number));
-            number.ok_or_else(|| format!("expected a number from {} to {}", range.start(), range.end()))
-        }
-    };
     while let Some(argument) = arguments.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(None),
@@ -126,7 +98,7 @@ fn kind_named(name: &str) -> Result<usize, String> {
 fn soak(options: &Options) -> Result<bool, String> {
     let seed = options.seed.unwrap_or_else(|| u64::from(std::process::id()));
     println!("{} s, {} clients, seed {seed}", options.seconds, options.clients);
-    let mut server = Server::start(options.server.clone())?;
+    let mut server = Subject::start(options.server.clone())?;
     println!("at the start   {}", Level::now(&server)?);
 
     let time = Duration::from_secs(options.seconds) / 2;
@@ -205,7 +177,7 @@ impl Tally {
 }
 
 /// An error of a session, with what the server has logged about its connection.
-fn with_logs(message: String, server: &Server, target: &Target) -> String {
+fn with_logs(message: String, server: &Subject, target: &Target) -> String {
     // Lines are written a few milliseconds later.
     std::thread::sleep(Duration::from_millis(500));
     let logged = server.logged(target.port());
@@ -228,7 +200,7 @@ struct Load {
 
 impl Load {
     /// Runs it at least twice. What the server has kept of it.
-    fn repeat(&self, server: &Server, tally: &Tally) -> Vec<String> {
+    fn repeat(&self, server: &Subject, tally: &Tally) -> Vec<String> {
         let mut levels: Vec<Level> = Vec::new();
         loop {
             let number = levels.len() + 1;
@@ -253,7 +225,7 @@ impl Load {
     }
 
     /// Runs sessions until time is up and each has ended. The most memory and descriptors that were seen.
-    fn run(&self, server: &Server, tally: &Tally) -> (u64, usize) {
+    fn run(&self, server: &Subject, tally: &Tally) -> (u64, usize) {
         let deadline = Instant::now() + self.time;
         let sessions = |number: u64| {
             let mut random = Random::new(self.seed.wrapping_mul(1000).wrapping_add(number));
@@ -270,8 +242,8 @@ impl Load {
             while threads.iter().any(|thread| !thread.is_finished()) {
                 std::thread::sleep(Duration::from_millis(250));
                 // A server that has died is reported by what comes after this.
-                let memory = watch::memory(server.pid()).unwrap_or(0);
-                let descriptors = watch::number_of_descriptors(server.pid()).unwrap_or(0);
+                let memory = process::memory(server.pid()).unwrap_or(0);
+                let descriptors = process::number_of_descriptors(server.pid()).unwrap_or(0);
                 peak = (peak.0.max(memory), peak.1.max(descriptors));
                 if rotated.elapsed() > ROTATE && server.rotate_logs().is_ok() {
                     rotated = Instant::now();

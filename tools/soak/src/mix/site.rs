@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 
-use crate::random::{Random, noise};
+use super::random::{Random, noise};
+use crate::server::{CONFIG, Place};
 
 /// The files: names, sizes, and whether they are text that is compressed.
 pub const FILES: [(&str, usize, bool); 6] = [
@@ -22,15 +22,12 @@ pub const LISTED: usize = 200;
 /// The largest body that the server takes, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
 
-/// What the status page shows: see [`crate::watch`].
+/// What the status page shows: see watch.rs.
 pub const STATUS: &str = "/status";
 
 /// The logs: requests, with the client's port and the connection's number, and what is said of connections.
 pub const ACCESS_LOG: &str = "access.log";
 pub const ERROR_LOG: &str = "error.log";
-
-/// Where its standard error goes.
-pub const STDERR: &str = "stderr";
 
 /// The content of a file.
 pub fn content(name: &str) -> Vec<u8> {
@@ -49,8 +46,9 @@ pub fn content(name: &str) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Writes files and configuration below `dir`.
-pub fn write(dir: &Path, modules: &Path, address: SocketAddr, origin: SocketAddr) -> std::io::Result<()> {
+/// Writes files and configuration.
+pub fn write(place: &Place<'_>, origin: SocketAddr) -> std::io::Result<()> {
+    let Place { dir, modules, address } = place;
     let root = dir.join("root");
     fs::create_dir(&root)?;
     for (name, ..) in FILES {
@@ -126,5 +124,5 @@ keepalive = 16
 keepalive_timeout = "1s"
 "#
     );
-    fs::write(dir.join("plugins.toml"), text)
+    fs::write(dir.join(CONFIG), text)
 }

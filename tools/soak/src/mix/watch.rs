@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::site::{ACCESS_LOG, ERROR_LOG, STATUS};
+use super::subject::Subject;
 use crate::http::{Connection, Target};
-use crate::server::Server;
-use crate::site::{ACCESS_LOG, ERROR_LOG, STATUS, STDERR};
+use crate::process::{entries, memory, read};
+use crate::server::STDERR;
 
 /// How long the server has to come to rest: longer than each of its time-outs, those of lingering (30 s) included.
 const REST: Duration = Duration::from_secs(60);
@@ -96,7 +98,7 @@ impl fmt::Display for Level {
 
 impl Level {
     /// As it is now.
-    pub fn now(server: &Server) -> Result<Level, String> {
+    pub fn now(server: &Subject) -> Result<Level, String> {
         let target = Target::new(server.address());
         let asked = ask(&target).map_err(|error| format!("{STATUS}: {error}"))?;
         let [connections, live_bufs, module_panics] = asked.1[..] else {
@@ -116,7 +118,7 @@ impl Level {
     }
 
     /// When nothing is left of the clients. An error says what is left when time is up.
-    pub fn at_rest(server: &Server) -> Result<Level, String> {
+    pub fn at_rest(server: &Subject) -> Result<Level, String> {
         let deadline = Instant::now() + REST;
         loop {
             let level = Level::now(server)?;
@@ -188,16 +190,6 @@ fn ask(target: &Target) -> std::io::Result<(Connection, Vec<u64>)> {
     Ok((connection, numbers))
 }
 
-fn read(path: &str) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))
-}
-
-/// The entries of a folder of a process, as far as they are still there when they are looked at.
-fn entries<T>(path: &str, look: impl Fn(PathBuf) -> Option<T>) -> Result<Vec<T>, String> {
-    let entries = fs::read_dir(path).map_err(|error| format!("{path}: {error}"))?;
-    Ok(entries.filter_map(|entry| look(entry.ok()?.path())).collect())
-}
-
 fn counted<T: Ord>(all: Vec<T>) -> BTreeMap<T, usize> {
     let mut counts = BTreeMap::new();
     for one in all {
@@ -206,25 +198,12 @@ fn counted<T: Ord>(all: Vec<T>) -> BTreeMap<T, usize> {
     counts
 }
 
-/// Resident memory, without that of files.
-pub fn memory(pid: u32) -> Result<u64, String> {
-    let status = read(&format!("/proc/{pid}/status"))?;
-    let value = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib = value.and_then(|value| value.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| format!("/proc/{pid}/status has no RssAnon"))
-}
-
-/// How many descriptors a process has.
-pub fn number_of_descriptors(pid: u32) -> Result<usize, String> {
-    Ok(entries(&format!("/proc/{pid}/fd"), Some)?.len())
-}
-
 fn threads(pid: u32) -> Result<BTreeMap<String, usize>, String> {
     let name = |path: PathBuf| Some(fs::read_to_string(path.join("comm")).ok()?.trim().to_owned());
     Ok(counted(entries(&format!("/proc/{pid}/task"), name)?))
 }
 
-fn descriptors(server: &Server) -> Result<BTreeMap<Descriptor, usize>, String> {
+fn descriptors(server: &Subject) -> Result<BTreeMap<Descriptor, usize>, String> {
     let links = entries(&format!("/proc/{}/fd", server.pid()), |path| fs::read_link(path).ok())?;
     let table = |name: &str| read(&format!("/proc/{}/net/{name}", server.pid()));
     let (sockets, unix_sockets) = (sockets(&table("tcp")?), unix_sockets(&table("unix")?));

@@ -4,9 +4,9 @@ use std::io::Read;
 
 use super::{failed, same};
 use crate::http::{Answer, Connection, Target};
-use crate::origin;
-use crate::random::{Random, noise};
-use crate::site::{self, FILES, LISTED, MAX_BODY};
+use crate::mix::origin;
+use crate::mix::random::{Random, noise};
+use crate::mix::site::{self, FILES, LISTED, MAX_BODY};
 
 /// Something to ask for, and what has to come back.
 struct Wanted {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{failed, same};
 use crate::http::{Connection, Target};
-use crate::random::Random;
-use crate::site;
+use crate::mix::random::{Random, noise};
+use crate::mix::site;
 
 /// A receive buffer that is soon full.
 const SMALL_WINDOW: usize = 8 * 1024;
@@ -16,7 +16,7 @@ pub fn reader(target: &Target, random: &mut Random) -> Result<u64, String> {
     let mut connection = Connection::with_window(target, Some(SMALL_WINDOW)).map_err(failed("connect"))?;
     let content = site::content("1m");
     let path = if random.one_in(2) { "/1m".to_owned() } else { "/origin/length/1000000/4".to_owned() };
-    let expected = if path == "/1m" { content } else { crate::random::noise(4, 1_000_000) };
+    let expected = if path == "/1m" { content } else { noise(4, 1_000_000) };
     let request = format!("GET {path} HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n");
     connection.send(request.as_bytes()).map_err(failed("send"))?;
     let mut all = Vec::new();
