@@ -148,6 +148,115 @@ fn clients_that_send_junk_or_nothing_cost_nobody_anything() {
 }
 
 #[test]
+fn other_users_may_not_ask() {
+    use std::os::unix::process::CommandExt as _;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can ask as another user");
+        return;
+    }
+    // Where that user may go, with a program that it may run.
+    let folder = Folder::below(&std::env::temp_dir()).unwrap();
+    fs::set_permissions(folder.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let server = Server::start_in(folder, SITE);
+    let program = server.folder.path("program");
+    fs::copy(support::files::binary(), &program).unwrap();
+    let ask = || {
+        let mut command = support::server::command_of(&program, &server.folder, &["-s", "stop", "-p", "."]);
+        support::server::answer({
+            command.uid(65534);
+            command
+        })
+    };
+    let answer = ask();
+    assert!(
+        answer.code == Some(1)
+            && answer.stderr.contains("is not for this user (13: Permission denied); ask as the user"),
+        "{answer:#?}"
+    );
+    // Should the file let it in, the server does not.
+    fs::set_permissions(server.folder.path("topnext.sock"), fs::Permissions::from_mode(0o666)).unwrap();
+    let answer = ask();
+    assert!(
+        answer.code == Some(1) && answer.stderr.contains("user 65534 may not; ask as user 0 or root"),
+        "{answer:#?}"
+    );
+    server.stderr(|log| log.contains("[warn] ") && log.contains("\"stop\" was refused: user 65534 may not"));
+    server.get("/ok").expect(200);
+}
+
+#[test]
+fn limits_and_the_working_directory_are_the_workers() {
+    let folder = Folder::with(&[("work/x", b"")]);
+    let top = "working_directory = \"work\"\nworker_rlimit_nofile = 512\nworker_rlimit_core = 0\n";
+    let server = Server::start_in(folder, &format!("{top}{SITE}"));
+    let of = |pid: u32, name: &str| {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_string();
+        line.split_whitespace().next().unwrap().to_string()
+    };
+    let folder_of = |pid: u32| fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+    let (master, worker) = (server.pid(), server.worker());
+    assert_eq!((of(worker, "Max open files"), of(worker, "Max core file size")), ("512".to_string(), "0".to_string()));
+    assert_ne!(of(master, "Max open files"), "512");
+    assert_eq!(folder_of(worker), server.folder.path("work"));
+    assert_ne!(folder_of(master), folder_of(worker));
+    server.get("/ok").expect(200);
+    // Relative paths are still those of the prefix.
+    assert!(server.folder.path("topnext.pid").exists());
+    let errors = Server::fails(&format!("working_directory = \"none\"\n{SITE}"));
+    assert!(errors.starts_with("plugins.toml:1:21: working_directory: DIR/none is not a folder"), "{errors}");
+}
+
+#[test]
+fn sockets_of_systemd_are_taken_over() {
+    let folder = Folder::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    folder.write("plugins.toml", SITE.replace("127.0.0.1:PORT", &address.to_string()).as_bytes());
+    // As systemd does it: from descriptor 3 on, for this process and no other.
+    let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=x exec \"$0\"";
+    let command = || {
+        support::files::modules();
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", script]).arg(support::files::binary()).current_dir(folder.path(""));
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command
+    };
+    let mut child = command().stdin(std::os::fd::OwnedFd::from(listener)).spawn().unwrap();
+    // The socket listens already: whoever connects is served once there are workers.
+    let get = || {
+        let mut client = Client::connect(address);
+        client.send("GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        client.response().expect(200);
+    };
+    get();
+    let ask = |question: &str| support::server::answer(support::command(&folder, &["-s", question]));
+    // One that takes part with the same socket keeps it over a reload, which another process could not bind.
+    assert_eq!(ask("reload").code, Some(0));
+    get();
+    let environment = fs::read_to_string(format!("/proc/{}/environ", child.id())).unwrap();
+    assert!(environment.contains("LISTEN_FDS=1"));
+    let worker = {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+        children.split_whitespace().next_back().unwrap().to_string()
+    };
+    let environment = fs::read_to_string(format!("/proc/{worker}/environ")).unwrap();
+    assert!(!environment.contains("LISTEN_"), "{environment:?}");
+    assert_eq!(ask("stop").code, Some(0));
+    assert!(child.wait().unwrap().success());
+    // What is no such socket.
+    let file = fs::File::open(folder.path("plugins.toml")).unwrap();
+    let answer = support::server::answer({
+        let mut command = command();
+        command.stdin(file);
+        command
+    });
+    let text =
+        "topnext: the sockets of systemd cannot be used: descriptor 3 of LISTEN_FDS is no listening stream socket";
+    assert!(answer.code == Some(1) && answer.stderr.starts_with(text), "{answer:#?}");
+}
+
+#[test]
 fn a_prefix_that_is_longer_than_a_socket_path_may_be() {
     let folder = Folder::new();
     let long = folder.path(&format!("{}/{}", "a".repeat(100), "b".repeat(100)));
@@ -242,11 +351,13 @@ fn workers_run_as_user_and_logs_are_reopened_all_the_same() {
     server.get("/ok").expect(200);
     fs::rename(server.folder.path("a.log"), server.folder.path("a.log.1")).unwrap();
     assert_eq!(server.ask(&["-s", "reopen"]).code, Some(0));
-    // The workers have been told; their logs are opened by a thread of its own.
-    eventually("the new log has a line", || {
-        server.get("/ok").expect(200);
-        fs::read_to_string(server.folder.path("a.log")).is_ok_and(|log| log.contains("GET /ok "))
-    });
+    // It returns when they are open.
+    let fds = fs::read_dir(format!("/proc/{}/fd", server.worker())).unwrap();
+    let open: Vec<_> = fds.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok()).collect();
+    let is_open = |name: &str| open.iter().any(|file| *file == server.folder.path(name));
+    assert!(is_open("a.log") && !is_open("a.log.1"), "{open:?}");
+    server.get("/ok").expect(200);
+    eventually("the new log has a line", || server.folder.read("a.log").contains("GET /ok "));
     // Who is not there is said with its place.
     let errors = Server::fails(&SITE.replace("error_log", "user = \"nobody-at-all\"\nerror_log"));
     assert!(

@@ -27,6 +27,8 @@ return = {{ code = 204 }}
     let site = site.replace("crash.how = \"segv\"\nreturn = { code = 204 }\n", "crash.how = \"segv\"\n");
     let places = "[[http.server.location]]\npath = \"/abort\"\ncrash.how = \"abort\"\n\
                   [[http.server.location]]\npath = \"/sleep\"\ncrash.how = \"sleep\"\n\
+                  [[http.server.location]]\npath = \"/junk\"\ncrash.how = \"junk\"\n\
+                  [[http.server.location]]\npath = \"/early\"\ncrash.how = \"early\"\n\
                   [[http.server.location]]\npath = \"/ok\"\nreturn = { code = 200, text = \"$pid\" }\n";
     Server::start(&(site.replace("return = { code = 200, text = \"$pid\" }\n", "") + places))
 }
@@ -53,6 +55,20 @@ fn a_module_that_crashes_is_named_and_the_worker_replaced() {
             line.contains("; loop 0 in module crash 0.1.0, hook content; in flight: 1 requests and 1 connections"),
             "{line}"
         );
+    }
+}
+
+#[test]
+fn a_worker_that_talks_nonsense_to_its_master_is_ended() {
+    let server = server("");
+    for (path, text) in
+        [("/junk", "has sent what is no message ("), ("/early", "has sent Ready when it was Serving; it is ended")]
+    {
+        let before = server.worker();
+        let mut client = server.connect();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        server.stderr(|log| log.contains("[alert] ") && log.contains(&format!("worker {before} {text}")));
+        eventually("another worker", || server.get("/ok").text() != before.to_string());
     }
 }
 

@@ -351,12 +351,39 @@ fn sigusr1_reopens_all_logs() {
     let line = server.folder.hide(errors.lines().find(|line| line.contains("[emerg]")).unwrap());
     assert!(
         line.contains(
-            "open() \"DIR/logs/a.log\" failed while reopening logs; the file that was open stays in use (2: No such file"
+            "open() \"DIR/logs/a.log\" failed (2: No such file or directory) while reopening logs; the file that was open stays"
         ),
         "{line}"
     );
     server.get("/after").expect(200);
     log_file(&server, "moved/a.log", |log| log.contains("GET /after "));
+    // Who waits for it is told.
+    let answer = server.ask(&["-s", "reopen"]);
+    let text = format!(
+        "topnext: not all logs were opened again; what was open stays in use:\n  process {}: open() \"DIR/logs/a.log\" failed (2",
+        server.worker()
+    );
+    assert!(answer.code == Some(1) && server.folder.hide(&answer.stderr).starts_with(&text), "{answer:#?}");
+    fs::rename(server.folder.path("moved"), &logs).unwrap();
+    assert_eq!(server.ask(&["-s", "reopen"]).code, Some(0));
+}
+
+#[test]
+fn a_full_disk_for_the_master_s_log() {
+    let config = "error_log = { path = \"/dev/full\", level = \"notice\" }\nmodule = [{ name = \"return\" }]\n\
+                  [[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\nreturn = { code = 200, text = \"x\" }\n";
+    let server = Server::start(config);
+    let ask = |question: &str| {
+        let answer = server.ask(&["-s", question]);
+        assert_eq!(answer.code, Some(0), "{answer:#?}");
+    };
+    ["reload", "reopen", "reload"].into_iter().for_each(ask);
+    server.get("/").expect(200);
+    // The master and each worker say it once.
+    let answer = server.stop(Signal::TERM);
+    assert_eq!(answer.code, Some(0));
+    let said = answer.stderr.matches("cannot write log /dev/full (28: No space left on device)").count();
+    assert!((1..=4).contains(&said), "{answer:#?}");
 }
 
 /// The limit that a full disk can be played with: files of the server may have this many bytes.

@@ -78,6 +78,51 @@ fn a_broken_configuration_changes_nothing_and_all_its_errors_are_said() {
 }
 
 #[test]
+fn modules_are_added_removed_and_reordered() {
+    let server = Server::start(&answering("x"));
+    let with = |modules: &[&str], more: &str| {
+        let list: Vec<String> = modules.iter().map(|name| format!("{{ name = \"{name}\" }}")).collect();
+        let modules = format!("module = [{}]", list.join(", "));
+        answering("x").replace("module = [{ name = \"return\" }, { name = \"headers\" }]", &modules) + more
+    };
+    let answer = || server.get_with("/", "Accept-Encoding: gzip\r\n").expect(200);
+    assert_eq!(answer().field("Content-Encoding"), None);
+    let gzip = "gzip = { enabled = true, min_length = 0, types = [\"text/plain\"] }\n";
+    let (code, said) = reload(&server, &with(&["return", "headers", "gzip"], gzip));
+    assert!(code == Some(0) && said.contains("\n  modules    added gzip "), "{said}");
+    assert_eq!(answer().field("Content-Encoding"), Some("gzip"));
+    let (code, said) = reload(&server, &with(&["gzip", "return"], gzip));
+    assert!(code == Some(0) && said.contains("removed headers ") && said.contains("order "), "{said}");
+    assert_eq!(answer().field("Content-Encoding"), Some("gzip"));
+    let (code, said) = reload(&server, &with(&["return"], ""));
+    assert!(code == Some(0) && said.contains("removed gzip "), "{said}");
+    assert_eq!(answer().field("Content-Encoding"), None);
+    // One that nothing can be loaded of.
+    let broken = with(&["return"], "").replace("{ name = \"return\" }", "{ name = \"x\", path = \"plugins.toml\" }");
+    let (code, said) = reload(&server, &broken);
+    assert!(code == Some(1) && said.starts_with("plugins.toml:2:"), "{said}");
+    answer();
+}
+
+#[test]
+fn a_generation_that_hangs_is_given_up() {
+    let server = Server::start(&answering("x"));
+    let worker = server.worker();
+    let hang = format!("module = [{{ name = \"hang\", path = {:?} }}, ", build::module("hang"));
+    let config = answering("y").replace("module = [", &hang).replace("PORT", &server.port.to_string());
+    server.folder.write("plugins.toml", config.as_bytes());
+    // After the minute that it has, which is longer than anything else is waited for here.
+    let answer = support::command(&server.folder, &["-s", "reload"]).output().unwrap();
+    let said = String::from_utf8(answer.stderr).unwrap();
+    assert_eq!(answer.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("topnext: the new workers were not ready within 60 s: "), "{said}");
+    assert!(said.contains("module declared as number 1, hook init"), "{said}");
+    assert_eq!((server.get("/").expect(200).text(), server.worker()), ("x", worker));
+    let (code, said) = reload(&server, &answering("z"));
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
 fn requests_in_flight_are_finished_and_idle_connections_are_closed() {
     let file = support::files::noise(4 << 20);
     let config = |header: &str| {

@@ -47,9 +47,12 @@ struct State {
     running: bool,
     /// There are lines for it.
     work: bool,
-    /// Files are to be opened again.
-    reopen: bool,
+    /// Files are to be opened again, for those who want to know when they are.
+    reopen: Vec<Reopened>,
 }
+
+/// What is called when all files have been opened again: with what is to be said of those that could not be.
+type Reopened = Box<dyn FnOnce(Vec<String>) + Send>;
 
 pub(super) fn writer() -> &'static Writer {
     static WRITER: OnceLock<Writer> = OnceLock::new();
@@ -99,17 +102,18 @@ impl Writer {
         loop {
             let time = next.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()));
             let state = lock(&self.state);
-            let waited = self.more.wait_timeout_while(state, time, |state| !state.work && !state.reopen);
+            let waited = self.more.wait_timeout_while(state, time, |state| !state.work && state.reopen.is_empty());
             let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
             let (work, reopen) = (std::mem::take(&mut state.work), std::mem::take(&mut state.reopen));
-            if !work && !reopen && next.is_none() {
+            if !work && reopen.is_empty() && next.is_none() {
                 state.running = false;
                 return;
             }
             drop(state);
             self.pending.store(false, Ordering::Release);
-            if reopen {
-                self.reopen();
+            if !reopen.is_empty() {
+                let failed = self.reopen();
+                reopen.into_iter().for_each(|reopened| reopened(failed.clone()));
             }
             next = self.drain(false);
             if work {
@@ -125,14 +129,21 @@ impl Writer {
         sinks.iter().filter_map(|sink| sink.drain(everything)).min()
     }
 
-    /// What has been logged so far goes to the old files.
-    fn reopen(&self) {
+    /// What has been logged so far goes to the old files. Those that cannot be opened are told of.
+    fn reopen(&self) -> Vec<String> {
         self.drain(true);
         let sinks = lock(&self.sinks).clone();
-        for (path, error) in sinks.iter().filter_map(|sink| sink.reopen().err()) {
-            let text = "failed while reopening logs; the file that was open stays in use";
-            error::write(Level::Emerg, format_args!("open() \"{}\" {text} ({})", path.display(), ErrorText(&error)));
+        let failed = sinks.iter().filter_map(|sink| sink.reopen().err());
+        let failed: Vec<String> = failed
+            .map(|(path, error)| format!("open() \"{}\" failed ({})", path.display(), ErrorText(&error)))
+            .collect();
+        for text in &failed {
+            error::write(
+                Level::Emerg,
+                format_args!("{text} while reopening logs; the file that was open stays in use"),
+            );
         }
+        failed
     }
 }
 
@@ -153,9 +164,10 @@ pub fn close_unused() {
     lock(&writer.sinks).retain(|sink| Arc::strong_count(sink) > 1);
 }
 
-/// Has all log files opened again by their paths, by the thread that writes them.
-pub fn reopen() {
-    writer().tell(|state| state.reopen = true);
+/// Has all log files opened again by their paths, by the thread that writes them. It calls `reopened` then, with what is to be
+/// said of those that could not be; before the logs are started, once they are.
+pub fn reopen(reopened: impl FnOnce(Vec<String>) + Send + 'static) {
+    writer().tell(|state| state.reopen.push(Box::new(reopened)));
 }
 
 /// Writes everything out now: before the process ends. What a pipe or a disk does not take in time is lost, which is said.

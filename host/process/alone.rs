@@ -72,7 +72,7 @@ fn handle(loops: &Rc<Loops>, signal: i32) {
         }
         signal::SIGUSR1 => {
             log_line!(Level::Notice, "{name} received, reopening logs");
-            log::reopen();
+            log::reopen(|_| ());
         }
         signal::SIGCHLD => (),
         _ => log_line!(Level::Warn, "{name} received; without master_process there is no reload and no upgrade"),

@@ -30,6 +30,9 @@ pub const MAX_FDS: usize = 200;
 /// The largest text that is read from a file in memory.
 const MAX_TEXT: u64 = 256 << 20;
 
+/// What makes a file in memory one that nobody can change.
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::WRITE).union(SealFlags::SEAL);
+
 /// One end. It does not block.
 #[derive(Debug)]
 pub struct Channel(OwnedFd);
@@ -156,12 +159,15 @@ pub fn text_file(name: &str, text: &[u8]) -> io::Result<OwnedFd> {
     let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut file = std::fs::File::from(fd);
     file.write_all(text)?;
-    rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?;
+    rustix::fs::fcntl_add_seals(&file, SEALS)?;
     Ok(file.into())
 }
 
-/// The text of such a file, from its start.
+/// The text of such a file, from its start. An error if it is anything else, which might never end, or change meanwhile.
 pub fn read_text(fd: impl AsFd) -> io::Result<Vec<u8>> {
+    if !rustix::fs::fcntl_get_seals(&fd).is_ok_and(|seals| seals.contains(SEALS)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a sealed file in memory"));
+    }
     let mut file = std::fs::File::from(fd.as_fd().try_clone_to_owned()?);
     file.rewind()?;
     let mut text = Vec::new();
@@ -202,6 +208,7 @@ mod tests {
         assert!(other.send(&"x".repeat(MAX_MESSAGE), &[]).is_err());
         let error = one.receive_within::<String>(Duration::from_millis(1)).err().expect("nothing was sent");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(read_text(std::fs::File::open("/dev/zero").expect("there")).is_err(), "it would not end");
         other.send(&7, &[]).expect("room");
         assert!(one.receive::<String>().is_err(), "a number is no text");
     }

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
+    ops::ControlFlow,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::process::{CommandExt, ExitStatusExt},
@@ -18,6 +19,7 @@ use super::{
     generation::Generation,
     master::Master,
     messages::{Start, ToMaster, ToWorker},
+    reopen,
     scoreboard::{self, NUMBER, TURN, View},
     signals::Signals,
     worker,
@@ -31,6 +33,9 @@ use crate::{
 };
 use mio::unix::SourceFd;
 use rustix::process::{Pid, Signal};
+
+/// The most zones that a worker may ask for.
+const MAX_ZONES: usize = 10_000;
 
 /// How far a worker has come. It goes forward only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +68,10 @@ pub struct Child {
     process: RefCell<std::process::Child>,
     channel: Channel,
     registered: Cell<Option<SocketId>>,
+    /// Zones that it has asked for.
+    zones: Cell<usize>,
+    /// How often it was told to open its logs again and has not answered.
+    reopening: Cell<usize>,
     /// Why it cannot run, as it said.
     report: RefCell<Option<String>>,
     /// What the watchdog has seen of its threads.
@@ -103,6 +112,8 @@ impl Child {
             process: RefCell::new(process),
             channel,
             registered: Cell::new(None),
+            zones: Cell::default(),
+            reopening: Cell::default(),
             report: RefCell::default(),
             turns: RefCell::default(),
             master: Rc::downgrade(master),
@@ -135,6 +146,9 @@ impl Child {
     /// Sends it a message. One that cannot be told anything is about to end, or hangs; that is logged.
     pub fn tell(&self, message: &ToWorker, fds: &[BorrowedFd<'_>]) -> bool {
         let sent = self.channel.send(message, fds);
+        if sent.is_ok() && matches!(message, ToWorker::Reopen(_)) {
+            self.reopening.set(self.reopening.get() + 1);
+        }
         if let Err(error) = &sent {
             // One whose end is still to be told.
             let level = if error.kind() == io::ErrorKind::BrokenPipe { Level::Debug } else { Level::Alert };
@@ -193,7 +207,11 @@ impl Child {
     fn read(self: &Rc<Self>, master: &Rc<Master>) {
         loop {
             match self.channel.receive::<ToMaster>() {
-                Ok(Some(received)) => self.handle(master, received.message, received.fds),
+                Ok(Some(received)) => {
+                    if self.handle(master, received.message, received.fds).is_break() {
+                        return;
+                    }
+                }
                 // Its end is told by a signal.
                 Ok(None) => return,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return,
@@ -205,30 +223,46 @@ impl Child {
         }
     }
 
-    fn handle(self: &Rc<Self>, master: &Rc<Master>, message: ToMaster, fds: Vec<OwnedFd>) {
-        match message {
-            ToMaster::Zone { name, size } => master.give_zone(self, name, size),
-            ToMaster::Loaded => {
+    /// Does what a message asks for. Each has its place in the worker's life, so that their number is bounded; one that says
+    /// anything else is not what it should be, and is ended.
+    fn handle(self: &Rc<Self>, master: &Rc<Master>, message: ToMaster, fds: Vec<OwnedFd>) -> ControlFlow<()> {
+        match (message, self.stage()) {
+            (ToMaster::Zone { name, size }, Stage::Starting) if self.zones.get() < MAX_ZONES => {
+                self.zones.set(self.zones.get() + 1);
+                master.give_zone(self, name, size);
+            }
+            (ToMaster::Loaded, Stage::Starting) => {
                 self.reach(Stage::Loaded);
                 master.loaded(self, fds);
             }
-            ToMaster::Failed => {
+            (ToMaster::Failed, Stage::Starting | Stage::Loaded | Stage::Ready) if self.report.borrow().is_none() => {
                 let text = fds.first().map(channel::read_text).and_then(Result::ok).unwrap_or_default();
                 self.report.replace(Some(String::from_utf8_lossy(&text).into_owned()));
             }
-            ToMaster::Ready => {
+            (ToMaster::Ready, Stage::Loaded) => {
                 self.reach(Stage::Ready);
                 master.moved(self);
             }
-            ToMaster::Serving => {
+            (ToMaster::Serving, Stage::Ready) => {
                 self.reach(Stage::Serving);
                 master.moved(self);
             }
-            ToMaster::Draining => {
+            (ToMaster::Draining, Stage::Ready | Stage::Serving) => {
                 self.reach(Stage::Draining);
                 master.moved(self);
             }
+            (ToMaster::Reopened { number, failed }, _) if self.reopening.get() > 0 => {
+                self.reopening.set(self.reopening.get() - 1);
+                reopen::done(master, self.pid, Some(number), failed);
+            }
+            (message, stage) => {
+                let pid = self.pid;
+                log_line!(Level::Alert, "worker {pid} has sent {message:?} when it was {stage:?}; it is ended");
+                self.kill();
+                return ControlFlow::Break(());
+            }
         }
+        ControlFlow::Continue(())
     }
 
     /// Where each of its threads is, or was when it died: `loop 0: module "x", hook content`. Those in no module are left out,

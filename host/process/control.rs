@@ -272,10 +272,7 @@ impl Client {
         let waiter = Box::new(move |result| client.reply(result));
         match question {
             "reload" => master.reload(Some(waiter)),
-            "reopen" => {
-                master.reopen();
-                waiter(Ok(String::new()));
-            }
+            "reopen" => master.reopen(Some(waiter)),
             "quit" => master.end(Ending::Graceful, Some(waiter)),
             "stop" => master.end(Ending::Fast, Some(waiter)),
             status::QUESTION => waiter(Ok(status::json(&master))),

@@ -35,6 +35,7 @@ use super::{
     messages::{Plan, Start, ToWorker},
     pid_file::{self, PidFile},
     plan,
+    reopen::{self, Reopening},
     signals::Signals,
     status::Ticks,
     systemd,
@@ -109,6 +110,9 @@ pub struct Master {
     /// Those who want to know when the end has come.
     leaving: RefCell<Vec<Waiter>>,
     last_number: Cell<u64>,
+    /// Logs that are being opened again.
+    pub reopenings: RefCell<Vec<Rc<Reopening>>>,
+    last_reopening: Cell<u64>,
     ending: Cell<Option<Ending>>,
     beginning: RefCell<Option<Beginning>>,
     watchdog: RefCell<Option<Alarm>>,
@@ -161,6 +165,8 @@ pub fn run(options: Options, beginning: Beginning) -> Result<(), String> {
         queued: RefCell::default(),
         leaving: RefCell::default(),
         last_number: Cell::new(0),
+        reopenings: RefCell::default(),
+        last_reopening: Cell::new(0),
         ending: Cell::new(None),
         beginning: RefCell::new(Some(beginning)),
         watchdog: RefCell::default(),
@@ -511,7 +517,8 @@ impl Master {
 
     // ---- workers that end
 
-    fn children(&self) -> Vec<Rc<Child>> {
+    /// The workers of all generations.
+    pub fn children(&self) -> Vec<Rc<Child>> {
         let old = self.old.borrow();
         let change = self.change.borrow();
         let serving = self.serving.borrow();
@@ -564,6 +571,7 @@ impl Master {
 
     fn ended(self: &Rc<Self>, child: &Rc<Child>, status: ExitStatus) {
         child.forget(self);
+        reopen::done(self, child.pid, None, Vec::new());
         let generation = child.generation.clone();
         generation.remove(child);
         let report = child.take_report();
@@ -577,8 +585,9 @@ impl Master {
             log_line!(Level::Notice, "worker {} {}", child.pid, child::describe(status));
         } else if is_starting {
             let reason = report.unwrap_or_else(|| {
-                let place = child.whereabouts(true).join("; ");
-                format!("topnext: a new worker {} before it was ready; it was: {place}", child::describe(status))
+                let places = child.whereabouts(true);
+                let was = if places.is_empty() { String::new() } else { format!("; it was: {}", places.join("; ")) };
+                format!("topnext: a new worker {} before it was ready{was}", child::describe(status))
             });
             self.fail(&reason);
         } else if is_serving && child.stage() < Stage::Draining {
@@ -674,7 +683,7 @@ impl Master {
         match signal {
             signal::SIGCHLD => self.reap(),
             signal::SIGHUP => self.reload(None),
-            signal::SIGUSR1 => self.reopen(),
+            signal::SIGUSR1 => self.reopen(None),
             signal::SIGUSR2 => upgrade::start(self),
             signal::SIGWINCH => self.dismiss(),
             signal::SIGQUIT => self.end(Ending::Graceful, None),
@@ -684,14 +693,17 @@ impl Master {
     }
 
     /// Has all logs opened again.
-    pub fn reopen(&self) {
+    pub fn reopen(self: &Rc<Self>, waiter: Option<Waiter>) {
         if let Some(plan) = self.serving.borrow().as_ref().and_then(|serving| serving.plan()) {
             self.own_logs(&plan);
         }
-        log::reopen();
-        self.children().iter().filter(|child| child.stage() >= Stage::Ready).for_each(|child| {
-            child.tell(&ToWorker::Reopen, &[]);
-        });
+        reopen::start(self, waiter);
+    }
+
+    /// A number for a request to open them.
+    pub fn next_reopening(&self) -> u64 {
+        self.last_reopening.set(self.last_reopening.get() + 1);
+        self.last_reopening.get()
     }
 
     /// Ends the workers, and stays: another master serves (nginx: WINCH). Terminals send the same signal when their size
@@ -828,7 +840,8 @@ impl Master {
     }
 }
 
-fn answer(waiter: Option<Waiter>, result: Result<String, String>) {
+/// Tells whoever waits for it.
+pub fn answer(waiter: Option<Waiter>, result: Result<String, String>) {
     if let Some(waiter) = waiter {
         waiter(result);
     }

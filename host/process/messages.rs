@@ -11,6 +11,7 @@
 //!   Serve           ---------->   accepts connections
 //!                   <----------   Serving
 //!   Reopen          ---------->   opens its logs again
+//!                   <----------   Reopened
 //!   Drain           ---------->   accepts no more, finishes what it has, and ends
 //!                   <----------   Draining
 //!   Stop            ---------->   ends at once
@@ -38,8 +39,8 @@ pub enum ToWorker {
     },
     /// The worker accepts connections from now on.
     Serve,
-    /// It opens its logs again.
-    Reopen,
+    /// It opens its logs again, and says so with this number.
+    Reopen(u64),
     /// It finishes what it has, and ends; in this time, if there is one.
     Drain(Option<Duration>),
     /// It ends.
@@ -64,6 +65,13 @@ pub enum ToMaster {
     Ready,
     /// It accepts connections.
     Serving,
+    /// It has opened its logs again.
+    Reopened {
+        /// As it was told to.
+        number: u64,
+        /// What is to be said of those that could not be opened.
+        failed: Vec<String>,
+    },
     /// It accepts no connections any more.
     Draining,
 }

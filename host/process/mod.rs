@@ -11,6 +11,7 @@
 //! generation.rs      a configuration, with its workers        loops.rs      its threads
 //! child.rs           a worker, from outside                   privileges.rs whom it runs as
 //! control.rs         what `topnext -s` asks for               zones.rs      memory that outlives it
+//! reopen.rs          logs, after they were renamed
 //! upgrade.rs         another program takes over
 //!
 //! messages.rs        what the two say to each other, through channel.rs
@@ -26,6 +27,8 @@ pub mod child;
 pub mod respawn;
 
 mod alarm;
+
+pub mod reopen;
 
 pub mod pid_file;
 

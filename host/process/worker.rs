@@ -6,6 +6,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     process::ExitCode,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -76,16 +77,29 @@ fn greet() -> io::Result<(Channel, Received<ToWorker>)> {
     Ok((channel, start))
 }
 
+/// Opens the logs again, and tells the master. It is told of this many that could not be opened; all of them are logged.
+fn reopen(channel: &Arc<Channel>, number: u64) {
+    const MAX_TOLD: usize = 20;
+    let channel = channel.clone();
+    log::reopen(move |mut failed| {
+        failed.truncate(MAX_TOLD);
+        if let Err(error) = channel.send_within(MASTER_TIMEOUT, &ToMaster::Reopened { number, failed }, &[]) {
+            log_line!(Level::Alert, "the master cannot be told that logs are open ({})", ErrorText(&error));
+        }
+    });
+}
+
 /// Serves until the end. An error is the reason why it cannot, to be told to the master.
-fn serve(channel: Channel, first: Received<ToWorker>) -> Result<(), (Channel, String)> {
+fn serve(channel: Channel, first: Received<ToWorker>) -> Result<(), (Arc<Channel>, String)> {
     stats::uptime();
     ASKING.set(Some(channel));
     let prepared = prepare(first);
     let channel = ASKING.take().expect("put there above, and only borrowed");
     let (site, plan_text, texts) = match prepared {
         Ok(prepared) => prepared,
-        Err(reason) => return Err((channel, reason)),
+        Err(reason) => return Err((Arc::new(channel), reason)),
     };
+    let channel = Arc::new(channel);
     match start(&channel, site, &plan_text, &texts).map_err(|error| super::of_server(&error)) {
         Ok(loops) => {
             run(channel, site, &loops);
@@ -141,7 +155,7 @@ fn take_over(loaded: Loaded, what: &Start) -> &'static Site {
 }
 
 /// Gets its sockets, and everything ready.
-fn start(channel: &Channel, site: &'static Site, plan: &[u8], texts: &[u8]) -> Result<Rc<Loops>, String> {
+fn start(channel: &Arc<Channel>, site: &'static Site, plan: &[u8], texts: &[u8]) -> Result<Rc<Loops>, String> {
     let of_channel = |error: io::Error| format!("the master does not answer ({})", ErrorText(&error));
     let plan = channel::text_file("plan", plan).map_err(of_channel)?;
     let texts = channel::text_file("configuration", texts).map_err(of_channel)?;
@@ -162,7 +176,7 @@ fn start(channel: &Channel, site: &'static Site, plan: &[u8], texts: &[u8]) -> R
     loop {
         match channel.receive_within::<ToWorker>(MASTER_TIMEOUT) {
             Ok(Received { message: ToWorker::Serve, .. }) => return Ok(loops),
-            Ok(Received { message: ToWorker::Reopen, .. }) => log::reopen(),
+            Ok(Received { message: ToWorker::Reopen(number), .. }) => reopen(channel, number),
             Ok(_) => return Err("the master has changed its mind".to_string()),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => (),
             Err(error) => return Err(of_channel(error)),
@@ -190,7 +204,7 @@ fn receive_sockets(channel: &Channel, site: &'static Site) -> io::Result<Vec<Loo
 }
 
 /// Accepts connections until the end.
-fn run(channel: Channel, site: &'static Site, loops: &Rc<Loops>) {
+fn run(channel: Arc<Channel>, site: &'static Site, loops: &Rc<Loops>) {
     let lp = &loops.first;
     let worker = Rc::new(Worker { channel, loops: loops.clone(), shutdown: Cell::default() });
     worker.shutdown.set(Some(lp.add_timer(worker.clone(), 0)));
@@ -224,7 +238,7 @@ fn fd_of(channel: &Channel) -> i32 {
 
 /// What the worker's first loop hears from outside.
 struct Worker {
-    channel: Channel,
+    channel: Arc<Channel>,
     loops: Rc<Loops>,
     /// Runs while it drains, if it has a time to do it in.
     shutdown: Cell<Option<TimerId>>,
@@ -258,7 +272,7 @@ impl Worker {
             signal::SIGQUIT | signal::SIGWINCH => self.finish(None),
             signal::SIGUSR1 => {
                 log_line!(Level::Notice, "{name} received, reopening logs");
-                log::reopen();
+                log::reopen(|_| ());
             }
             // Of the master: HUP, USR2. Of no use: CHLD.
             _ => log_line!(Level::Debug, "{name} received"),
@@ -267,9 +281,9 @@ impl Worker {
 
     fn handle(&self, message: ToWorker) {
         match message {
-            ToWorker::Reopen => {
+            ToWorker::Reopen(number) => {
                 log_line!(Level::Notice, "reopening logs");
-                log::reopen();
+                reopen(&self.channel, number);
             }
             ToWorker::Drain(time) => {
                 self.finish(time);
