@@ -52,7 +52,9 @@ fn a_module_that_crashes_is_named_and_the_worker_replaced() {
         let line = log.lines().find(|line| line.contains(signal)).unwrap();
         assert!(line.contains(&format!("worker {before} of generation 1 exited on ")), "{line}");
         assert!(
-            line.contains("; loop 0 in module crash 0.1.0, hook content; in flight: 1 requests and 1 connections"),
+            line.contains("; loop 0 in module crash 0.1.0, hook content, *")
+                && line
+                    .ends_with(&format!(", request: \"GET {path} HTTP/1.1\"; in flight: 1 requests and 1 connections")),
             "{line}"
         );
     }
@@ -111,7 +113,8 @@ fn a_loop_that_does_not_turn_is_told_of() {
     let pid = server.worker();
     let line = log.lines().find(|line| line.contains("has not turned")).unwrap();
     assert!(line.contains("[alert] ") && line.contains(&format!("worker {pid}: loop 0 has not turned for ")), "{line}");
-    assert!(line.ends_with("; it is in module crash 0.1.0, hook content"), "{line}");
+    assert!(line.contains("; it is in module crash 0.1.0, hook content, *"), "{line}");
+    assert!(line.ends_with(", request: \"GET /sleep HTTP/1.1\""), "{line}");
 }
 
 #[test]

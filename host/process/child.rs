@@ -281,16 +281,20 @@ impl Child {
         self.board.boards().filter_map(place).collect()
     }
 
-    /// The module and hook that a thread is in.
+    /// The module and hook that a thread is in, and for which request.
     fn place_of(&self, board: &[AtomicU64]) -> String {
         let (slot, hook) = scoreboard::running(board);
         if slot == 0 {
             return "the host".to_string();
         }
+        let request = match scoreboard::request(board).filter(|_| hook.has_request()) {
+            Some((connection, line)) => format!(", *{connection}, request: \"{}\"", line.escape_ascii()),
+            None => String::new(),
+        };
         let plan = self.generation.plan();
         match plan.as_ref().and_then(|plan| plan.modules.iter().find(|module| module.slot == slot)) {
-            Some(module) => format!("module {} {}, hook {}", module.name, module.version, hook.name()),
-            None => format!("the module declared as number {slot}, hook {}", hook.name()),
+            Some(module) => format!("module {} {}, hook {}{request}", module.name, module.version, hook.name()),
+            None => format!("the module declared as number {slot}, hook {}{request}", hook.name()),
         }
     }
 

@@ -7,6 +7,7 @@
 //!                 TURN      turns of its loop, and their ends: odd while it turns
 //!                 NUMBER    of its loop, plus one; 0 for other threads
 //!                 COUNTERS
+//!                 REQUEST   the request that it has last called a module for: a number for it, length and start of its line
 //!                 ACCOUNTS  what each hook of each module has done (module-api's Account)
 //! ```
 //!
@@ -39,8 +40,14 @@ pub const TURN: usize = 8;
 pub const NUMBER: usize = 9;
 /// The first counter.
 pub const COUNTERS: usize = 16;
+/// The request that modules are called for: see [`note_request`].
+const REQUEST: usize = 24;
+/// Where its line starts, behind the number of the connection, the number of the request there, and the line's length.
+const LINE: usize = REQUEST + 3;
 /// The first account.
-const ACCOUNTS: usize = 24;
+const ACCOUNTS: usize = 56;
+/// Bytes of a request's line that are kept.
+pub const MAX_LINE: usize = (ACCOUNTS - LINE) * size_of::<u64>();
 /// Accounts of a thread: a row for each slot, which is the number of a module, and in it one for each hook.
 pub const ROWS: usize = 128;
 const WORDS_OF_ACCOUNT: usize = size_of::<Account>() / size_of::<AtomicU64>();
@@ -113,7 +120,7 @@ impl Drop for Mine {
     fn drop(&mut self) {
         NEAR.set(None);
         let Some(board) = self.0 else { return };
-        for at in [CELL, TURN, NUMBER] {
+        for at in [CELL, TURN, NUMBER, REQUEST] {
             board[at].store(0, Ordering::Relaxed);
         }
         FREE.lock().unwrap_or_else(PoisonError::into_inner).push(board);
@@ -210,6 +217,43 @@ pub fn turn() {
         };
         cell_of(board).set_accounting(count, time);
     }
+}
+
+/// Notes which request modules are called for from here on: the number of its connection, which request it is there, and its line,
+/// which is asked for if another request was noted before. So a crash and a loop that is stuck can be told with their request.
+#[inline]
+pub fn note_request(connection: u64, request: u32, line: impl FnOnce(&mut dyn FnMut(&[u8]))) {
+    let Some(board) = mine() else { return };
+    let is_known = board[REQUEST].load(Ordering::Relaxed) == connection
+        && board[REQUEST + 1].load(Ordering::Relaxed) == u64::from(request);
+    if is_known {
+        return;
+    }
+    board[REQUEST].store(connection, Ordering::Relaxed);
+    board[REQUEST + 1].store(request.into(), Ordering::Relaxed);
+    line(&mut |line| {
+        let line = &line[..line.len().min(MAX_LINE)];
+        board[REQUEST + 2].store(line.len() as u64, Ordering::Relaxed);
+        let (whole, rest) = line.as_chunks::<8>();
+        for (word, bytes) in board[LINE..ACCOUNTS].iter().zip(whole) {
+            word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+        }
+        if !rest.is_empty() {
+            let mut bytes = [0; 8];
+            bytes[..rest.len()].copy_from_slice(rest);
+            board[LINE + whole.len()].store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+        }
+    });
+}
+
+/// The request of a board: the number of its connection, and the start of its line. None if there was none yet.
+pub fn request(board: &[AtomicU64]) -> Option<(u64, Vec<u8>)> {
+    let connection = word(board, REQUEST);
+    let length = usize::try_from(word(board, REQUEST + 2)).unwrap_or(0).min(MAX_LINE);
+    let mut line: Vec<u8> =
+        board[LINE..ACCOUNTS].iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect();
+    line.truncate(length);
+    (connection != 0).then_some((connection, line))
 }
 
 /// This thread has the loop with this number.

@@ -43,6 +43,7 @@ use crate::{
     open_file::{How, OpenFile},
     output::Copy,
     phases::Step,
+    process::scoreboard,
     site::{Place, Server, Site},
     upstream,
 };
@@ -581,16 +582,21 @@ impl Request {
 
     /// Writes the request line as received behind what is in `out`.
     pub fn write_request_line(&self, out: &mut Vec<u8>) {
+        self.with_request_line(&mut |line| out.extend_from_slice(line));
+    }
+
+    /// Calls `look` with the request line as received.
+    fn with_request_line(&self, look: &mut dyn FnMut(&[u8])) {
         let parts = self.parts.borrow();
         if parts.bytes.is_empty() {
-            if let Some(extra) = self.extra.get() {
-                out.extend_from_slice(&extra.bad_head.borrow().line);
-            }
-            return;
+            return match self.extra.get() {
+                Some(extra) => look(&extra.bad_head.borrow().line),
+                None => look(b""),
+            };
         }
         let start = parts.head.method_span().start as usize;
         let line = parts.bytes.get(start..start + parts.head.line_len());
-        out.extend_from_slice(line.unwrap_or_default().trim_ascii_end());
+        look(line.unwrap_or_default().trim_ascii_end());
     }
 
     /// Bytes sent to the client for it (nginx: $bytes_sent).
@@ -669,6 +675,7 @@ impl Request {
     pub fn guarded<T>(&self, call: impl FnOnce() -> T) -> T {
         if self.depth.get() == 0 {
             self.panics_before.set(crate::plugins::running::panics());
+            scoreboard::note_request(self.conn.number, self.conn.requests(), |note| self.with_request_line(note));
         }
         self.depth.set(self.depth.get() + 1);
         let result = call();

@@ -60,6 +60,30 @@ hooks! {
     UPSTREAM = 23, "upstream";
 }
 
+impl Hook {
+    /// Whether it is called for a request, always.
+    pub const fn has_request(self) -> bool {
+        matches!(
+            self,
+            Hook::HEADER_FILTER
+                | Hook::BODY_FILTER
+                | Hook::HANDLER
+                | Hook::CONTENT
+                | Hook::CREATE_REQUEST
+                | Hook::REINIT_REQUEST
+                | Hook::PROCESS_HEADER
+                | Hook::INPUT_FILTER_INIT
+                | Hook::INPUT_FILTER
+                | Hook::ABORT_REQUEST
+                | Hook::FINALIZE_REQUEST
+                | Hook::INIT_PEER
+                | Hook::GET_PEER
+                | Hook::FREE_PEER
+                | Hook::VARIABLE
+        )
+    }
+}
+
 impl fmt::Debug for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
