@@ -4,8 +4,10 @@
 mod build;
 mod support;
 
+use std::fs;
+
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Ending, Server, eventually};
+use support::{Ending, Folder, Server, eventually};
 
 fn server(top: &str) -> Server {
     let site = format!(
@@ -88,6 +90,31 @@ fn a_worker_that_is_killed_is_replaced_at_once() {
             server.get("/ok").expect(200);
         }
     }
+}
+
+#[test]
+fn a_module_that_was_replaced_is_told_of_when_a_dead_worker_is() {
+    let (file, folder) = (build::module("gate"), Folder::new());
+    fs::copy(&file, folder.path("libgate.so")).unwrap();
+    let config = "worker_threads = 1\nmodule = [{ name = \"gate\", path = \"libgate.so\" }, { name = \"return\" }]\n\
+         error_log = { level = \"notice\" }\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n\
+         return = { code = 200, text = \"$pid\" }\n";
+    let server = Server::start_in(folder, config);
+    let replaced = || {
+        let before = server.worker();
+        kill(before);
+        eventually("another worker", || server.get("/").text() != before.to_string());
+        server.stderr(|log| log.contains(&format!("worker {before} of generation 1 exited on signal 9")))
+    };
+    assert!(!replaced().contains("has loaded another"));
+    fs::copy(&file, server.folder.path("new.so")).unwrap();
+    fs::rename(server.folder.path("new.so"), server.folder.path("libgate.so")).unwrap();
+    replaced();
+    let log = server.stderr(|log| log.contains("/libgate.so than the generation 1 that it belongs to"));
+    assert!(
+        log.contains(&format!("[warn] {}#0: worker {} has loaded another ", server.pid(), server.worker())),
+        "{log}"
+    );
 }
 
 #[test]

@@ -283,8 +283,7 @@ impl Master {
                 return child.kill();
             }
         };
-        let of_generation = generation.plan().filter(|known| known.is_served_like(&plan));
-        if of_generation.is_none() {
+        let Some(known) = generation.plan().filter(|known| known.is_served_like(&plan)) else {
             log_line!(
                 Level::Alert,
                 "worker {} does not want the same sockets as the others of generation {}; it is ended",
@@ -292,6 +291,16 @@ impl Master {
                 generation.number
             );
             return child.kill();
+        };
+        for module in plan.modules.iter().filter(|module| !known.modules.contains(module)) {
+            log_line!(
+                Level::Warn,
+                "worker {} has loaded another {} than the generation {} that it belongs to: the file was replaced meanwhile; \
+                 reload to have it everywhere",
+                child.pid,
+                module.file.display(),
+                generation.number
+            );
         }
         let sockets = self.sockets.borrow();
         let loops = plan.processes * plan.threads;
