@@ -36,7 +36,7 @@ use rustix::{
 };
 use topnext_module_api::FileKind;
 
-use crate::event::thread_pool::{QUEUE_IS_FULL, ThreadPool};
+use crate::event::{Reply, thread_pool::ThreadPool};
 
 pub use symlinks::Symlinks;
 
@@ -234,19 +234,9 @@ impl OpenFile {
         }
     }
 
-    /// Has the pool do that, so that sendfile does not wait for the disk; then `done` is called, on the thread of the pool.
-    pub fn load_on(
-        self: Arc<Self>,
-        pool: &Arc<ThreadPool>,
-        pos: u64,
-        len: u64,
-        done: impl FnOnce() + Send + 'static,
-    ) -> io::Result<()> {
-        let job = Box::new(move || {
-            self.load(pos, len);
-            done();
-        });
-        pool.run(job).map_err(|_| io::Error::other(QUEUE_IS_FULL))
+    /// Has the pool do that, so that sendfile does not wait for the disk; then `reply` is sent.
+    pub fn load_on(self: Arc<Self>, pool: &Arc<ThreadPool>, pos: u64, len: u64, reply: Reply) -> io::Result<()> {
+        pool.ask(reply, move || self.load(pos, len))
     }
 
     /// How many of the next `len` bytes at `pos` are in the page cache, as far as the first and last byte of a

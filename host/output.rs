@@ -5,16 +5,13 @@
 //! output:      copy (a file becomes memory, if a filter needs it) -> body filters -> body_end -> the connection
 //! ```
 
-use std::{
-    rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{rc::Rc, sync::Arc};
 
 use topnext_module_api::{Buf, Bytes, Chain, Code};
 
 use crate::{
     error_text::ErrorText,
-    event::{remote::RemoteId, thread_pool::QUEUE_IS_FULL},
+    event::{Answer, Reply},
     log::error::Level,
     log_line,
     open_file::{NoWait, OpenFile},
@@ -122,15 +119,12 @@ fn filter(r: &Rc<Request>, chain: Chain) -> Code {
     if r.has_panicked() { Code::ERROR } else { code }
 }
 
-/// Where the pool leaves what it has read.
-type Reading = Arc<Mutex<Option<std::io::Result<Vec<u8>>>>>;
-
 /// Files that wait to be read into memory for the filters.
 #[derive(Default)]
 pub struct Copy {
     waiting: Chain,
-    /// The pool reads; it leaves its result here.
-    reading: Option<Reading>,
+    /// What the pool reads.
+    reading: Option<Answer<Vec<u8>>>,
 }
 
 impl Copy {
@@ -211,26 +205,19 @@ fn read_failed(r: &Request, file: &OpenFile, error: &std::io::Error) -> Code {
 }
 
 fn read_on_pool(r: &Rc<Request>, file: Arc<OpenFile>, pos: u64, want: usize) -> Code {
-    let result = Reading::default();
-    let slot = result.clone();
-    let (remote, id): (_, RemoteId) = (r.conn.lp.remote().clone(), r.announce());
-    let job = Box::new(move || {
-        // The request may have ended while this waited for its turn.
-        if Arc::strong_count(&slot) > 1 {
-            let mut data = vec![0; want];
-            let read = file.read_blocking(pos, &mut data).map(|n| {
-                data.truncate(n);
-                data
-            });
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
+    let reply = Reply::new(r.conn.lp.remote(), r.announce(), COPY_DONE | JOB_DONE);
+    let read = move || {
+        let mut data = vec![0; want];
+        let n = file.read_blocking(pos, &mut data)?;
+        data.truncate(n);
+        Ok(data)
+    };
+    match Answer::ask(&r.site.pool, reply, read) {
+        Ok(reading) => r.extra().copy.borrow_mut().reading = Some(reading),
+        Err(error) => {
+            log_line!(Level::Error, "*{} {}{}", r.conn.number, ErrorText(&error), r.log_tail());
+            return Code::ERROR;
         }
-        remote.call(id, COPY_DONE | JOB_DONE);
-    });
-    r.extra().copy.borrow_mut().reading = Some(result);
-    if r.site.pool.run(job).is_err() {
-        r.extra().copy.borrow_mut().reading = None;
-        log_line!(Level::Error, "*{} {QUEUE_IS_FULL}{}", r.conn.number, r.log_tail());
-        return Code::ERROR;
     }
     r.extra().job_started();
     Code::AGAIN
@@ -238,11 +225,11 @@ fn read_on_pool(r: &Rc<Request>, file: Arc<OpenFile>, pos: u64, want: usize) -> 
 
 /// The pool has read a piece.
 pub fn copy_done(r: &Rc<Request>) {
-    let Some(result) = r.extra().copy.borrow_mut().reading.take() else { return };
+    let Some(reading) = r.extra().copy.borrow_mut().reading.take() else { return };
     if r.wait.get() == Wait::Ended {
         return;
     }
-    let read = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let read = reading.take();
     let Some(mut buf) = r.extra().copy.borrow_mut().waiting.pop() else { return };
     let Some(file) = buf.file().and_then(|(file, ..)| services::bufs::share(file)) else { return };
     let code = match read {

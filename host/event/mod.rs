@@ -18,6 +18,8 @@ mod drain;
 
 pub mod thread_pool;
 
+pub mod answer;
+
 pub mod timers;
 
 use std::{
@@ -36,7 +38,8 @@ use slab::Slab;
 use crate::{clock, log::error::Level, log_line, process::scoreboard};
 use key::Key;
 
-pub use remote::{Remote, RemoteId};
+pub use answer::Answer;
+pub use remote::{Remote, RemoteId, Reply};
 pub use room::Room;
 pub use timers::TimerId;
 use timers::Timers;

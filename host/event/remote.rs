@@ -108,6 +108,31 @@ impl Remote {
     }
 }
 
+/// A call of a source, to be made by another thread.
+pub struct Reply {
+    remote: Arc<Remote>,
+    id: RemoteId,
+    code: u64,
+}
+
+impl Reply {
+    /// `posted(code)` of this source.
+    pub fn new(remote: &Arc<Remote>, id: RemoteId, code: u64) -> Reply {
+        Reply { remote: remote.clone(), id, code }
+    }
+
+    /// Makes the call when what is returned is dropped.
+    pub fn at_end(self) -> impl Drop {
+        struct AtEnd(Reply);
+        impl Drop for AtEnd {
+            fn drop(&mut self) {
+                self.0.remote.call(self.0.id, self.0.code);
+            }
+        }
+        AtEnd(self)
+    }
+}
+
 /// Makes a source of this thread's loop known to other threads, until [`forget`].
 pub fn announce(source: &Rc<dyn Source>) -> RemoteId {
     TARGETS.with_borrow_mut(|targets| {

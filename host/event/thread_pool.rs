@@ -95,7 +95,7 @@ impl ThreadPool {
     fn work(&self) {
         while let Some(job) = self.next() {
             // A module's job catches its own panics. One of the host must not end the thread, which is counted; the hook has
-            // logged what it said. What the job was for waits until its time-out.
+            // logged what it said. Who has asked for an answer is told (answer.rs).
             if catch_unwind(AssertUnwindSafe(job)).is_err() {
                 log::error!("a job on the thread pool panicked; this is a fault of the host, please report it");
             }

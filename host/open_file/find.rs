@@ -1,10 +1,6 @@
 //! What a handler asks for: a path, opened from the cache, at once, or by the pool.
 
-use std::{
-    io,
-    rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{io, rc::Rc, sync::Arc};
 
 use rustix::io::Errno;
 use topnext_module_api::Opened;
@@ -12,7 +8,7 @@ use topnext_module_api::Opened;
 use super::{How, NoWait, OpenFile, Symlinks, cache, open_blocking, open_nowait};
 use crate::{
     error_text::ErrorText,
-    event::thread_pool::QUEUE_IS_FULL,
+    event::{Answer, Reply},
     log::error::Level,
     log_line,
     plugins::services::bufs,
@@ -96,7 +92,7 @@ fn of_pool(r: &Rc<Request>, path: &[u8]) -> Option<Option<(How, io::Result<OpenF
     if opening.path != path || opening.how != r.place().files.how(r, path) {
         return None;
     }
-    let result = opening.result.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let result = opening.result.take();
     if result.is_none() {
         slot.replace(Some(opening));
         return Some(None);
@@ -105,21 +101,15 @@ fn of_pool(r: &Rc<Request>, path: &[u8]) -> Option<Option<(How, io::Result<OpenF
 }
 
 fn open_on_pool(r: &Rc<Request>, path: &[u8], how: How, code: u64) -> Opened {
-    let result = Arc::new(Mutex::new(None));
-    let (slot, owned) = (result.clone(), path.to_vec());
-    let (remote, id) = (r.conn.lp.remote().clone(), r.announce());
-    let job = Box::new(move || {
-        // The request may have ended while this waited for its turn.
-        if Arc::strong_count(&slot) > 1 {
-            let opened = open_blocking(&owned, how);
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+    let reply = Reply::new(r.conn.lp.remote(), r.announce(), code | JOB_DONE);
+    let owned = path.to_vec();
+    let result = match Answer::ask(&r.site.pool, reply, move || open_blocking(&owned, how)) {
+        Ok(result) => result,
+        Err(error) => {
+            log_line!(Level::Error, "*{} {}{}", r.conn.number, ErrorText(&error), r.log_tail());
+            return Opened::Failed;
         }
-        remote.call(id, code | JOB_DONE);
-    });
-    if r.site.pool.run(job).is_err() {
-        log_line!(Level::Error, "*{} {QUEUE_IS_FULL}{}", r.conn.number, r.log_tail());
-        return Opened::Failed;
-    }
+    };
     r.extra().job_started();
     r.extra().opening.replace(Some(Opening { path: path.to_vec(), how, result }));
     Opened::Pending

@@ -7,12 +7,13 @@
 //!   -> end            complete: the file alone
 //! ```
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use topnext_module_api::{Buf, Chain};
 
 use crate::{
+    event::Answer,
     open_file::OpenFile,
     plugins::services::bufs,
     temp_file::{FileName, TempFile},
@@ -21,15 +22,12 @@ use crate::{
 /// The size of the pieces in which a body is kept.
 const PIECE: usize = 16 * 1024;
 
-/// What the pool leaves when it has written, or read, a part.
-pub type Slot = Arc<Mutex<Option<Done>>>;
-
-/// What came of a job of the pool.
+/// What the pool has done.
 pub enum Done {
     /// A part was written to the file, which comes back.
-    Written(std::io::Result<TempFile>),
+    Written(TempFile),
     /// The file was read into memory.
-    Loaded(std::io::Result<Bytes>),
+    Loaded(Bytes),
 }
 
 /// The body.
@@ -55,8 +53,8 @@ pub struct Body {
     file: Option<TempFile>,
     /// All that was received is to be in a file.
     spills: bool,
-    /// The pool is at work, and leaves its result here.
-    job: Option<Slot>,
+    /// What the pool is at work on.
+    job: Option<Answer<Done>>,
     /// The file, complete, and its length.
     complete: Option<(Arc<OpenFile>, u64)>,
     name: Option<FileName>,
@@ -111,37 +109,35 @@ impl Body {
         self.name.as_ref()
     }
 
-    /// For a job that writes what is in memory: the file, if there is one yet, the pieces, and where the result goes.
-    pub fn begin_writing(&mut self) -> (Option<TempFile>, Vec<Bytes>, Slot) {
+    /// For a job that writes what is in memory: the file, if there is one yet, and the pieces.
+    pub fn begin_writing(&mut self) -> (Option<TempFile>, Vec<Bytes>) {
         self.end_piece();
         self.in_memory = 0;
         self.spills = true;
-        (self.file.take(), std::mem::take(&mut self.pieces), self.begin_job())
+        (self.file.take(), std::mem::take(&mut self.pieces))
     }
 
     /// For a job that reads the file into memory.
-    pub fn begin_loading(&mut self) -> Option<(Arc<OpenFile>, u64, Slot)> {
-        let (file, len) = self.complete.clone()?;
-        Some((file, len, self.begin_job()))
+    pub fn begin_loading(&self) -> Option<(Arc<OpenFile>, u64)> {
+        self.complete.clone()
     }
 
-    fn begin_job(&mut self) -> Slot {
-        let slot = Slot::default();
-        self.job = Some(slot.clone());
-        slot
+    /// The pool has such a job.
+    pub fn begin_job(&mut self, answer: Answer<Done>) {
+        self.job = Some(answer);
     }
 
     /// Takes the result of the job. `None` if it has none yet, or belongs to a body that has gone.
     pub fn job_done(&mut self) -> Option<std::io::Result<()>> {
-        let done = self.job.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let done = self.job.as_ref()?.take()?;
         self.job = None;
-        Some(match done {
-            Done::Written(result) => result.map(|file| self.file = Some(file)),
-            Done::Loaded(result) => result.map(|bytes| {
+        Some(done.map(|done| match done {
+            Done::Written(file) => self.file = Some(file),
+            Done::Loaded(bytes) => {
                 self.pieces = vec![bytes];
                 (self.complete, self.spills) = (None, false);
-            }),
-        })
+            }
+        }))
     }
 
     /// All has come, and is in the file if it is to be.

@@ -28,7 +28,6 @@ use std::{
     collections::VecDeque,
     ops::{Deref, DerefMut},
     rc::Rc,
-    sync::Arc,
     time::Duration,
 };
 
@@ -36,7 +35,7 @@ use topnext_module_api::{context::RawContext, running::Hook};
 
 use crate::{
     error_page,
-    event::{Ready, RemoteId, Source, TimerId, remote::Announcement},
+    event::{Answer, Ready, RemoteId, Source, TimerId, remote::Announcement},
     http1::{Framing, Head, Span, connection::Http1},
     log::error::{Level, Tail},
     log_line,
@@ -212,7 +211,7 @@ pub struct Opening {
     /// How it is opened.
     pub how: How,
     /// What came of it; `None` while the pool works.
-    pub result: Arc<std::sync::Mutex<Option<std::io::Result<OpenFile>>>>,
+    pub result: Answer<OpenFile>,
 }
 
 /// A request of a client.

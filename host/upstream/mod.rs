@@ -32,7 +32,7 @@ use topnext_module_api::{Buf, Chain, Code, Outcome};
 
 use crate::{
     error_text::ErrorText,
-    event::{Ready, Room, Source, TimerId, remote::Announcement},
+    event::{Ready, Reply, Room, Source, TimerId, remote::Announcement},
     finalize,
     http1::Method,
     log::error::Level,
@@ -419,8 +419,8 @@ impl Exchange {
         // A connection that failed meanwhile does not wait for what this one did.
         self.ahead.set(self.ahead.get() + 1);
         let code = READ_AHEAD | self.ahead.get();
-        let (remote, id) = (self.r.conn.lp.remote().clone(), self.remote_id.id(self));
-        if let Err(error) = file.load_on(&self.r.site.pool, pos, len, move || remote.call(id, code)) {
+        let reply = Reply::new(self.r.conn.lp.remote(), self.remote_id.id(self), code);
+        if let Err(error) = file.load_on(&self.r.site.pool, pos, len, reply) {
             self.file_failed(&error);
             return false;
         }

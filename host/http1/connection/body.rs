@@ -9,7 +9,7 @@
 //!
 //! Chunked bodies are decoded here; their trailers are checked and dropped by the decoder (`http1/chunked.rs`).
 
-use std::{rc::Rc, sync::PoisonError};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use topnext_module_api::{Code, running::Hook};
@@ -18,7 +18,7 @@ use super::{BODY_DONE, BODY_READ_SIZE, Http1, MAX_READS, State};
 use crate::{
     config::InFileOnly,
     error_text::ErrorText,
-    event::thread_pool::QUEUE_IS_FULL,
+    event::{Answer, Reply},
     finalize,
     http1::{BadRequest, ChunkedDecoder, Decoded, Framing},
     log::error::Level,
@@ -200,29 +200,22 @@ impl Http1 {
             let text = "a client request body is buffered to a temporary file";
             log_line!(Level::Warn, "*{} {text}{}", self.number, r.log_tail());
         }
-        let (file, pieces, slot) = r.extra().body.borrow_mut().begin_writing();
+        let (file, pieces) = r.extra().body.borrow_mut().begin_writing();
         let core = &r.place().core;
-        let (id, remote) = (self.announce(), self.lp.remote().clone());
         let write = move || {
             let mut file = match file {
                 Some(file) => file,
                 None => TempFile::create(&core.client_body_temp_path, core.client_body_in_file_only)?,
             };
             file.write(&pieces)?;
-            Ok(file)
+            Ok(Done::Written(file))
         };
-        let job = Box::new(move || {
-            let written = Done::Written(write());
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(written);
-            remote.call(id, BODY_DONE);
-        });
-        self.offload(r, job)
+        self.offload(r, write)
     }
 
     /// Has the pool read a body that is in a file into memory: a handler asks for it.
     fn load(self: &Rc<Self>, r: &Rc<Request>) -> Code {
-        let Some((file, len, slot)) = r.extra().body.borrow_mut().begin_loading() else { return Code::OK };
-        let (id, remote) = (self.announce(), self.lp.remote().clone());
+        let Some((file, len)) = r.extra().body.borrow().begin_loading() else { return Code::OK };
         let read = move || {
             let mut bytes = vec![0; usize::try_from(len).map_err(|_| std::io::ErrorKind::OutOfMemory)?];
             let mut at = 0;
@@ -232,23 +225,21 @@ impl Http1 {
                     n => at += n,
                 }
             }
-            Ok(Bytes::from(bytes))
+            Ok(Done::Loaded(Bytes::from(bytes)))
         };
-        let job = Box::new(move || {
-            let loaded = Done::Loaded(read());
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
-            remote.call(id, BODY_DONE);
-        });
         r.body_complete.set(false);
         r.extra().body.borrow_mut().wanted = true;
-        self.offload(r, job)
+        self.offload(r, read)
     }
 
-    fn offload(&self, r: &Request, job: Box<dyn FnOnce() + Send>) -> Code {
-        if r.site.pool.run(job).is_ok() {
-            return Code::AGAIN;
+    fn offload(self: &Rc<Self>, r: &Request, job: impl FnOnce() -> std::io::Result<Done> + Send + 'static) -> Code {
+        match Answer::ask(&r.site.pool, Reply::new(self.lp.remote(), self.announce(), BODY_DONE), job) {
+            Ok(answer) => {
+                r.extra().body.borrow_mut().begin_job(answer);
+                Code::AGAIN
+            }
+            Err(error) => self.disk_failed(r, &error),
         }
-        self.disk_failed(r, &std::io::Error::other(QUEUE_IS_FULL))
     }
 
     #[cold]

@@ -8,6 +8,7 @@ use super::{DISK_DONE, Http1, SEND_TIMER};
 use crate::{
     clock,
     error_text::ErrorText,
+    event::Reply,
     finalize,
     http1::{encode_chunk_head, response},
     log::error::Level,
@@ -211,8 +212,7 @@ impl Http1 {
 
     /// Has the pool read a part of a file into the page cache, so that sendfile does not wait for the disk.
     fn read_ahead(self: &Rc<Self>, r: &Request, file: Arc<OpenFile>, pos: u64, len: u64) -> io::Result<()> {
-        let (remote, id) = (self.lp.remote().clone(), self.announce());
-        file.load_on(&r.site.pool, pos, len, move || remote.call(id, DISK_DONE))?;
+        file.load_on(&r.site.pool, pos, len, Reply::new(self.lp.remote(), self.announce(), DISK_DONE))?;
         self.disk.set(len);
         Ok(())
     }
