@@ -7,10 +7,12 @@
 //! ```
 //!
 //! ```text
-//! master.rs          a life: start, reload, crash, end        worker.rs     a life: load, serve, drain
-//! generation.rs      a configuration, with its workers        loops.rs      its threads
-//! child.rs           a worker, from outside                   privileges.rs whom it runs as
-//! control.rs         what `topnext -s` asks for               zones.rs      memory that outlives it
+//! master.rs          a life: start, signals, end              worker.rs     a life: load, serve, drain
+//! change.rs          a start or a reload, step by step        loops.rs      its threads
+//! deaths.rs          workers that end, or are stuck           privileges.rs whom it runs as
+//! generation.rs      a configuration, with its workers        zones.rs      memory that outlives it
+//! child.rs           a worker, from outside
+//! control.rs         what `topnext -s` asks for
 //! reopen.rs          logs, after they were renamed
 //! upgrade.rs         another program takes over
 //!
@@ -19,6 +21,10 @@
 //! ```
 
 pub mod master;
+
+mod change;
+
+mod deaths;
 
 pub mod generation;
 

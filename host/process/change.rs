@@ -1,0 +1,412 @@
+//! A change of the configuration. The start is the first one. It goes through these steps, each of which waits for all workers, and
+//! has a time; one that fails leaves all as it was:
+//!
+//! ```text
+//! begin     the first worker reads the configuration                     or why not: nothing has changed
+//! loaded    sockets that are missing are bound; the other workers start
+//! commit    (all are ready) the sockets listen; the new workers serve
+//! drain     (all serve) the old workers accept no more
+//! finish    (none accepts) whoever asked for the change is told
+//! ```
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    rc::Rc,
+    time::Duration,
+};
+
+use super::{
+    alarm::Alarm,
+    channel,
+    child::{Child, Stage},
+    deaths::where_it_is,
+    generation::Generation,
+    master::{Ending, Master, Options, Waiter, answer},
+    messages::{Plan, Start, ToWorker},
+    pid_file::{self, PidFile},
+    plan, systemd,
+};
+use crate::{config::Listen, error_text::ErrorText, log::error::Level, log_line, site::VERSION};
+
+/// How long the workers of a new configuration may take to get ready.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long old workers are waited for to say that they accept no more.
+const DRAINING_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most generations that may drain at a time.
+const MAX_OLD: usize = 64;
+
+/// A change of the configuration that is under way.
+pub struct Change {
+    pub(super) generation: Rc<Generation>,
+    pub(super) previous: Option<Rc<Generation>>,
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) step: Step,
+    /// When it has lasted too long.
+    pub(super) alarm: Option<Alarm>,
+    pub(super) pid_file: Option<PidFile>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Starting,
+    Serving,
+    Draining,
+}
+
+impl Master {
+    /// Reads the configuration anew, once the change that is under way has ended.
+    pub fn reload(self: &Rc<Self>, waiter: Option<Waiter>) {
+        if self.ending.get().is_some() {
+            answer(waiter, Err("the server is ending".to_string()));
+        } else if self.change.borrow().is_some() {
+            let again: Waiter = waiter.unwrap_or_else(|| Box::new(|_| ()));
+            self.queued.borrow_mut().push(again);
+        } else {
+            // Without workers (after WINCH) the configuration is the one that they had, as in nginx.
+            let kept = match &*self.serving.borrow() {
+                Some(serving) if serving.is_empty() => serving.texts(),
+                _ => None,
+            };
+            self.begin(kept, waiter);
+        }
+    }
+
+    pub(super) fn begin(self: &Rc<Self>, kept: Option<OwnedFd>, waiter: Option<Waiter>) {
+        if self.old.borrow().len() >= MAX_OLD {
+            let text = format!(
+                "{MAX_OLD} generations of workers have not finished their requests yet; set worker_shutdown_timeout, or end \
+                 them"
+            );
+            log_line!(Level::Error, "{text}");
+            return answer(waiter, Err(text));
+        }
+        let number = self.last_number.get() + 1;
+        self.last_number.set(number);
+        let generation = Generation::new(number, kept);
+        let previous = self.serving.borrow().clone();
+        if let Some(previous) = &previous {
+            previous.warn_of_overwritten();
+            systemd::reloading();
+        }
+        let waiters = waiter.into_iter().collect();
+        let step = Step::Starting;
+        let change = Change { generation: generation.clone(), previous, waiters, step, alarm: None, pid_file: None };
+        self.change.replace(Some(change));
+        self.set_step(step, START_TIMEOUT);
+        if let Err(reason) = self.start_child(&generation, 0, true) {
+            self.fail(&reason);
+        }
+    }
+
+    pub(super) fn start_child(
+        self: &Rc<Self>,
+        generation: &Rc<Generation>,
+        slot: usize,
+        warns: bool,
+    ) -> Result<(), String> {
+        let Options { config, prefix, .. } = self.options.clone();
+        let start = Start { config, prefix, generation: generation.number, slot, warns };
+        let texts = generation.texts();
+        let child = Child::start(self, generation, &start, texts.as_ref().map(AsFd::as_fd))
+            .map_err(|error| format!("topnext: a worker cannot be started ({})", ErrorText(&error)))?;
+        generation.add(child);
+        Ok(())
+    }
+
+    /// A worker has read its configuration.
+    pub fn loaded(self: &Rc<Self>, child: &Rc<Child>, fds: Vec<OwnedFd>) {
+        let generation = &child.generation;
+        let plan = match read_plan(fds) {
+            Ok((plan, texts)) => {
+                if generation.plan().is_none() {
+                    let plan = Rc::new(plan);
+                    generation.set_plan(plan.clone(), texts);
+                    if let Err(reason) = self.prepare(generation, &plan) {
+                        return self.fail(&reason);
+                    }
+                    plan
+                } else {
+                    Rc::new(plan)
+                }
+            }
+            Err(error) => {
+                log_line!(Level::Alert, "worker {} has sent what is no plan ({error}); it is ended", child.pid);
+                return child.kill();
+            }
+        };
+        let Some(known) = generation.plan().filter(|known| known.is_served_like(&plan)) else {
+            log_line!(
+                Level::Alert,
+                "worker {} does not want the same sockets as the others of generation {}; it is ended",
+                child.pid,
+                generation.number
+            );
+            return child.kill();
+        };
+        for module in plan.modules.iter().filter(|module| !known.modules.contains(module)) {
+            log_line!(
+                Level::Warn,
+                "worker {} has loaded another {} than the generation {} that it belongs to: the file was replaced meanwhile; \
+                 reload to have it everywhere",
+                child.pid,
+                module.file.display(),
+                generation.number
+            );
+        }
+        let sockets = self.sockets.borrow();
+        let loops = plan.processes * plan.threads;
+        let mut list: Vec<(usize, usize, BorrowedFd)> = Vec::new();
+        for (index, wanted) in plan.addresses.iter().enumerate() {
+            for thread in 0..plan.threads {
+                let of_loop = sockets.of_loop(&wanted.address, child.slot * plan.threads + thread, loops);
+                list.extend(of_loop.map(|socket| (index, thread, socket.as_fd())));
+            }
+        }
+        if !child.give_sockets(&list) {
+            child.kill();
+        }
+    }
+
+    /// What a new configuration needs of the master.
+    fn prepare(self: &Rc<Self>, generation: &Rc<Generation>, plan: &Plan) -> Result<(), String> {
+        self.sockets
+            .borrow_mut()
+            .prepare(&plan.addresses, plan.processes * plan.threads)
+            .map_err(|error| super::of_server(&error))?;
+        let is_it = |file: &PidFile| file.path() == plan.pid || file.path() == pid_file::old(&plan.pid);
+        let known = self.pid_file.borrow().as_ref().is_some_and(is_it);
+        let pid_file =
+            if known { None } else { Some(PidFile::create(&plan.pid).map_err(|error| super::of_server(&error))?) };
+        if let Some(change) = &mut *self.change.borrow_mut() {
+            change.pid_file = pid_file;
+        }
+        for slot in 1..plan.processes {
+            self.start_child(generation, slot, false)?;
+        }
+        Ok(())
+    }
+
+    /// A worker has got ahead.
+    pub fn moved(self: &Rc<Self>, child: &Rc<Child>) {
+        let is_waited_for =
+            self.change.borrow().as_ref().is_some_and(|change| {
+                change.step == Step::Starting && Rc::ptr_eq(&change.generation, &child.generation)
+            });
+        if child.stage() == Stage::Ready && !is_waited_for {
+            // One that replaces another.
+            child.tell(&ToWorker::Serve, &[]);
+        }
+        self.advance();
+    }
+
+    /// Goes through the steps of the change whose time has come.
+    pub(super) fn advance(self: &Rc<Self>) {
+        loop {
+            let (step, generation, previous) = match &*self.change.borrow() {
+                None => return,
+                Some(change) => (change.step, change.generation.clone(), change.previous.clone()),
+            };
+            match step {
+                Step::Starting if generation.has_reached(Stage::Ready) => {
+                    self.commit(&generation);
+                    self.set_step(Step::Serving, START_TIMEOUT);
+                }
+                Step::Serving if generation.has_reached(Stage::Serving) => self.drain_previous(),
+                Step::Draining => {
+                    let drains = |child: &Rc<Child>| child.stage() >= Stage::Draining;
+                    if !previous.is_none_or(|previous| previous.workers().iter().all(drains)) {
+                        return;
+                    }
+                    self.finish();
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// The change is at this step, which may take so long.
+    fn set_step(self: &Rc<Self>, step: Step, time: Duration) {
+        let alarm = Alarm::new(self, time, move |master| master.took_too_long(step));
+        if let Some(change) = &mut *self.change.borrow_mut() {
+            change.step = step;
+            change.alarm = Some(alarm);
+        }
+    }
+
+    fn drain_previous(self: &Rc<Self>) {
+        let previous = self.change.borrow().as_ref().and_then(|change| change.previous.clone());
+        self.set_step(Step::Draining, DRAINING_TIMEOUT);
+        if let Some(previous) = previous {
+            previous.drain();
+        }
+    }
+
+    /// The new configuration is the one that counts.
+    fn commit(self: &Rc<Self>, generation: &Rc<Generation>) {
+        let Some(plan) = generation.plan() else { return };
+        self.sockets.borrow_mut().commit(&plan.addresses);
+        let pid_file = self.change.borrow_mut().as_mut().and_then(|change| change.pid_file.take());
+        if pid_file.is_some() {
+            // The one before is removed.
+            self.pid_file.replace(pid_file);
+        }
+        self.open_logs(&plan);
+        generation.tell(&ToWorker::Serve);
+        let previous = self.serving.replace(Some(generation.clone()));
+        self.old.borrow_mut().extend(previous.filter(|previous| !previous.is_empty()));
+        self.watch(plan.watchdog_timeout);
+    }
+
+    /// The change is complete.
+    fn finish(self: &Rc<Self>) {
+        let Some(change) = self.change.take() else { return };
+        let generation = &change.generation;
+        let Some(plan) = generation.plan() else { return };
+        let text = self.describe(&change, &plan);
+        log_line!(Level::Notice, "generation {} serves", generation.number);
+        let first = self.beginning.take();
+        if let Some(beginning) = first {
+            let greeting = self.greeting(&plan);
+            beginning.ready(self, &greeting);
+        }
+        systemd::ready();
+        self.zones.borrow_mut().retain_from(self.oldest());
+        change.waiters.into_iter().for_each(|waiter| waiter(Ok(text.clone())));
+        self.go_on();
+    }
+
+    /// The number of the oldest generation that has workers.
+    pub(super) fn oldest(&self) -> u64 {
+        let old = self.old.borrow();
+        old.iter().chain(&*self.serving.borrow()).map(|generation| generation.number).min().unwrap_or(0)
+    }
+
+    /// Those who have waited get a change of their own: the files may be others by now.
+    fn go_on(self: &Rc<Self>) {
+        let mut queued = self.queued.take();
+        if queued.is_empty() || self.ending.get().is_some() {
+            return;
+        }
+        let last = queued.pop();
+        self.reload(last);
+        if let Some(change) = &mut *self.change.borrow_mut() {
+            change.waiters.append(&mut queued);
+        }
+    }
+
+    /// The change cannot be: all is as it was.
+    pub(super) fn fail(self: &Rc<Self>, reason: &str) {
+        let Some(change) = self.change.take() else { return };
+        change.generation.kill();
+        if !change.generation.is_empty() {
+            self.old.borrow_mut().push(change.generation.clone());
+        }
+        self.sockets.borrow_mut().abandon();
+        let is_first = self.serving.borrow().is_none();
+        if is_first {
+            *self.outcome.borrow_mut() = Err(reason.to_string());
+            self.end(Ending::Fast, None);
+        } else {
+            reason.lines().for_each(|line| log_line!(Level::Error, "reload failed: {line}"));
+            systemd::ready();
+        }
+        let waiters = change.waiters;
+        waiters.into_iter().for_each(|waiter| waiter(Err(reason.to_string())));
+        self.go_on();
+    }
+
+    /// A step has not ended in time, unless it has.
+    fn took_too_long(self: &Rc<Self>, step: Step) {
+        let Some(generation) = self.change.borrow().as_ref().map(|change| change.generation.clone()) else { return };
+        match step {
+            Step::Starting => {
+                let slow = |worker: &Rc<Child>| worker.stage() < Stage::Ready;
+                let list: Vec<String> =
+                    generation.workers().into_iter().filter(slow).map(|w| where_it_is(&w)).collect();
+                let seconds = START_TIMEOUT.as_secs();
+                self.fail(&format!("topnext: the new workers were not ready within {seconds} s: {}", list.join("; ")));
+            }
+            Step::Serving => {
+                log_line!(
+                    Level::Alert,
+                    "not all workers of generation {} serve; the old ones are drained anyway",
+                    generation.number
+                );
+                self.drain_previous();
+                self.advance();
+            }
+            Step::Draining => {
+                log_line!(Level::Alert, "old workers do not answer; they may accept connections still");
+                self.finish();
+            }
+        }
+    }
+
+    /// Says where to look, and what was loaded.
+    fn greeting(&self, plan: &Plan) -> String {
+        use std::fmt::Write;
+        let workers = counted(plan.processes, "worker");
+        let threads = counted(plan.threads, "thread");
+        let mut text = String::new();
+        for warning in &plan.warnings {
+            let _ = writeln!(text, "topnext: [warn] {warning}");
+        }
+        let _ = writeln!(text, "topnext {VERSION} is ready, pid {}, {workers} of {threads}", std::process::id());
+        for wanted in &plan.addresses {
+            let _ = match &wanted.address {
+                Listen::Tcp(address) => writeln!(text, "  http://{address}/"),
+                // As proxy.pass would name it.
+                unix => writeln!(text, "  http://{unix}:/"),
+            };
+        }
+        let modules: Vec<String> =
+            plan.modules.iter().map(|module| format!("{} {}", module.name, module.version)).collect();
+        let _ =
+            writeln!(text, "  modules: {}", if modules.is_empty() { "none".to_string() } else { modules.join(", ") });
+        text
+    }
+
+    /// What a change has brought.
+    fn describe(&self, change: &Change, plan: &Plan) -> String {
+        use std::fmt::Write;
+        let generation = &change.generation;
+        let pids: Vec<String> = generation.workers().iter().map(|worker| worker.pid.to_string()).collect();
+        let mut text = format!("generation {} serves, workers {}\n", generation.number, pids.join(", "));
+        let Some(previous) = &change.previous else { return text };
+        if let Some(old) = previous.plan() {
+            let changes = plan::changes(&old, plan);
+            text.push_str(if changes.is_empty() { "  nothing has changed\n" } else { &changes });
+        }
+        for worker in previous.workers() {
+            let _ = writeln!(
+                text,
+                "  draining   worker {} of generation {}: {}",
+                worker.pid,
+                previous.number,
+                worker.in_flight()
+            );
+        }
+        for file in previous.overwritten() {
+            let _ = writeln!(
+                text,
+                "  warning    {file} was overwritten while it was in use, which can crash the old workers; install modules by \
+                 renaming"
+            );
+        }
+        for warning in &plan.warnings {
+            let _ = writeln!(text, "  warning    {warning}");
+        }
+        text
+    }
+}
+
+fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+fn read_plan(fds: Vec<OwnedFd>) -> io::Result<(Plan, OwnedFd)> {
+    let mut fds = fds.into_iter();
+    let (Some(plan), Some(texts)) = (fds.next(), fds.next()) else { return Err(io::ErrorKind::InvalidData.into()) };
+    Ok((serde_json::from_slice(&channel::read_text(plan)?)?, texts))
+}

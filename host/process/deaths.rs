@@ -1,0 +1,126 @@
+//! Workers that end, or do not turn: what is said of them, and what takes their place.
+
+use std::{process::ExitStatus, rc::Rc, time::Duration};
+
+use super::{
+    alarm::Alarm,
+    change::Step,
+    child::{self, Child, Stage},
+    generation::Generation,
+    master::Master,
+    reopen, upgrade,
+};
+use crate::{log::error::Level, log_line};
+
+impl Master {
+    /// Looks which children have ended.
+    pub(super) fn reap(self: &Rc<Self>) {
+        upgrade::reap(self);
+        for child in self.children() {
+            if let Some(status) = child.ended() {
+                self.ended(&child, status);
+            }
+        }
+        self.old.borrow_mut().retain(|generation| !generation.is_empty());
+        self.advance();
+        self.end_if_last();
+    }
+
+    fn ended(self: &Rc<Self>, child: &Rc<Child>, status: ExitStatus) {
+        child.forget(self);
+        reopen::done(self, child.pid, None, Vec::new());
+        let generation = child.generation.clone();
+        generation.remove(child);
+        let report = child.take_report();
+        let is_starting = self
+            .change
+            .borrow()
+            .as_ref()
+            .is_some_and(|change| change.step == Step::Starting && Rc::ptr_eq(&change.generation, &generation));
+        let is_serving = self.serving.borrow().as_ref().is_some_and(|serving| Rc::ptr_eq(serving, &generation));
+        if self.ending.get().is_some() {
+            log_line!(Level::Notice, "worker {} {}", child.pid, child::describe(status));
+        } else if is_starting {
+            let reason = report.unwrap_or_else(|| {
+                let places = child.whereabouts(true);
+                let was = if places.is_empty() { String::new() } else { format!("; it was: {}", places.join("; ")) };
+                format!("topnext: a new worker {} before it was ready{was}", child::describe(status))
+            });
+            self.fail(&reason);
+        } else if is_serving && child.stage() < Stage::Draining {
+            self.died(child, status, report);
+        } else if status.success() {
+            log_line!(Level::Notice, "worker {} of generation {} has finished", child.pid, generation.number);
+        } else if child.stage() >= Stage::Draining {
+            log_line!(Level::Alert, "worker {} {}{}", child.pid, child::describe(status), last_words(child));
+        }
+    }
+
+    /// A worker that was to serve is gone: another one takes its place.
+    fn died(self: &Rc<Self>, child: &Rc<Child>, status: ExitStatus, report: Option<String>) {
+        let generation = &child.generation;
+        let level = if status.success() { Level::Notice } else { Level::Alert };
+        let (pid, number) = (child.pid, generation.number);
+        match report {
+            Some(report) => {
+                log_line!(
+                    Level::Alert,
+                    "worker {pid}, which was to replace another of generation {number}, cannot run:"
+                );
+                report.lines().for_each(|line| log_line!(Level::Alert, "{line}"));
+            }
+            None => {
+                log_line!(level, "worker {pid} of generation {number} {}{}", child::describe(status), last_words(child))
+            }
+        }
+        generation.warn_of_overwritten();
+        let lived = child.started.elapsed();
+        let delay = generation.with_respawn(child.slot, |respawn| respawn.died(self.lp.now_ms(), lived));
+        let (generation, slot) = (generation.clone(), child.slot);
+        match delay.unwrap_or_default() {
+            Duration::ZERO => self.respawn(&generation, slot),
+            delay => {
+                log_line!(Level::Alert, "workers die too often; the next one is started in {} s", delay.as_secs());
+                Alarm::new(self, delay, move |master| master.respawn(&generation, slot)).detach();
+            }
+        }
+    }
+
+    fn respawn(self: &Rc<Self>, generation: &Rc<Generation>, slot: usize) {
+        let is_serving = self.serving.borrow().as_ref().is_some_and(|serving| Rc::ptr_eq(serving, generation));
+        if !is_serving || self.ending.get().is_some() {
+            return;
+        }
+        if let Err(reason) = self.start_child(generation, slot, false) {
+            log_line!(Level::Emerg, "{reason}");
+            let delay = generation.with_respawn(slot, |respawn| respawn.died(self.lp.now_ms(), Duration::ZERO));
+            let delay = delay.unwrap_or_default().max(Duration::from_secs(1));
+            let generation = generation.clone();
+            Alarm::new(self, delay, move |master| master.respawn(&generation, slot)).detach();
+        }
+    }
+
+    /// Looks after the loops of all workers from now on.
+    pub(super) fn watch(self: &Rc<Self>, timeout: Duration) {
+        let look = move |master: &Rc<Master>| {
+            if master.ending.get().is_none() {
+                master.children().iter().for_each(|child| child.look_for_stuck_loops(master.lp.now_ms(), timeout));
+                master.watch(timeout);
+            }
+        };
+        let pause = (timeout / 4).max(Duration::from_millis(100));
+        self.watchdog.replace((!timeout.is_zero()).then(|| Alarm::new(self, pause, look)));
+    }
+}
+
+/// A worker, with the places of its threads.
+pub fn where_it_is(child: &Rc<Child>) -> String {
+    format!("{} ({})", child.pid, child.whereabouts(true).join("; "))
+}
+
+/// What a worker was doing when it died.
+fn last_words(child: &Rc<Child>) -> String {
+    let place = child.whereabouts(false);
+    let place = if place.is_empty() { "no thread was in a module".to_string() } else { place.join("; ") };
+    format!("; {place}; in flight: {}", child.in_flight())
+}
