@@ -7,7 +7,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    mem::MaybeUninit,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -44,11 +43,10 @@ pub fn as_host<T>(run: impl FnOnce() -> T) -> T {
     let cell = cell();
     // SAFETY: the host says that it runs itself, and then who ran before.
     let before = unsafe { cell.replace(Running::HOST) };
-    let mut counted = MaybeUninit::uninit();
-    let counted = cell.begin(&mut counted);
+    let counted = cell.begin();
     let result = run();
     // The time of the host is not the module's.
-    cell.end(counted);
+    cell.end(&counted);
     // SAFETY: as above.
     unsafe { cell.set(before) };
     result

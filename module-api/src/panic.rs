@@ -6,7 +6,6 @@
 use std::{
     any::Any,
     cell::RefCell,
-    mem::MaybeUninit,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Once,
 };
@@ -65,22 +64,31 @@ fn enter_and_judge<T>(
     // SAFETY: this is the entry into the module in this slot.
     let before = unsafe { cell.replace(Running { module, hook }) };
     // One look at one word is all that a call costs which is not counted.
-    let mut counted = MaybeUninit::uninit();
-    let is_counted = cell.is_counting();
-    if is_counted {
-        cell.begin(&mut counted);
-    }
-    let result = match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(value) => Ok(value),
-        Err(payload) => Err(report(module, hook, payload)),
-    };
-    if is_counted {
-        // SAFETY: it was written above.
-        cell.end_and_count(unsafe { counted.assume_init_ref() }, has_failed(&result));
-    }
+    let result = if cell.is_counting() { counted(cell, run, has_failed) } else { guarded(cell, run) };
     // SAFETY: and this its end.
     unsafe { cell.set(before) };
     result
+}
+
+/// Not inlined, so that a call that is not counted has few registers to save.
+#[inline(never)]
+fn counted<T>(
+    cell: &RunningCell,
+    run: impl FnOnce() -> T,
+    has_failed: impl FnOnce(&Result<T, Panicked>) -> bool,
+) -> Result<T, Panicked> {
+    let counted = cell.begin();
+    let result = guarded(cell, run);
+    cell.end_and_count(&counted, has_failed(&result));
+    result
+}
+
+#[inline(always)]
+fn guarded<T>(cell: &RunningCell, run: impl FnOnce() -> T) -> Result<T, Panicked> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(value) => Ok(value),
+        Err(payload) => Err(report(cell.get(), payload)),
+    }
 }
 
 /// As `enter`, for the host, which measures what it costs.
@@ -100,7 +108,7 @@ pub unsafe fn enter_for_host<T>(
 
 #[cold]
 #[inline(never)]
-fn report(module: u32, hook: Hook, payload: Box<dyn Any + Send>) -> Panicked {
+fn report(Running { module, hook }: Running, payload: Box<dyn Any + Send>) -> Panicked {
     let (file, line) = take_place();
     let message = if let Some(text) = payload.downcast_ref::<&str>() {
         text

@@ -4,7 +4,6 @@
 
 use std::{
     fmt,
-    mem::MaybeUninit,
     sync::atomic::{AtomicPtr, AtomicU64, Ordering},
 };
 
@@ -249,8 +248,8 @@ impl RunningCell {
 
     /// A call begins that is counted.
     #[doc(hidden)]
-    #[inline(always)]
-    pub fn begin<'a>(&self, counted: &'a mut MaybeUninit<Counted>) -> &'a Counted {
+    #[inline]
+    pub fn begin(&self) -> Counted {
         let (mut start, mut outer) = (0, 0);
         let is_timed = self.accounting.load(Ordering::Relaxed) & TIME != 0;
         if is_timed {
@@ -258,7 +257,7 @@ impl RunningCell {
             self.inner.store(0, Ordering::Relaxed);
             start = ticks();
         }
-        counted.write(Counted { errors: self.errors(), is_timed, start, outer })
+        Counted { errors: self.errors(), is_timed, start, outer }
     }
 
     /// It ends: the ticks that it has taken itself, if it is timed. What is around it does not count them.
@@ -275,7 +274,7 @@ impl RunningCell {
     }
 
     /// It ends, and goes into the account of whoever still runs.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn end_and_count(&self, counted: &Counted, has_failed: bool) {
         let ticks = self.end(counted);
         let is_to_blame = has_failed && self.errors() == counted.errors;
