@@ -88,6 +88,8 @@ impl Client {
             .arg(format!("-c{}", work.connections))
             .arg(format!("-d{seconds}s"))
             .arg("--latency")
+            // Of a slow case, and while the other server has its turn, a response may take longer than wrk's 2 s.
+            .args(["--timeout", "10s"])
             .args(&work.options)
             .arg(format!("http://{address}{}", work.path))
             .stdin(Stdio::null())
