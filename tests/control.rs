@@ -186,6 +186,15 @@ fn other_users_may_not_ask() {
 
 #[test]
 fn limits_and_the_working_directory_are_the_workers() {
+    if rustix::process::geteuid().is_root() {
+        let (folder, port) = (Folder::new(), support::server::free_port());
+        let site = format!("worker_rlimit_nofile = 4000000000\n{}", SITE.replace("PORT", &port.number.to_string()));
+        folder.write("plugins.toml", site.as_bytes());
+        let errors = support::server::answer(support::command(&folder, &[])).stderr;
+        let text = "topnext: worker_rlimit_nofile cannot be set to 4000000000 (1: Operation not permitted); a limit can be raised \
+                    by root only, and to no more than fs.nr_open, which is ";
+        assert!(errors.starts_with(text), "{errors}");
+    }
     let folder = Folder::with(&[("work/x", b"")]);
     let top = "working_directory = \"work\"\nworker_rlimit_nofile = 512\nworker_rlimit_core = 0\n";
     let server = Server::start_in(folder, &format!("{top}{SITE}"));
@@ -318,6 +327,36 @@ fn a_pid_file_that_cannot_be_written() {
     let text =
         "none/x.pid cannot be written (2: No such file or directory); say where it is to be with pid, or with -p\n";
     assert!(answer.stderr.starts_with("topnext: the pid file ") && answer.stderr.ends_with(text), "{answer:#?}");
+}
+
+#[test]
+fn a_pid_file_that_is_something_else() {
+    let site = "pid = \"notes\"\nmodule = []\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n";
+    let folder = Folder::with(&[("notes", b"to be kept")]);
+    folder.write("plugins.toml", site.replace("PORT", &support::server::free_port().number.to_string()).as_bytes());
+    let answer = support::server::answer(support::command(&folder, &[]));
+    assert!(answer.code == Some(1) && answer.stderr.contains("/notes is no pid file: "), "{answer:#?}");
+    assert_eq!(folder.read("notes"), "to be kept");
+}
+
+#[test]
+fn an_upgrade_without_the_pid_folder_is_refused_and_the_server_goes_on() {
+    let folder = Folder::with(&[("run/x", b"")]);
+    let server = Server::start_in(folder, &format!("pid = \"run/x.pid\"\n{SITE}"));
+    fs::remove_dir_all(server.folder.path("run")).unwrap();
+    server.signal(rustix::process::Signal::USR2);
+    let log = server.stderr(|log| log.contains("no new master is started: "));
+    assert!(
+        server.folder.hide(&log).contains("[alert] ")
+            && server
+                .folder
+                .hide(&log)
+                .contains("rename() DIR/run/x.pid to DIR/run/x.pid.oldbin failed (2: No such file or directory)"),
+        "{log}"
+    );
+    assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+    assert_eq!(server.stderr(|_| true).matches("[alert]").count(), 1);
+    server.get("/ok").expect(200);
 }
 
 #[test]

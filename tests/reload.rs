@@ -105,6 +105,16 @@ fn modules_are_added_removed_and_reordered() {
 }
 
 #[test]
+fn auto_is_one_loop_for_each_processor_in_all() {
+    let config = "worker_processes = \"auto\"\n".to_string() + &answering("x").replace("worker_threads = 2\n", "");
+    let server = Server::start(&config);
+    let processors = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(server.workers().len(), processors);
+    let said = server.stderr(|text| text.contains(" is ready"));
+    assert!(said.contains(" of 1 thread\n"), "{said}");
+}
+
+#[test]
 fn a_generation_that_hangs_is_given_up() {
     let server = Server::start(&answering("x"));
     let worker = server.worker();

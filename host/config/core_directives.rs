@@ -63,7 +63,7 @@ fn table() -> Vec<Directive> {
             "Number of worker processes; auto is one for each processor. What workers share within a process (peers' state, \
              kept upstream connections, module state) several of them do not, but one that crashes takes less with it."),
         directive("worker_threads", MAIN, Type::OneOf(vec![choice(&["auto"]), integer(1, 1024)]), "\"auto\"",
-            "Number of event loops in a worker process; auto is one for each processor."),
+            "Number of event loops in a worker process; auto shares the processors out among the workers: one loop for each."),
         directive("worker_connections", MAIN, integer(16, 1_048_576), "512",
             "Greatest number of sockets of one thread: listening ones, clients, and upstream connections in use."),
         directive("master_process", MAIN, Type::Bool, "true",

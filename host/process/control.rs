@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     master::{Ending, Master},
+    pid_file::cannot_rename,
     status,
 };
 use crate::{
@@ -134,10 +135,10 @@ impl Listening {
         &self.path
     }
 
-    /// Gives it another name in the same folder.
-    pub fn rename(&mut self, path: PathBuf) -> io::Result<()> {
+    /// Gives it another name in the same folder. An error names it.
+    pub fn rename(&mut self, path: PathBuf) -> Result<(), String> {
         let name = path.file_name().unwrap_or_default().to_owned();
-        self.file.rename(&name)?;
+        self.file.rename(&name).map_err(|error| cannot_rename(&self.path, &path, &error))?;
         self.path = path;
         Ok(())
     }

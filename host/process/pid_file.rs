@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -50,6 +50,17 @@ impl PidFile {
             }
             Err(error) => return Err(cannot(error.into())),
         }
+        // A slip in the configuration must not cost a file that is something else.
+        let mut text = Vec::new();
+        (&mut file).take(32).read_to_end(&mut text).map_err(cannot)?;
+        if !text.iter().all(|byte| byte.is_ascii_digit() || byte.is_ascii_whitespace()) {
+            return Err(format!(
+                "the pid file {} is no pid file: there is another file of this name, which is left alone; say where it is to be \
+                 with pid",
+                path.display()
+            ));
+        }
+        file.rewind().map_err(cannot)?;
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(cannot)?;
         Ok(PidFile { path: path.to_path_buf(), file })
     }
@@ -59,12 +70,17 @@ impl PidFile {
         &self.path
     }
 
-    /// Gives it another name.
-    pub fn rename(&mut self, path: PathBuf) -> io::Result<()> {
-        fs::rename(&self.path, &path)?;
+    /// Gives it another name. An error names it.
+    pub fn rename(&mut self, path: PathBuf) -> Result<(), String> {
+        fs::rename(&self.path, &path).map_err(|error| cannot_rename(&self.path, &path, &error))?;
         self.path = path;
         Ok(())
     }
+}
+
+/// Why a file does not get another name.
+pub fn cannot_rename(from: &Path, to: &Path, error: &io::Error) -> String {
+    format!("rename() {} to {} failed ({})", from.display(), to.display(), ErrorText(error))
 }
 
 impl Drop for PidFile {

@@ -64,10 +64,16 @@ pub fn set_limits(main: &config::Main) -> Result<(), String> {
         let Some(value) = value else { continue };
         let limit = Rlimit { current: Some(value), maximum: Some(value) };
         rustix::process::setrlimit(resource, limit).map_err(|error| {
-            format!(
-                "{name} cannot be set to {value} ({}); a limit can be raised by root only",
-                ErrorText(&error.into())
-            )
+            let most = match resource {
+                Resource::Nofile => std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default(),
+                _ => String::new(),
+            };
+            let most = match most.trim() {
+                "" => String::new(),
+                most => format!(", and to no more than fs.nr_open, which is {most}"),
+            };
+            let error = ErrorText(&error.into());
+            format!("{name} cannot be set to {value} ({error}); a limit can be raised by root only{most}")
         })?;
     }
     Ok(())

@@ -17,7 +17,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd},
         unix::process::CommandExt,
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     rc::{Rc, Weak},
     time::Duration,
@@ -215,9 +215,9 @@ pub fn start(master: &Rc<Master>) {
     if master.upgrade.borrow().is_under_way() {
         return log_line!(Level::Warn, "ignored, since another master runs already");
     }
-    if let Err(error) = rename(master, pid_file::old) {
-        give_names_back(master);
-        return log_line!(Level::Alert, "pid file and control socket cannot be renamed ({})", ErrorText(&error));
+    if let Err(reason) = rename(master, pid_file::old) {
+        log_line!(Level::Alert, "no new master is started: {reason}");
+        return give_names_back(master);
     }
     match spawn(master) {
         Ok(process) => {
@@ -267,27 +267,31 @@ fn hand_over(master: &Rc<Master>, channel: &Channel) -> io::Result<()> {
     channel.send_within(TIMEOUT, &Handover::End, &[])
 }
 
-/// Gives pid file and control socket other names.
-fn rename(master: &Rc<Master>, name: impl Fn(&std::path::Path) -> PathBuf) -> io::Result<()> {
+/// Gives pid file and control socket other names, unless they have them.
+fn rename(master: &Rc<Master>, name: impl Fn(&Path) -> PathBuf) -> Result<(), String> {
     if let Some(file) = &mut *master.pid_file.borrow_mut() {
         let path = name(file.path());
-        file.rename(path)?;
+        if path != file.path() {
+            file.rename(path)?;
+        }
     }
     if let Some(control) = &mut *master.control.borrow_mut() {
         let path = name(control.path());
-        control.rename(path)?;
+        if path != control.path() {
+            control.rename(path)?;
+        }
     }
     Ok(())
 }
 
-/// The new master is gone: this one is the server again.
+/// There is no new master, or no more: this one is the server again.
 fn give_names_back(master: &Rc<Master>) {
-    let without_ending = |path: &std::path::Path| {
+    let without_ending = |path: &Path| {
         let text = path.as_os_str().to_string_lossy();
         text.strip_suffix(pid_file::OLD).map_or(path.to_path_buf(), PathBuf::from)
     };
-    if let Err(error) = rename(master, without_ending) {
-        log_line!(Level::Alert, "pid file and control socket do not get their names back ({})", ErrorText(&error));
+    if let Err(reason) = rename(master, without_ending) {
+        log_line!(Level::Alert, "{reason}");
     }
 }
 

@@ -338,8 +338,9 @@ impl<'a> Builder<'a> {
             &mut self.warnings,
         );
         let pool = &config.main.thread_pool;
-        let one_each = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let number = |number: Option<u32>| number.map_or_else(one_each, |number| number as usize);
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let processes = config.main.worker_processes.map_or(processors, |number| number as usize);
+        let threads = config.main.worker_threads.map_or((processors / processes).max(1), |number| number as usize);
         let site = Site {
             main: config.main.clone(),
             servers,
@@ -349,8 +350,8 @@ impl<'a> Builder<'a> {
             upstreams,
             targets: registry.targets,
             pool: ThreadPool::new(pool.threads as usize, pool.max_queue as usize),
-            processes: number(config.main.worker_processes),
-            threads: number(config.main.worker_threads),
+            processes,
+            threads,
             modules: self.modules.to_vec(),
             account: self.account(config.main.user.as_ref()),
             working_directory: self.working_directory(&config.main),
