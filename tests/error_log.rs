@@ -52,8 +52,8 @@ fn lines_go_to_the_logs_of_the_place() {
     get("a.example", "/none/4");
     get("b.example", "/5");
     eventually("the last line", || server.folder.read("b.log").contains("/5"));
-    server.signal(Signal::USR2);
-    eventually("the line of the signal", || server.folder.read("main.log").contains("SIGUSR2"));
+    server.signal(Signal::USR1);
+    eventually("the line of the signal", || server.folder.read("main.log").contains("SIGUSR1"));
     let read = |name: &str| {
         let text = server.folder.read(name);
         text.lines().filter(|line| line.contains("open()")).map(str::to_string).collect::<Vec<_>>()

@@ -109,3 +109,56 @@ fn a_new_master_that_cannot_serve_changes_nothing() {
     assert!(server.folder.path("topnext.sock").exists() && server.folder.path("a.sock").exists());
     server.get("/").expect(200);
 }
+
+#[test]
+fn a_program_that_is_no_server_changes_nothing() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    // Where the new one will be looked for.
+    let program = folder.path("topnext");
+    fs::copy(support::files::binary(), &program).unwrap();
+    let modules = support::files::binary().parent().unwrap();
+    let port = support::server::free_port();
+    let site = format!("module_path = [{modules:?}]\n{}", SITE.replace("PORT", &port.number.to_string()));
+    folder.write("plugins.toml", site.replace("error_log = {", "error_log = { path = \"e.log\",").as_bytes());
+    /// Ends with the test, however that ends.
+    struct Guard(std::process::Child);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            let _ = (self.0.kill(), self.0.wait());
+        }
+    }
+    let mut child = Guard(support::server::command_of(&program, &folder, &[]).spawn().unwrap());
+    let pid = child.0.id();
+    eventually("it serves", || folder.path("e.log").exists() && folder.read("e.log").contains("generation 1 serves"));
+    let replace = |text: &str| {
+        folder.write("new", text.as_bytes());
+        fs::set_permissions(folder.path("new"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(folder.path("new"), &program).unwrap();
+        let master = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+        rustix::process::kill_process(master, Signal::USR2).unwrap();
+    };
+    let ask = |question: &str| support::server::answer(support::command(&folder, &["-s", question]));
+    let logged = |text: &str| eventually(text, || folder.read("e.log").contains(text));
+    // It ends at once: before or after it has been told all.
+    replace("#!/bin/sh\nexit 3\n");
+    logged("exited with code 3");
+    eventually("its names", || pid_in(&folder, "topnext.pid") == Some(pid));
+    assert_eq!(ask("reload").code, Some(0));
+    // It does not say anything.
+    const STARTED: &str = "a new master is started, process ";
+    let before = folder.read("e.log").matches(STARTED).count();
+    replace("#!/bin/sh\nexec sleep 60\n");
+    eventually("it is started", || folder.read("e.log").matches(STARTED).count() > before);
+    let answer = ask("reload");
+    assert!(
+        answer.code == Some(1) && answer.stderr.contains("an upgrade is under way, and the new master does not answer")
+    );
+    let log = folder.read("e.log");
+    let new = log.rsplit(STARTED).next().unwrap().lines().next().unwrap().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(new).unwrap(), Signal::KILL).unwrap();
+    logged("the new master exited on signal 9 (SIGKILL); this one goes on");
+    assert!(!folder.read("e.log").contains("the old master is gone"));
+    assert_eq!(ask("stop").code, Some(0));
+    assert!(child.0.wait().unwrap().success());
+}

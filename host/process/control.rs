@@ -77,7 +77,17 @@ pub fn ask(prefix: &Path, question: &str) -> Result<Answer, String> {
         |why: &str| format!("no topnext runs with the prefix {} ({}: {why})", prefix.display(), path.display());
     let connected = short_path(&path).and_then(|(short, _folder)| UnixStream::connect(short));
     let mut stream = connected.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => nobody("there is no such file"),
+        io::ErrorKind::NotFound => {
+            let old = super::pid_file::old(&path);
+            if old.exists() {
+                return format!(
+                    "an upgrade is under way, and the new master does not answer yet ({} is there, {} is not); see the error log",
+                    old.display(),
+                    path.display()
+                );
+            }
+            nobody("there is no such file")
+        }
         io::ErrorKind::ConnectionRefused => nobody("it was left behind, nobody listens on it"),
         io::ErrorKind::PermissionDenied => {
             format!(

@@ -224,29 +224,30 @@ pub fn start(master: &Rc<Master>) {
             log_line!(Level::Notice, "a new master is started, process {}", process.id());
             master.upgrade.borrow_mut().new = Some(process);
         }
-        Err(error) => {
-            let program = master.options.program.display();
-            log_line!(Level::Alert, "{program} cannot be started ({})", ErrorText(&error));
+        Err(reason) => {
+            log_line!(Level::Alert, "no new master is started: {} {reason}", master.options.program.display());
             give_names_back(master);
         }
     }
 }
 
-fn spawn(master: &Rc<Master>) -> io::Result<std::process::Child> {
+fn spawn(master: &Rc<Master>) -> Result<std::process::Child, String> {
+    let failed = |error: io::Error| format!("cannot be started ({})", ErrorText(&error));
     let Options { program, arguments, .. } = &master.options;
-    let (channel, theirs) = Channel::pair()?;
+    let (channel, theirs) = Channel::pair().map_err(failed)?;
     let mut command = Command::new(program);
     super::hide_from_children(&mut command);
     // It tells systemd that it is the main process by now.
     if let Some(notify) = std::env::var_os("NOTIFY_SOCKET") {
         command.env("NOTIFY_SOCKET", notify);
     }
-    let mut process = command.args(arguments).env(UPGRADE, "1").stdin(Stdio::from(theirs.into_fd())).spawn()?;
+    let process = command.args(arguments).env(UPGRADE, "1").stdin(Stdio::from(theirs.into_fd())).spawn();
     drop(command);
+    let mut process = process.map_err(failed)?;
     if let Err(error) = hand_over(master, &channel) {
         let _ = process.kill();
-        let _ = process.wait();
-        return Err(error);
+        let end = process.wait().map_or_else(|_| "is gone".to_string(), child::describe);
+        return Err(format!("does not take over ({}); it {end}", ErrorText(&error)));
     }
     Other::watch(master, channel);
     Ok(process)
@@ -297,17 +298,15 @@ fn give_names_back(master: &Rc<Master>) {
 
 /// Looks whether a new master has ended.
 pub fn reap(master: &Rc<Master>) {
-    let status = {
-        let upgrade = &mut *master.upgrade.borrow_mut();
-        let Some(status) = upgrade.new.as_mut().and_then(|process| process.try_wait().ok().flatten()) else { return };
-        upgrade.new = None;
-        status
-    };
+    let status = master.upgrade.borrow_mut().new.as_mut().and_then(|process| process.try_wait().ok().flatten());
+    let Some(status) = status else { return };
     let other = master.upgrade.borrow_mut().other.take();
     if let Some(other) = other {
+        // What it has said before its end.
         other.ready_of(master);
         other.forget(master);
     }
+    master.upgrade.borrow_mut().new = None;
     log_line!(Level::Notice, "the new master {}; this one goes on", child::describe(status));
     give_names_back(master);
 }
