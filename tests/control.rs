@@ -151,12 +151,10 @@ fn clients_that_send_junk_or_nothing_cost_nobody_anything() {
 fn other_users_may_not_ask() {
     use std::os::unix::process::CommandExt as _;
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: only root can ask as another user");
-        return;
+        return support::skip("only root can ask as another user");
     }
-    // Where that user may go, with a program that it may run.
-    let folder = Folder::below(&std::env::temp_dir()).unwrap();
-    fs::set_permissions(folder.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    // With a program that the other may run.
+    let (folder, _) = Folder::for_workers();
     let server = Server::start_in(folder, SITE);
     let program = server.folder.path("program");
     fs::copy(support::files::binary(), &program).unwrap();
@@ -373,14 +371,10 @@ fn a_folder_that_vanishes_takes_nothing_else_with_it() {
 #[test]
 fn workers_run_as_user_and_logs_are_reopened_all_the_same() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: only root can start workers as another user");
-        return;
+        return support::skip("only root can start workers as another user");
     }
-    // Where that user may go.
-    let folder = Folder::below(&std::env::temp_dir()).unwrap();
-    fs::set_permissions(folder.path(""), fs::Permissions::from_mode(0o755)).unwrap();
-    let site = SITE
-        .replace("error_log = {", "user = { name = \"nobody\", group = \"nogroup\" }\nerror_log = { path = \"e.log\",");
+    let (folder, user) = Folder::for_workers();
+    let site = user.to_string() + &SITE.replace("error_log = {", "error_log = { path = \"e.log\",");
     let server = Server::start_in(folder, &site.replace("root = ", "access_log = \"a.log\"\nroot = "));
     let status = fs::read_to_string(format!("/proc/{}/status", server.worker())).unwrap();
     let ids = |name: &str| {

@@ -8,6 +8,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
+use support::proxied::{GET, OK, at, at_peer, balanced};
 use support::{Client, Ending, Folder, Server, eventually};
 
 /// A site that answers with this text.
@@ -169,6 +170,31 @@ fn requests_in_flight_are_finished_and_idle_connections_are_closed() {
     assert_eq!(server.get("/a").expect(200).field("X-G"), Some("2"));
     assert!(server.workers().contains(&old));
     assert_eq!(slow.take(file.len()).unwrap(), file, "{head:?}");
+    eventually("the old worker has ended", || !server.workers().contains(&old));
+}
+
+#[test]
+fn kept_connections_to_upstreams_are_released() {
+    let peer = support::peer::Peer::new();
+    let backend = at(peer.port, "");
+    let server = balanced(&[backend], "keepalive = 4\nkeepalive_timeout = \"1h\"", "");
+    let old = server.worker();
+    let (mut client, mut kept) = at_peer(&peer, &server, GET);
+    kept.reply(OK);
+    client.response().expect(200);
+    kept.expect_open();
+    // One more is in flight: it is finished, and then its connection is released too.
+    let (mut second, mut busy) = {
+        let mut client = server.connect();
+        client.send(GET);
+        kept.head();
+        (client, kept)
+    };
+    assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+    assert!(server.workers().contains(&old));
+    busy.reply(OK);
+    assert_eq!(second.response().expect(200).text(), "hello");
+    busy.expect_closed();
     eventually("the old worker has ended", || !server.workers().contains(&old));
 }
 

@@ -11,7 +11,9 @@ use crate::host;
 /// that still finish their requests.
 ///
 /// All words are 0 at first. There is no lock, since a worker can die at any time; what belongs together has to fit into a
-/// word, or bear being seen in part. It stays as long as the process; a later worker gets the same memory.
+/// word, or bear being seen in part. Any worker can have written anything, one with a module gone wild too: an index or a length
+/// that is read from here is looked at like one that a client has sent. The memory stays as long as the process; a later worker
+/// gets the same. Usable on any thread.
 ///
 /// ```ignore
 /// // In Module::new; `config.zone` is the name that the operator has chosen.

@@ -8,6 +8,7 @@
 use std::env;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -29,6 +30,17 @@ impl Folder {
     /// An empty folder.
     pub fn new() -> Folder {
         Folder::below(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap()
+    }
+
+    /// One in which the system's permissions hold for workers, also if root runs the test: what the configuration has to begin with.
+    pub fn for_workers() -> (Folder, &'static str) {
+        if !rustix::process::geteuid().is_root() {
+            return (Folder::new(), "");
+        }
+        // Where nobody may go.
+        let folder = Folder::below(&std::env::temp_dir()).unwrap();
+        fs::set_permissions(folder.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+        (folder, "user = { name = \"nobody\", group = \"nogroup\" }\n")
     }
 
     /// An empty folder in this one; none if it cannot be made.
