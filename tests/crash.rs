@@ -10,11 +10,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use support::{Ending, Folder, Server, eventually};
 
 fn server(top: &str) -> Server {
+    let top = if top.contains("worker_threads") { top.to_string() } else { format!("worker_threads = 1\n{top}") };
     let site = format!(
         r#"
 module = [{{ name = "crash", path = {:?} }}, {{ name = "return" }}]
 error_log = {{ level = "notice" }}
-worker_threads = 1
 {top}
 [[http.server]]
 listen = ["127.0.0.1:PORT"]
@@ -36,7 +36,11 @@ return = {{ code = 204 }}
 }
 
 fn kill(pid: u32) {
-    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    send(pid, Signal::KILL);
+}
+
+fn send(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
 }
 
 #[test]
@@ -89,6 +93,17 @@ fn a_worker_that_is_killed_is_replaced_at_once() {
         for _ in 0..20 {
             server.get("/ok").expect(200);
         }
+    }
+}
+
+#[test]
+fn a_worker_that_somebody_else_has_finish_is_replaced() {
+    let server = server("worker_threads = 2\n");
+    for signal in [Signal::QUIT, Signal::TERM, Signal::WINCH] {
+        let before = server.worker();
+        send(before, signal);
+        eventually("another worker", || server.get("/ok").text() != before.to_string());
+        server.stderr(|log| log.contains(&format!("worker {before} of generation 1 exited with code 0")));
     }
 }
 

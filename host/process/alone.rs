@@ -68,7 +68,7 @@ fn handle(loops: &Rc<Loops>, signal: i32) {
         }
         signal::SIGQUIT => {
             log_line!(Level::Notice, "{name} received, gracefully shutting down");
-            loops.drain();
+            loops.drain(|| ());
         }
         signal::SIGUSR1 => {
             log_line!(Level::Notice, "{name} received, reopening logs");

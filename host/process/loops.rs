@@ -39,6 +39,7 @@ const SERVE: u64 = 1;
 const DRAIN: u64 = 2;
 const EMPTIED: u64 = 3;
 const THREAD_ENDED: u64 = 4;
+const DRAINED: u64 = 5;
 
 /// The listening sockets of one loop.
 pub type LoopSockets = Vec<(&'static Address, Socket)>;
@@ -63,7 +64,7 @@ impl Loops {
         scoreboard::set_accounting(site.main.module_accounting);
         let others = sockets.split_off(1);
         let of_first = sockets.pop().unwrap_or_default();
-        let (first, intake) = start_loop(0, site, of_first, others.len()).map_err(cannot_start(0))?;
+        let (first, intake) = start_loop(0, site, of_first, None, others.len()).map_err(cannot_start(0))?;
         Purge::start(&first, site);
         let told = intake.announced();
         let loops = Rc::new(Loops { first, intake, threads: RefCell::default() });
@@ -85,10 +86,15 @@ impl Loops {
         self.intake.serve()
     }
 
-    /// Has all loops finish what they have. What is kept of upstreams is closed.
-    pub fn drain(&self) {
-        self.threads.borrow().iter().for_each(|thread| thread.remote.call(thread.intake, DRAIN));
+    /// Has all loops finish what they have. What is kept of upstreams is closed. `drained` is called when none of them accepts any
+    /// more.
+    pub fn drain(&self, drained: impl FnOnce() + 'static) {
+        let threads = self.threads.borrow();
+        self.intake.accepting.set(threads.len() + 1);
+        self.intake.drained.replace(Some(Box::new(drained)));
+        threads.iter().for_each(|thread| thread.remote.call(thread.intake, DRAIN));
         self.intake.clone().drain_loop();
+        self.intake.tell_drained();
     }
 
     /// Whether [`Loops::drain`] was called.
@@ -123,6 +129,7 @@ fn start_loop(
     number: usize,
     site: &'static Site,
     sockets: LoopSockets,
+    first: Option<Told>,
     others: usize,
 ) -> Result<(Rc<Loop>, Rc<Intake>), String> {
     error::number_thread(number as u32);
@@ -137,21 +144,19 @@ fn start_loop(
         lp: lp.clone(),
         site,
         sockets: RefCell::new(sockets),
+        first,
         others: Cell::new(others),
         is_empty: Cell::new(false),
+        accepting: Cell::new(0),
+        drained: RefCell::default(),
     };
     Ok((lp, Rc::new(intake)))
 }
 
-fn start_thread(
-    number: usize,
-    site: &'static Site,
-    sockets: LoopSockets,
-    first: (Arc<Remote>, RemoteId),
-) -> Result<Thread, String> {
+fn start_thread(number: usize, site: &'static Site, sockets: LoopSockets, first: Told) -> Result<Thread, String> {
     let (sender, receiver) = mpsc::channel();
     let run = move || {
-        let (lp, intake) = match start_loop(number, site, sockets, 0) {
+        let (lp, intake) = match start_loop(number, site, sockets, Some(first.clone()), 0) {
             Ok(started) => started,
             Err(error) => return drop(sender.send(Err(error))),
         };
@@ -186,20 +191,28 @@ fn give_up(text: &str) -> ! {
     std::process::abort()
 }
 
+/// A loop's intake, as other threads reach it.
+type Told = (Arc<Remote>, RemoteId);
+
 /// Where connections come into a loop: what it listens on, and whether it does.
 struct Intake {
     lp: Rc<Loop>,
     site: &'static Site,
     /// Before the loop serves.
     sockets: RefCell<LoopSockets>,
+    /// The first loop's, which is told how it goes; none in that itself.
+    first: Option<Told>,
     /// Loops of other threads that have not ended: the first one ends last.
     others: Cell<usize>,
     is_empty: Cell<bool>,
+    /// Of the first one: loops that may still accept connections, and what is to be done when there is none.
+    accepting: Cell<usize>,
+    drained: RefCell<Option<Box<dyn FnOnce()>>>,
 }
 
 impl Intake {
     /// As other threads know it, as long as somebody holds it here.
-    fn announced(self: &Rc<Self>) -> (Arc<Remote>, RemoteId) {
+    fn announced(self: &Rc<Self>) -> Told {
         let source: Rc<dyn Source> = self.clone();
         (self.lp.remote().clone(), remote::announce(&source))
     }
@@ -223,6 +236,15 @@ impl Intake {
         self.lp.drain(self.clone(), EMPTIED);
     }
 
+    /// Another loop accepts no more, or this one.
+    fn tell_drained(&self) {
+        self.accepting.set(self.accepting.get().saturating_sub(1));
+        let drained = if self.accepting.get() == 0 { self.drained.take() } else { None };
+        if let Some(drained) = drained {
+            drained();
+        }
+    }
+
     fn end_if_last(&self) {
         if self.is_empty.get() && self.others.get() == 0 {
             self.lp.remote().stop();
@@ -240,7 +262,13 @@ impl Source for Intake {
                     log_line!(Level::Emerg, "{error}");
                 }
             }
-            DRAIN => self.drain_loop(),
+            DRAIN => {
+                self.clone().drain_loop();
+                if let Some((remote, id)) = &self.first {
+                    remote.call(*id, DRAINED);
+                }
+            }
+            DRAINED => self.tell_drained(),
             EMPTIED => {
                 self.is_empty.set(true);
                 self.end_if_last();

@@ -251,10 +251,13 @@ impl Worker {
         }
     }
 
-    fn finish(&self, time: Option<Duration>) {
-        if !self.loops.is_draining() {
+    /// Finishes what there is. `drained` is called when no loop accepts any more.
+    fn finish(&self, time: Option<Duration>, drained: impl FnOnce() + 'static) {
+        if self.loops.is_draining() {
+            drained();
+        } else {
             log_line!(Level::Notice, "gracefully shutting down");
-            self.loops.drain();
+            self.loops.drain(drained);
         }
         if let (Some(timer), Some(time)) = (self.shutdown.get(), time) {
             self.loops.first.start_timer(timer, time);
@@ -269,7 +272,8 @@ impl Worker {
                 log_line!(Level::Notice, "{name} received, exiting");
                 self.loops.stop();
             }
-            signal::SIGQUIT | signal::SIGWINCH => self.finish(None),
+            // Not said to the master, which replaces a worker that others have end.
+            signal::SIGQUIT | signal::SIGWINCH => self.finish(None, || ()),
             signal::SIGUSR1 => {
                 log_line!(Level::Notice, "{name} received, reopening logs");
                 log::reopen(|_| ());
@@ -279,15 +283,15 @@ impl Worker {
         }
     }
 
-    fn handle(&self, message: ToWorker) {
+    fn handle(self: &Rc<Self>, message: ToWorker) {
         match message {
             ToWorker::Reopen(number) => {
                 log_line!(Level::Notice, "reopening logs");
                 reopen(&self.channel, number);
             }
             ToWorker::Drain(time) => {
-                self.finish(time);
-                self.tell(&ToMaster::Draining);
+                let worker = self.clone();
+                self.finish(time, move || worker.tell(&ToMaster::Draining));
             }
             ToWorker::Stop => {
                 log_line!(Level::Notice, "exiting");
@@ -310,7 +314,7 @@ impl Source for Worker {
                 Err(_) => {
                     // Who started the master can start it again, and it could not bind while this one listens.
                     log_line!(Level::Alert, "the master is gone");
-                    return self.finish(None);
+                    return self.finish(None, || ());
                 }
             }
         }
