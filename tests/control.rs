@@ -391,6 +391,20 @@ fn workers_run_as_user_and_logs_are_reopened_all_the_same() {
     assert!(is_open("a.log") && !is_open("a.log.1"), "{open:?}");
     server.get("/ok").expect(200);
     eventually("the new log has a line", || server.folder.read("a.log").contains("GET /ok "));
+    // A link is followed by nobody who gives files away, though the workers could have made it.
+    let owner = |name: &str| std::os::unix::fs::MetadataExt::uid(&fs::metadata(server.folder.path(name)).unwrap());
+    server.folder.write("roots", b"");
+    server.folder.write("linked", b"");
+    fs::remove_file(server.folder.path("a.log")).unwrap();
+    std::os::unix::fs::symlink(server.folder.path("roots"), server.folder.path("a.log")).unwrap();
+    server.ask(&["-s", "reopen"]);
+    fs::remove_file(server.folder.path("a.log")).unwrap();
+    fs::hard_link(server.folder.path("linked"), server.folder.path("a.log")).unwrap();
+    server.ask(&["-s", "reopen"]);
+    assert_eq!((owner("roots"), owner("linked")), (0, 0));
+    fs::remove_file(server.folder.path("a.log")).unwrap();
+    assert_eq!(server.ask(&["-s", "reopen"]).code, Some(0));
+    assert_eq!(owner("a.log"), 65534);
     // Who is not there is said with its place.
     let errors = Server::fails(&SITE.replace("error_log", "user = \"nobody-at-all\"\nerror_log"));
     assert!(

@@ -25,6 +25,7 @@ use super::{
     generation::Generation,
     messages::{Plan, ToWorker},
     pid_file::PidFile,
+    privileges,
     reopen::{self, Reopening},
     signals::Signals,
     status::Ticks,
@@ -193,14 +194,12 @@ impl Master {
 
     /// Gives log files to the user of the workers, who have to open them again one day (as in nginx).
     pub(super) fn own_logs(&self, plan: &Plan) {
-        let Some((user, group)) = plan.user else { return };
+        let Some(ids) = plan.user else { return };
         for path in &plan.logs {
-            let owned = Sink::file(path).and_then(|_| std::os::unix::fs::chown(path, Some(user), Some(group)));
-            if let Err(error) = owned {
+            if let Err(error) = privileges::give_log(path, ids) {
                 log_line!(Level::Emerg, "chown() \"{}\" failed ({})", path.display(), ErrorText(&error));
             }
         }
-        log::close_unused();
     }
 
     // ---- workers
