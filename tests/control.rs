@@ -338,6 +338,53 @@ fn a_pid_file_that_is_something_else() {
 }
 
 #[test]
+fn a_pid_file_that_is_no_file_or_the_same_one() {
+    let folder = Folder::with(&[("html/x", b"")]);
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        folder.path("fifo"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    let server = Server::start_in(folder, SITE);
+    let reload = |pid: &str| {
+        let site = format!("pid = \"{pid}\"\n{}", SITE.replace("PORT", &server.port.to_string()));
+        server.folder.write("plugins.toml", site.as_bytes());
+        server.ask(&["-s", "reload"])
+    };
+    let answer = reload("fifo");
+    assert!(answer.code == Some(1) && answer.stderr.contains("/fifo is no regular file"), "{answer:#?}");
+    // The one that it has, by another way.
+    let answer = reload("html/../topnext.pid");
+    assert_eq!(answer.code, Some(0), "{answer:#?}");
+    server.get("/ok").expect(200);
+}
+
+#[test]
+fn a_client_that_has_said_all_gets_its_answer() {
+    let server = Server::start(SITE);
+    let mut stream = UnixStream::connect(server.folder.path("topnext.sock")).unwrap();
+    stream.write_all(b"reload\n").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("{\"ok\":true,\"text\":\"generation 2 serves"), "{answer}");
+}
+
+#[test]
+fn a_worker_that_hangs_does_not_keep_the_server_from_ending() {
+    let mut server = Server::start(&format!("worker_shutdown_timeout = \"200ms\"\n{SITE}"));
+    let worker = rustix::process::Pid::from_raw(server.worker().cast_signed()).unwrap();
+    rustix::process::kill_process(worker, rustix::process::Signal::STOP).unwrap();
+    // 10 s later than it should have ended.
+    assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
+    server.stderr(|log| log.contains("did not end within worker_shutdown_timeout, it is killed"));
+    assert_eq!(server.ended(), Some(0));
+}
+
+#[test]
 fn an_upgrade_without_the_pid_folder_is_refused_and_the_server_goes_on() {
     let folder = Folder::with(&[("run/x", b"")]);
     let server = Server::start_in(folder, &format!("pid = \"run/x.pid\"\n{SITE}"));

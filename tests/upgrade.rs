@@ -98,6 +98,30 @@ fn the_way_back() {
 }
 
 #[test]
+fn the_way_back_takes_the_old_configuration_though_a_worker_is_busy() {
+    let file = support::files::noise(4 << 20);
+    let site = "worker_threads = 1\nmodule = [{ name = \"static\" }, { name = \"headers\" }]\nerror_log = { level = \"notice\" }\n\
+                [[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\nroot = \"html\"\n\
+                headers.add_header = [{ name = \"X-G\", value = \"old\" }]\n";
+    let server = Server::with(&[("html/large", &file), ("html/a", b"a")], site);
+    let mut slow = Client::slow(server.address());
+    slow.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    slow.head().unwrap();
+    let new = site.replace("\"old\"", "\"new\"").replace("PORT", &server.port.to_string());
+    server.folder.write("plugins.toml", new.as_bytes());
+    upgrade(&server);
+    assert_eq!(server.ask(&["status"]).code, Some(0));
+    server.signal(Signal::WINCH);
+    server.stderr(|log| log.contains("gracefully shutting down"));
+    server.signal(Signal::HUP);
+    server.stderr(|log| log.contains("generation 2 serves"));
+    assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
+    eventually("it has its names back", || pid_in(&server.folder, "topnext.pid") == Some(server.pid()));
+    assert_eq!(server.get("/a").expect(200).field("X-G"), Some("old"));
+    assert_eq!(slow.take(file.len()).unwrap(), file);
+}
+
+#[test]
 fn a_new_master_that_cannot_serve_changes_nothing() {
     let server = Server::start(SITE);
     server.folder.write("plugins.toml", b"[[http.server]]\nlisten = 1\n");

@@ -30,6 +30,15 @@ pub struct Wanted {
     pub options: ListenOptions,
 }
 
+/// How the sockets of an address have come to be.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Kind {
+    /// It is one socket, however many loops there are: a socket file, or what another process has opened.
+    pub is_single: bool,
+    /// Another process has opened it and has it still, and its file: it is not closed before the end.
+    pub is_foreign: bool,
+}
+
 /// An address with its sockets.
 #[derive(Debug)]
 struct Held {
@@ -37,8 +46,7 @@ struct Held {
     sockets: Vec<Socket>,
     /// How many of them listen: those behind have been prepared.
     listening: usize,
-    /// It is one socket, however many loops there are: a socket file, or what another process has opened.
-    is_single: bool,
+    kind: Kind,
     file: Option<SocketFile>,
 }
 
@@ -50,12 +58,12 @@ pub struct Sockets {
 
 impl Sockets {
     /// Takes over what another process has opened for an address, and has listen.
-    pub fn adopt(&mut self, wanted: Wanted, sockets: Vec<Socket>, is_single: bool) {
+    pub fn adopt(&mut self, wanted: Wanted, sockets: Vec<Socket>, kind: Kind) {
         let file = match &wanted.address {
-            Listen::Unix(path) => SocketFile::new(path).ok(),
-            Listen::Tcp(_) => None,
+            Listen::Unix(path) if !kind.is_foreign => SocketFile::new(path).ok(),
+            _ => None,
         };
-        self.held.push(Held { wanted, listening: sockets.len(), sockets, is_single, file });
+        self.held.push(Held { wanted, listening: sockets.len(), sockets, kind, file });
     }
 
     /// Binds what is missing for so many loops. An error has a line for each address that cannot be had, and leaves all as it
@@ -94,9 +102,9 @@ impl Sockets {
         let at = match self.held.iter().position(|held| held.wanted.address == wanted.address) {
             Some(at) => at,
             None => {
-                let is_single = matches!(wanted.address, Listen::Unix(_));
+                let kind = Kind { is_single: matches!(wanted.address, Listen::Unix(_)), is_foreign: false };
                 let wanted = wanted.clone();
-                self.held.push(Held { wanted, sockets: Vec::new(), listening: 0, is_single, file: None });
+                self.held.push(Held { wanted, sockets: Vec::new(), listening: 0, kind, file: None });
                 self.held.len() - 1
             }
         };
@@ -107,7 +115,7 @@ impl Sockets {
                 held.sockets.push(socket);
                 held.file = Some(file);
             }
-            Listen::Tcp(ip) if !held.is_single => {
+            Listen::Tcp(ip) if !held.kind.is_single => {
                 // With SO_REUSEPORT always: a later configuration may have more loops.
                 while held.sockets.len() < loops {
                     held.sockets.push(bind::tcp(*ip, &wanted.options, true)?);
@@ -118,10 +126,13 @@ impl Sockets {
         Ok(())
     }
 
-    /// Has what was prepared listen, with these options, and closes what is not wanted any more. It does not fail: an address
-    /// that cannot listen is logged.
-    pub fn commit(&mut self, wanted: &[Wanted]) {
-        self.held.retain(|held| wanted.iter().any(|wanted| wanted.address == held.wanted.address));
+    /// Has what was prepared listen, with these options, and closes what is not wanted any more; with `leave`, socket files stay:
+    /// another process listens on them. It does not fail: an address that cannot listen is logged.
+    pub fn commit(&mut self, wanted: &[Wanted], leave: bool) {
+        let is_wanted = |held: &Held| wanted.iter().any(|wanted| wanted.address == held.wanted.address);
+        let (kept, closed) = self.held.drain(..).partition(|held| held.kind.is_foreign || is_wanted(held));
+        self.held = kept;
+        closed.into_iter().for_each(|held: Held| held.close(leave));
         for held in &mut self.held {
             let Some(wanted) = wanted.iter().find(|wanted| wanted.address == held.wanted.address) else { continue };
             let is_changed = held.wanted.options != wanted.options;
@@ -130,9 +141,8 @@ impl Sockets {
                 if !is_new && is_changed && matches!(wanted.address, Listen::Tcp(_)) {
                     log_failed(wanted, bind::set_options(socket, &wanted.options));
                 }
-                if is_new || is_changed {
-                    log_failed(wanted, bind::listen(socket, &wanted.options));
-                }
+                // Those that listen too: a worker that has them may have shut one down.
+                log_failed(wanted, bind::listen(socket, &wanted.options));
             }
             held.listening = held.sockets.len();
             held.wanted = wanted.clone();
@@ -156,21 +166,24 @@ impl Sockets {
     }
 
     /// All of them, with what [`Sockets::adopt`] needs to know.
-    pub fn all(&self) -> impl Iterator<Item = (&Wanted, &[Socket], bool)> {
-        self.held.iter().map(|held| (&held.wanted, &held.sockets[..], held.is_single))
+    pub fn all(&self) -> impl Iterator<Item = (&Wanted, &[Socket], Kind)> {
+        let listening = self.held.iter().filter(|held| held.listening > 0);
+        listening.map(|held| (&held.wanted, &held.sockets[..held.listening], held.kind))
     }
 
     /// Closes all. With `leave`, socket files stay: another process listens on them.
     pub fn close(&mut self, leave: bool) {
-        for held in self.held.drain(..) {
-            if let Some(file) = held.file.filter(|_| leave) {
-                file.leave();
-            }
-        }
+        self.held.drain(..).for_each(|held| held.close(leave));
     }
 }
 
 impl Held {
+    fn close(self, leave: bool) {
+        if let Some(file) = self.file.filter(|_| leave) {
+            file.leave();
+        }
+    }
+
     /// Whether these options can be set while it is open.
     fn takes(&self, options: &ListenOptions) -> Result<(), String> {
         let is_ipv6 = matches!(self.wanted.address, Listen::Tcp(SocketAddr::V6(_)));
@@ -221,10 +234,10 @@ mod tests {
         let one = wanted(port());
         let mut sockets = Sockets::default();
         sockets.prepare(std::slice::from_ref(&one), 3).expect("free");
-        sockets.commit(std::slice::from_ref(&one));
+        sockets.commit(std::slice::from_ref(&one), false);
         assert_eq!(loops(&sockets, &one, 3), [1, 1, 1]);
         sockets.prepare(std::slice::from_ref(&one), 2).expect("held");
-        sockets.commit(std::slice::from_ref(&one));
+        sockets.commit(std::slice::from_ref(&one), false);
         assert_eq!(loops(&sockets, &one, 2), [2, 1]);
         sockets.prepare(std::slice::from_ref(&one), 4).expect("another one");
         assert_eq!(loops(&sockets, &one, 4), [1, 1, 1, 1]);
@@ -235,7 +248,11 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = Listen::Tcp(listener.local_addr().expect("bound"));
         let adopted_one = Wanted { address, options: ListenOptions::default() };
-        adopted.adopt(adopted_one.clone(), vec![Socket::from(std::os::fd::OwnedFd::from(listener))], true);
+        adopted.adopt(
+            adopted_one.clone(),
+            vec![Socket::from(std::os::fd::OwnedFd::from(listener))],
+            Kind { is_single: true, is_foreign: false },
+        );
         assert_eq!(loops(&adopted, &adopted_one, 3), [1, 1, 1]);
     }
 
@@ -246,9 +263,9 @@ mod tests {
         sockets.prepare(std::slice::from_ref(&one), 1).expect("free");
         let Listen::Tcp(address) = one.address else { unreachable!("it is") };
         assert!(std::net::TcpStream::connect(address).is_err());
-        sockets.commit(std::slice::from_ref(&one));
+        sockets.commit(std::slice::from_ref(&one), false);
         assert!(std::net::TcpStream::connect(address).is_ok());
-        sockets.commit(&[]);
+        sockets.commit(&[], false);
         assert!(std::net::TcpStream::connect(address).is_err());
     }
 

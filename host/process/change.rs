@@ -65,7 +65,7 @@ impl Master {
         } else {
             // Without workers (after WINCH) the configuration is the one that they had, as in nginx.
             let kept = match &*self.serving.borrow() {
-                Some(serving) if serving.is_empty() => serving.texts(),
+                Some(serving) if serving.is_empty() || serving.is_dismissed.get() => serving.texts(),
                 _ => None,
             };
             self.begin(kept, waiter);
@@ -106,7 +106,8 @@ impl Master {
         warns: bool,
     ) -> Result<(), String> {
         let Options { config, prefix, .. } = self.options.clone();
-        let start = Start { config, prefix, generation: generation.number, slot, warns };
+        let loops = generation.plan().map(|plan| (plan.processes, plan.threads));
+        let start = Start { config, prefix, generation: generation.number, slot, loops, warns };
         let texts = generation.texts();
         let child = Child::start(self, generation, &start, texts.as_ref().map(AsFd::as_fd))
             .map_err(|error| format!("topnext: a worker cannot be started ({})", ErrorText(&error)))?;
@@ -174,7 +175,7 @@ impl Master {
             .borrow_mut()
             .prepare(&plan.addresses, plan.processes * plan.threads)
             .map_err(|error| super::of_server(&error))?;
-        let is_it = |file: &PidFile| file.path() == plan.pid || file.path() == pid_file::old(&plan.pid);
+        let is_it = |file: &PidFile| file.is_at(&plan.pid) || file.path() == pid_file::old(&plan.pid);
         let known = self.pid_file.borrow().as_ref().is_some_and(is_it);
         let pid_file =
             if known { None } else { Some(PidFile::create(&plan.pid).map_err(|error| super::of_server(&error))?) };
@@ -238,14 +239,14 @@ impl Master {
         let previous = self.change.borrow().as_ref().and_then(|change| change.previous.clone());
         self.set_step(Step::Draining, DRAINING_TIMEOUT);
         if let Some(previous) = previous {
-            previous.drain();
+            previous.drain(self);
         }
     }
 
     /// The new configuration is the one that counts.
     fn commit(self: &Rc<Self>, generation: &Rc<Generation>) {
         let Some(plan) = generation.plan() else { return };
-        self.sockets.borrow_mut().commit(&plan.addresses);
+        self.sockets.borrow_mut().commit(&plan.addresses, self.leaves_socket_files());
         let pid_file = self.change.borrow_mut().as_mut().and_then(|change| change.pid_file.take());
         if pid_file.is_some() {
             // The one before is removed.
@@ -284,15 +285,11 @@ impl Master {
 
     /// Those who have waited get a change of their own: the files may be others by now.
     fn go_on(self: &Rc<Self>) {
-        let mut queued = self.queued.take();
+        let queued = self.queued.take();
         if queued.is_empty() || self.ending.get().is_some() {
             return;
         }
-        let last = queued.pop();
-        self.reload(last);
-        if let Some(change) = &mut *self.change.borrow_mut() {
-            change.waiters.append(&mut queued);
-        }
+        self.reload(Some(Box::new(move |result| queued.into_iter().for_each(|waiter| waiter(result.clone())))));
     }
 
     /// The change cannot be: all is as it was.

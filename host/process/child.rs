@@ -34,6 +34,8 @@ use crate::{
 use mio::unix::SourceFd;
 use rustix::process::{Pid, Signal};
 
+/// The longest report of errors that is read of a worker, in bytes.
+const MAX_REPORT: usize = 256 * 1024;
 /// The most zones that a worker may ask for.
 const MAX_ZONES: usize = 10_000;
 
@@ -68,6 +70,9 @@ pub struct Child {
     process: RefCell<std::process::Child>,
     channel: Channel,
     registered: Cell<Option<SocketId>>,
+    is_reaped: Cell<bool>,
+    /// What it is to be told once it is ready: to open its logs again, with this number.
+    pub reopen_later: Cell<Option<u64>>,
     /// Zones that it has asked for.
     zones: Cell<usize>,
     /// How often it was told to open its logs again and has not answered.
@@ -112,6 +117,8 @@ impl Child {
             process: RefCell::new(process),
             channel,
             registered: Cell::new(None),
+            is_reaped: Cell::default(),
+            reopen_later: Cell::default(),
             zones: Cell::default(),
             reopening: Cell::default(),
             report: RefCell::default(),
@@ -180,7 +187,10 @@ impl Child {
     }
 
     fn signal(&self, signal: Signal) {
-        // Not waited for yet, so that the number is still its own.
+        if self.is_reaped.get() {
+            // The number may be another process's by now.
+            return;
+        }
         if let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, signal);
         }
@@ -188,7 +198,9 @@ impl Child {
 
     /// How it ended, if it has.
     pub fn ended(&self) -> Option<ExitStatus> {
-        self.process.borrow_mut().try_wait().ok().flatten()
+        let status = self.process.borrow_mut().try_wait().ok().flatten();
+        self.is_reaped.set(self.is_reaped.get() || status.is_some());
+        status
     }
 
     /// Forgets the channel. What has come through it and was not handled is handled before.
@@ -236,11 +248,15 @@ impl Child {
                 master.loaded(self, fds);
             }
             (ToMaster::Failed, Stage::Starting | Stage::Loaded | Stage::Ready) if self.report.borrow().is_none() => {
-                let text = fds.first().map(channel::read_text).and_then(Result::ok).unwrap_or_default();
+                let mut text = fds.first().map(channel::read_text).and_then(Result::ok).unwrap_or_default();
+                text.truncate(MAX_REPORT);
                 self.report.replace(Some(String::from_utf8_lossy(&text).into_owned()));
             }
             (ToMaster::Ready, Stage::Loaded) => {
                 self.reach(Stage::Ready);
+                if let Some(number) = self.reopen_later.take() {
+                    self.tell(&ToWorker::Reopen(number), &[]);
+                }
                 master.moved(self);
             }
             (ToMaster::Serving, Stage::Ready) => {

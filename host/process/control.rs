@@ -99,6 +99,10 @@ pub fn ask(prefix: &Path, question: &str) -> Result<Answer, String> {
         _ => format!("cannot connect to {} ({})", path.display(), ErrorText(&error)),
     })?;
     let lost = |error: io::Error| format!("the master does not answer ({})", ErrorText(&error));
+    if question == status::QUESTION {
+        // What takes no time.
+        stream.set_read_timeout(Some(TIMEOUT)).map_err(lost)?;
+    }
     stream.write_all(format!("{question}\n").as_bytes()).map_err(lost)?;
     let mut text = Vec::new();
     stream.read_to_end(&mut text).map_err(lost)?;
@@ -359,10 +363,8 @@ impl Source for Client {
     fn ready(self: Rc<Self>, ready: Ready) {
         if ready.readable && !self.asked.get() {
             self.read();
-        } else if ready.read_closed && self.answer.borrow().is_empty() {
-            // It does not wait for its answer. What it has asked for is done all the same.
-            return self.close();
         }
+        // One that has closed may still wait for its answer; if it does not, that cannot be written.
         if ready.writable {
             self.write();
         }

@@ -22,6 +22,9 @@ impl Master {
             }
         }
         self.old.borrow_mut().retain(|generation| !generation.is_empty());
+        if self.change.borrow().is_none() {
+            self.zones.borrow_mut().retain_from(self.oldest());
+        }
         self.advance();
         self.end_if_last();
     }
@@ -88,7 +91,7 @@ impl Master {
 
     fn respawn(self: &Rc<Self>, generation: &Rc<Generation>, slot: usize) {
         let is_serving = self.serving.borrow().as_ref().is_some_and(|serving| Rc::ptr_eq(serving, generation));
-        if !is_serving || self.ending.get().is_some() {
+        if !is_serving || generation.is_dismissed.get() || self.ending.get().is_some() {
             return;
         }
         if let Err(reason) = self.start_child(generation, slot, false) {

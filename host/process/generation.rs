@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{
+    alarm::Alarm,
     child::{Child, Stage},
+    deaths::where_it_is,
+    master::{Master, STOP_TIMEOUT},
     messages::{Plan, ToWorker},
     respawn::Respawn,
 };
@@ -22,6 +25,10 @@ pub struct Generation {
     texts: RefCell<Option<OwnedFd>>,
     workers: RefCell<Vec<Rc<Child>>>,
     respawns: RefCell<Vec<Respawn>>,
+    /// Its workers were told to finish, and have no successors: another master serves.
+    pub is_dismissed: Cell<bool>,
+    /// When they have not ended in time.
+    end_alarm: RefCell<Option<Alarm>>,
     /// Said once: a module of it was overwritten while it was in use.
     pub overwritten_said: Cell<bool>,
 }
@@ -35,6 +42,8 @@ impl Generation {
             texts: RefCell::new(texts),
             workers: RefCell::default(),
             respawns: RefCell::default(),
+            is_dismissed: Cell::new(false),
+            end_alarm: RefCell::default(),
             overwritten_said: Cell::new(false),
         })
     }
@@ -95,15 +104,27 @@ impl Generation {
         }
     }
 
-    /// Has its workers finish what they have. Those that are not ready yet are ended.
-    pub fn drain(&self) {
+    /// Has its workers finish what they have. Those that are not ready yet are ended; so are those that have not ended some time
+    /// after the time that the configuration gives them, which they look after themselves unless they hang.
+    pub fn drain(self: &Rc<Self>, master: &Rc<Master>) {
         let timeout = self.plan().and_then(|plan| plan.shutdown_timeout);
         for worker in self.workers() {
-            if worker.stage() < Stage::Serving {
+            if worker.stage() < Stage::Ready {
                 worker.kill();
             } else if worker.stage() < Stage::Draining {
                 worker.tell(&ToWorker::Drain(timeout), &[]);
             }
+        }
+        if let Some(timeout) = timeout {
+            let generation = Rc::downgrade(self);
+            let kill = move |_: &Rc<Master>| {
+                for worker in generation.upgrade().iter().flat_map(|generation| generation.workers()) {
+                    let text = "did not end within worker_shutdown_timeout, it is killed";
+                    log_line!(Level::Alert, "worker {} {text}", where_it_is(&worker));
+                    worker.kill();
+                }
+            };
+            self.end_alarm.replace(Some(Alarm::new(master, timeout + STOP_TIMEOUT, kill)));
         }
     }
 

@@ -7,7 +7,6 @@
 use std::{
     cell::{Cell, RefCell},
     ffi::OsString,
-    io::{self, IsTerminal},
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -18,7 +17,7 @@ use signal_hook::consts::signal;
 
 use super::{
     alarm::Alarm,
-    change::Change,
+    change::{Change, Step},
     child::Child,
     control,
     deaths::where_it_is,
@@ -50,7 +49,7 @@ pub const DAEMON: &str = "TOPNEXT_DAEMON";
 pub const UPGRADE: &str = "TOPNEXT_UPGRADE";
 
 /// How long workers that are to end at once may take.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -292,17 +291,20 @@ impl Master {
         self.last_reopening.get()
     }
 
-    /// Ends the workers, and stays: another master serves (nginx: WINCH). Terminals send the same signal when their size
-    /// changes, so that it is ignored in the foreground unless there is another master.
+    /// Ends the workers, and stays: another master serves (nginx: WINCH). Terminals send the same signal when their size changes, to
+    /// those in their foreground.
     fn dismiss(self: &Rc<Self>) {
-        if io::stderr().is_terminal() && !self.upgrade.borrow().is_under_way() {
-            return log_line!(Level::Info, "ignored, since it comes from a terminal, and no upgrade is under way");
+        if is_in_foreground() {
+            let text =
+                "ignored, since a terminal may have sent it, whose size has changed: run the server in the background";
+            return log_line!(Level::Notice, "{text}");
         }
         if self.change.borrow().is_some() {
             return log_line!(Level::Warn, "ignored, since the configuration is being changed");
         }
         if let Some(serving) = &*self.serving.borrow() {
-            serving.drain();
+            serving.is_dismissed.set(true);
+            serving.drain(self);
         }
     }
 
@@ -316,13 +318,16 @@ impl Master {
         }
         let is_new = self.ending.replace(Some(how)).is_none();
         if is_new {
-            systemd::stopping();
+            self.tell_systemd_of_end();
             // Queues are emptied by the workers, which have the sockets too.
             self.close_sockets();
         }
         if let Some(change) = self.change.take() {
-            change.generation.kill();
-            self.old.borrow_mut().push(change.generation);
+            // What serves already ends like all that serves.
+            if change.step == Step::Starting {
+                change.generation.kill();
+                self.old.borrow_mut().push(change.generation);
+            }
             let text = "the server is ending";
             change.waiters.into_iter().for_each(|waiter| waiter(Err(text.to_string())));
         }
@@ -330,7 +335,7 @@ impl Master {
         queued.into_iter().for_each(|waiter| waiter(Err("the server is ending".to_string())));
         let (all, _) = self.generations();
         match how {
-            Ending::Graceful => all.iter().for_each(|generation| generation.drain()),
+            Ending::Graceful => all.iter().for_each(|generation| generation.drain(self)),
             Ending::Fast => {
                 all.iter().for_each(|generation| generation.tell(&ToWorker::Stop));
                 let kill = |master: &Rc<Master>| {
@@ -345,6 +350,20 @@ impl Master {
         self.end_if_last();
     }
 
+    /// While another master serves, the end of this one is not that of the server.
+    fn tell_systemd_of_end(&self) {
+        let is_new = matches!(&*self.beginning.borrow(), Some(Beginning::Upgrade(_)));
+        let upgrade = self.upgrade.borrow();
+        match rustix::process::getppid() {
+            _ if !is_new && !upgrade.is_under_way() => systemd::stopping(),
+            // This one was said to be the main process when it served.
+            Some(old) if !is_new && upgrade.is_new_one() => {
+                systemd::hand_back(old.as_raw_nonzero().get().cast_unsigned())
+            }
+            _ => (),
+        }
+    }
+
     pub(super) fn end_if_last(&self) {
         if self.ending.get().is_some() && self.children().is_empty() {
             self.lp.remote().stop();
@@ -353,9 +372,12 @@ impl Master {
 
     /// Closes the listening sockets. Their files stay if another master listens on them.
     fn close_sockets(&self) {
-        let is_new = matches!(&*self.beginning.borrow(), Some(Beginning::Upgrade(_)));
-        let leave = is_new || self.upgrade.borrow().is_under_way();
-        self.sockets.borrow_mut().close(leave);
+        self.sockets.borrow_mut().close(self.leaves_socket_files());
+    }
+
+    /// Whether another master listens on the socket files.
+    pub(super) fn leaves_socket_files(&self) -> bool {
+        matches!(&*self.beginning.borrow(), Some(Beginning::Upgrade(_))) || self.upgrade.borrow().is_under_way()
     }
 
     fn close(&self) {
@@ -365,6 +387,14 @@ impl Master {
         log_line!(Level::Notice, "exit");
         log::flush();
     }
+}
+
+/// Whether this process is in the foreground of a terminal.
+fn is_in_foreground() -> bool {
+    let terminal = std::fs::File::open("/dev/tty");
+    terminal.is_ok_and(|terminal| {
+        rustix::termios::tcgetpgrp(terminal).is_ok_and(|group| group == rustix::process::getpgrp())
+    })
 }
 
 /// Tells whoever waits for it.

@@ -87,6 +87,8 @@ pub struct Start {
     pub generation: u64,
     /// Which of the generation's workers it is, from 0 on.
     pub slot: usize,
+    /// Workers and the loops of each, if its generation has a plan.
+    pub loops: Option<(usize, usize)>,
     /// It is the first of its generation: it logs what it warns of.
     pub warns: bool,
 }

@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::{fs::FlockOperation, io::Errno};
+use rustix::{
+    fs::{FlockOperation, OFlags},
+    io::Errno,
+};
 
 use crate::{error_text::ErrorText, log::error::Level, log_line};
 
@@ -34,8 +37,14 @@ impl PidFile {
                 ErrorText(&error)
             )
         };
-        let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path);
-        let mut file = open().map_err(cannot)?;
+        // Without waiting for whoever is at the other end of what is no file.
+        let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o644).custom_flags(flags);
+        let mut file = options.open(path).map_err(cannot)?;
+        if !file.metadata().map_err(cannot)?.is_file() {
+            return Err(format!("the pid file {} is no regular file; say where it is to be with pid", path.display()));
+        }
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => (),
             Err(Errno::WOULDBLOCK) => {
@@ -60,9 +69,19 @@ impl PidFile {
                 path.display()
             ));
         }
+        let is_there = |file: &File| same_file(file, path);
+        if !is_there(&file) {
+            // Whoever had it before has removed it meanwhile.
+            return PidFile::create(path);
+        }
         file.rewind().map_err(cannot)?;
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(cannot)?;
         Ok(PidFile { path: path.to_path_buf(), file })
+    }
+
+    /// Whether this is a path of it, however it is written.
+    pub fn is_at(&self, path: &Path) -> bool {
+        self.path == path || same_file(&self.file, path)
     }
 
     /// Where it is.
@@ -78,6 +97,12 @@ impl PidFile {
     }
 }
 
+fn same_file(file: &File, path: &Path) -> bool {
+    let ours = file.metadata().map(|ours| (ours.dev(), ours.ino()));
+    let there = fs::metadata(path).map(|there| (there.dev(), there.ino()));
+    matches!((ours, there), (Ok(ours), Ok(there)) if ours == there)
+}
+
 /// Why a file does not get another name.
 pub fn cannot_rename(from: &Path, to: &Path, error: &io::Error) -> String {
     format!("rename() {} to {} failed ({})", from.display(), to.display(), ErrorText(error))
@@ -85,9 +110,7 @@ pub fn cannot_rename(from: &Path, to: &Path, error: &io::Error) -> String {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        let ours = self.file.metadata().map(|ours| (ours.dev(), ours.ino()));
-        let there = fs::metadata(&self.path).map(|there| (there.dev(), there.ino()));
-        let is_ours = matches!((ours, there), (Ok(ours), Ok(there)) if ours == there);
+        let is_ours = same_file(&self.file, &self.path);
         if is_ours && let Err(error) = fs::remove_file(&self.path) {
             log_line!(Level::Alert, "unlink() {} failed ({})", self.path.display(), ErrorText(&error));
         }

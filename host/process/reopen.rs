@@ -62,8 +62,15 @@ pub fn start(master: &Rc<Master>, waiter: Option<Waiter>) {
         *failed.lock().unwrap_or_else(PoisonError::into_inner) = texts;
         remote.call(id, 0);
     });
-    for child in master.children().iter().filter(|child| child.stage() >= Stage::Ready) {
-        if child.tell(&ToWorker::Reopen(number), &[]) {
+    for child in master.children() {
+        let is_told = if child.stage() >= Stage::Ready {
+            child.tell(&ToWorker::Reopen(number), &[])
+        } else {
+            // It may have opened its logs already, and does not listen before it is ready.
+            child.reopen_later.set(Some(number));
+            true
+        };
+        if is_told {
             reopening.waits_for.borrow_mut().push(child.pid);
         }
     }

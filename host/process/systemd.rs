@@ -7,7 +7,7 @@ use sd_notify::NotifyState;
 use crate::{
     config::{Listen, ListenOptions},
     error_text::ErrorText,
-    listen::sockets::{Sockets, Wanted},
+    listen::sockets::{Kind, Sockets, Wanted},
     log::error::Level,
     log_line,
     socket::Socket,
@@ -38,6 +38,11 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
+/// This process ends, and another one is the server again.
+pub fn hand_back(pid: u32) {
+    tell(&[NotifyState::MainPid(pid)]);
+}
+
 /// Takes over the listening sockets that systemd has opened.
 pub fn adopt(sockets: &mut Sockets) -> io::Result<()> {
     for fd in sd_notify::listen_fds()? {
@@ -45,7 +50,7 @@ pub fn adopt(sockets: &mut Sockets) -> io::Result<()> {
         match listening_on(&socket) {
             Ok(wanted) => {
                 rustix::io::ioctl_fionbio(&socket, true)?;
-                sockets.adopt(wanted, vec![Socket::from(socket)], true);
+                sockets.adopt(wanted, vec![Socket::from(socket)], Kind { is_single: true, is_foreign: true });
             }
             Err(error) => {
                 let text =

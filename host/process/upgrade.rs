@@ -30,12 +30,12 @@ use super::{
     channel::{self, Channel, MAX_FDS, Received},
     child,
     master::{DAEMON, Master, Options, UPGRADE},
-    pid_file,
+    pid_file, systemd,
 };
 use crate::{
     error_text::ErrorText,
     event::{Ready, Source},
-    listen::sockets::Wanted,
+    listen::sockets::{Kind, Wanted},
     log::error::Level,
     log_line,
     socket::Socket,
@@ -53,8 +53,8 @@ enum Handover {
     Sockets {
         /// The address, with the options that it has.
         wanted: Wanted,
-        /// Whether it is one socket for all loops.
-        is_single: bool,
+        /// How they have come to be.
+        kind: Kind,
         /// More sockets of this address come.
         more: bool,
     },
@@ -175,6 +175,11 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
+    /// Whether another master has started this one, and lives.
+    pub fn is_new_one(&self) -> bool {
+        self.new.is_none() && self.other.is_some()
+    }
+
     /// Whether there is another master, with the same sockets.
     pub fn is_under_way(&self) -> bool {
         self.new.is_some() || self.other.is_some()
@@ -195,11 +200,11 @@ fn adopt(master: &Rc<Master>, channel: &Channel) -> io::Result<()> {
     loop {
         let Received { message, fds } = channel.receive_within::<Handover>(TIMEOUT)?;
         match message {
-            Handover::Sockets { wanted, is_single, more } => {
+            Handover::Sockets { wanted, kind, more } => {
                 collected.extend(fds.into_iter().map(Socket::from));
                 if !more {
                     let sockets = std::mem::take(&mut collected);
-                    master.sockets.borrow_mut().adopt(wanted, sockets, is_single);
+                    master.sockets.borrow_mut().adopt(wanted, sockets, kind);
                 }
             }
             Handover::Zone { name, size } => {
@@ -254,12 +259,12 @@ fn spawn(master: &Rc<Master>) -> Result<std::process::Child, String> {
 }
 
 fn hand_over(master: &Rc<Master>, channel: &Channel) -> io::Result<()> {
-    for (wanted, sockets, is_single) in master.sockets.borrow().all() {
+    for (wanted, sockets, kind) in master.sockets.borrow().all() {
         let mut parts = sockets.chunks(MAX_FDS).peekable();
         while let Some(part) = parts.next() {
             let more = parts.peek().is_some();
             let fds: Vec<BorrowedFd> = part.iter().map(AsFd::as_fd).collect();
-            channel.send_within(TIMEOUT, &Handover::Sockets { wanted: wanted.clone(), is_single, more }, &fds)?;
+            channel.send_within(TIMEOUT, &Handover::Sockets { wanted: wanted.clone(), kind, more }, &fds)?;
         }
     }
     for (name, size, fd) in master.zones.borrow().all() {
@@ -308,6 +313,7 @@ pub fn reap(master: &Rc<Master>) {
     }
     master.upgrade.borrow_mut().new = None;
     log_line!(Level::Notice, "the new master {}; this one goes on", child::describe(status));
+    systemd::ready();
     give_names_back(master);
 }
 

@@ -120,8 +120,12 @@ fn prepare(first: Received<ToWorker>) -> Result<(&'static Site, Vec<u8>, Vec<u8>
             .map_err(|error| format!("topnext: the scoreboard cannot be mapped ({})", ErrorText(&error)))?;
     }
     let kept = fds.next().map(read_texts).transpose()?;
-    let loaded = site::load_kept(&what.config, &what.prefix, kept)
+    let mut loaded = site::load_kept(&what.config, &what.prefix, kept)
         .map_err(|report| format!("{report}topnext: configuration file {} test failed", what.config.display()))?;
+    if let Some((processes, threads)) = what.loops {
+        // "auto" is what it was when the sockets were opened.
+        (loaded.site.processes, loaded.site.threads) = (processes, threads);
+    }
     let plan = plan::of(&loaded, &what.prefix);
     let (plan, texts) = match (serde_json::to_vec(&plan), serde_json::to_vec(&*loaded.texts)) {
         (Ok(plan), Ok(texts)) => (plan, texts),
@@ -192,6 +196,8 @@ fn receive_sockets(channel: &Channel, site: &'static Site) -> io::Result<Vec<Loo
             return Err(io::Error::other("sockets were expected"));
         };
         for ((address, number), fd) in of.into_iter().zip(fds) {
+            // Workers before this one have had the same socket, and may have changed it.
+            rustix::io::ioctl_fionbio(&fd, true)?;
             let address = site.addresses.get(address);
             if let (Some(address), Some(list)) = (address, sockets.get_mut(number)) {
                 list.push((&**address, Socket::from(fd)));
@@ -206,7 +212,12 @@ fn receive_sockets(channel: &Channel, site: &'static Site) -> io::Result<Vec<Loo
 /// Accepts connections until the end.
 fn run(channel: Arc<Channel>, site: &'static Site, loops: &Rc<Loops>) {
     let lp = &loops.first;
-    let worker = Rc::new(Worker { channel, loops: loops.clone(), shutdown: Cell::default() });
+    let worker = Rc::new(Worker {
+        channel,
+        loops: loops.clone(),
+        timeout: site.main.worker_shutdown_timeout,
+        shutdown: Cell::default(),
+    });
     worker.shutdown.set(Some(lp.add_timer(worker.clone(), 0)));
     let of_signals = worker.clone();
     let signals = Signals::start(lp, move |signal| of_signals.signal(signal));
@@ -240,6 +251,8 @@ fn fd_of(channel: &Channel) -> i32 {
 struct Worker {
     channel: Arc<Channel>,
     loops: Rc<Loops>,
+    /// worker_shutdown_timeout.
+    timeout: Option<Duration>,
     /// Runs while it drains, if it has a time to do it in.
     shutdown: Cell<Option<TimerId>>,
 }
@@ -273,7 +286,7 @@ impl Worker {
                 self.loops.stop();
             }
             // Not said to the master, which replaces a worker that others have end.
-            signal::SIGQUIT | signal::SIGWINCH => self.finish(None, || ()),
+            signal::SIGQUIT | signal::SIGWINCH => self.finish(self.timeout, || ()),
             signal::SIGUSR1 => {
                 log_line!(Level::Notice, "{name} received, reopening logs");
                 log::reopen(|_| ());
@@ -314,7 +327,7 @@ impl Source for Worker {
                 Err(_) => {
                     // Who started the master can start it again, and it could not bind while this one listens.
                     log_line!(Level::Alert, "the master is gone");
-                    return self.finish(None, || ());
+                    return self.finish(self.timeout, || ());
                 }
             }
         }
