@@ -305,12 +305,22 @@ fn daemon() {
     folder.write("plugins.toml", site("access_log = \"off\"\nreturn = { code = 200, text = \"x\" }").as_bytes());
     let answer = support::server::answer(support::command(&folder, &[]));
     assert!(answer.code == Some(0) && answer.stderr.contains(" is ready, pid "), "{answer:#?}");
+    assert!(!answer.stderr.contains("[warn]"), "{answer:#?}");
     let mut client = Client::connect(address);
     client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     client.response().expect(200);
     let answer = support::server::answer(support::command(&folder, &["-s", "stop"]));
     assert_eq!(answer.code, Some(0), "{answer:#?}");
     assert!(!folder.path("topnext.pid").exists());
+}
+
+#[test]
+fn a_daemon_whose_log_nobody_sees_is_warned_of() {
+    let folder = Folder::new();
+    folder.write("plugins.toml", b"daemon = true\nmodule = []\n[[http.server]]\nlisten = [\"127.0.0.1:1\"]\n");
+    let answer = support::server::answer(support::command(&folder, &["-t"]));
+    let text = "[warn] plugins.toml:1:10: daemon: in the background nobody sees stderr, where the error log goes: give error_log";
+    assert!(answer.code == Some(0) && answer.stderr.contains(text), "{answer:#?}");
 }
 
 #[test]
@@ -484,4 +494,49 @@ fn systemd_is_told() {
     assert_eq!(ask("stop").code, Some(0));
     assert_eq!(next(), "STOPPING=1\n");
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn systemd_is_told_who_the_main_process_is_in_an_upgrade_and_the_way_back() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let folder = Folder::new();
+    let port = support::server::free_port();
+    folder.write("plugins.toml", SITE.replace("PORT", &port.number.to_string()).as_bytes());
+    let socket = std::os::unix::net::UnixDatagram::bind(folder.path("notify")).unwrap();
+    socket.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let next = || {
+        let mut buffer = [0; 512];
+        let n = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..n]).trim_end().replace('\n', " ")
+    };
+    let mut command = support::command(&folder, &[]);
+    let mut child = command.env("NOTIFY_SOCKET", folder.path("notify")).spawn().unwrap();
+    let old = child.id();
+    let send = |pid: u32, signal| kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+    let pid_file = || folder.read("topnext.pid").trim().parse::<u32>().unwrap();
+    assert_eq!(next(), format!("READY=1 MAINPID={old}"));
+    // The way back: the new one says who is the main process again, and not that the server stops.
+    send(old, Signal::USR2);
+    let ready = next();
+    let new = pid_file();
+    assert_eq!(ready, format!("READY=1 MAINPID={new}"));
+    send(new, Signal::QUIT);
+    assert_eq!(next(), format!("MAINPID={old}"));
+    assert_eq!(next(), format!("READY=1 MAINPID={old}"));
+    // One that cannot serve.
+    let good = folder.read("plugins.toml");
+    folder.write("plugins.toml", b"broken");
+    send(old, Signal::USR2);
+    assert_eq!(next(), format!("READY=1 MAINPID={old}"));
+    folder.write("plugins.toml", good.as_bytes());
+    eventually("its names", || folder.path("topnext.pid").exists() && pid_file() == old);
+    // All the way: the old one ends in silence.
+    send(old, Signal::USR2);
+    let ready = next();
+    let new = pid_file();
+    assert_eq!(ready, format!("READY=1 MAINPID={new}"));
+    send(old, Signal::QUIT);
+    assert!(child.wait().unwrap().success());
+    assert_eq!(support::server::answer(support::command(&folder, &["-s", "stop"])).code, Some(0));
+    assert_eq!(next(), "STOPPING=1");
 }

@@ -38,8 +38,8 @@ pub struct Main {
     pub worker_processes: Option<u32>,
     /// Whether there is a master process.
     pub master_process: bool,
-    /// Whether the server goes into the background.
-    pub daemon: bool,
+    /// Where it was written that the server goes into the background, if it does.
+    pub daemon: Option<Origin>,
     /// The file of the master's number, relative to the prefix.
     pub pid: String,
     /// Whom workers run as.
@@ -533,7 +533,7 @@ impl Main {
         match name {
             "worker_processes" => self.worker_processes = node.as_integer().map(|_| count(node)),
             "master_process" => self.master_process = flag(node),
-            "daemon" => self.daemon = flag(node),
+            "daemon" => self.daemon = flag(node).then_some(node.origin),
             "pid" => self.pid = text(node),
             "user" => {
                 let name = get(node, "name").unwrap_or(node);

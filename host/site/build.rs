@@ -356,6 +356,12 @@ impl<'a> Builder<'a> {
             account: self.account(config.main.user.as_ref()),
             working_directory: self.working_directory(&config.main),
         };
+        if let Some(origin) = config.main.daemon
+            && config.main.error_log.iter().all(|log| log.path == "stderr")
+        {
+            let text = "in the background nobody sees stderr, where the error log goes: give error_log a file";
+            self.warnings.push(origin, "daemon", text);
+        }
         self.warnings.sort();
         (site, self.places, self.warnings)
     }
