@@ -426,6 +426,69 @@ fn a_folder_that_vanishes_takes_nothing_else_with_it() {
 }
 
 #[test]
+fn root_writes_no_log_where_a_worker_has_led_it() {
+    use std::os::unix::fs::{MetadataExt as _, chown, lchown, symlink};
+    if !rustix::process::geteuid().is_root() {
+        return support::skip("only root can start workers as another user");
+    }
+    let (folder, user) = Folder::for_workers();
+    let of_workers = folder.path("logs");
+    for folder in [&of_workers, &of_workers.join("in")] {
+        fs::create_dir(folder).unwrap();
+        chown(folder, Some(65534), Some(65534)).unwrap();
+    }
+    for name in ["secret", "linked", "else.log"] {
+        folder.write(name, b"");
+    }
+    let path = |name: &str| of_workers.join(name);
+    let site = user.to_string() + &SITE.replace("error_log = {", "error_log = { path = \"logs/e.log\",");
+    // Root's own links lead it, as to /dev/stdout.
+    symlink("../../else.log", path("in/a.log")).unwrap();
+    symlink("/dev/stdout", path("out.log")).unwrap();
+    let server = Server::start_in(
+        folder,
+        &site.replace("root = ", "access_log = [\"logs/in/a.log\", \"logs/out.log\"]\nroot = "),
+    );
+    let owner = |name: &str| fs::metadata(server.folder.path(name)).unwrap().uid();
+    server.get("/ok").expect(200);
+    eventually("a line", || server.folder.read("else.log").contains("GET /ok "));
+    server.stdout(|text| text.contains("GET /ok "));
+    assert_eq!((owner("else.log"), owner("logs/e.log")), (65534, 65534));
+    // What a worker can do in its folder.
+    let by_worker = |name: &str| {
+        fs::remove_file(path(name)).unwrap();
+        symlink("../secret", path(name)).unwrap();
+        lchown(path(name), Some(65534), Some(65534)).unwrap();
+    };
+    by_worker("e.log");
+    let answer = server.ask(&["-s", "reopen"]);
+    let why = "in a folder into which others than root may write, so root does not open it";
+    let of_link = format!("logs/e.log\" failed (a part of the path is a link that is not root's, {why})");
+    assert!(answer.code == Some(1) && answer.stderr.contains(&of_link), "{answer:#?}");
+    let answer = server.ask(&["-s", "reload"]);
+    assert!(answer.code == Some(1) && answer.stderr.contains(why), "{answer:#?}");
+    fs::remove_file(path("e.log")).unwrap();
+    fs::hard_link(server.folder.path("linked"), path("e.log")).unwrap();
+    let answer = server.ask(&["-s", "reopen"]);
+    assert!(answer.stderr.contains(&format!("failed (the file has several names, {why})")), "{answer:#?}");
+    // A folder on the way counts as well.
+    fs::remove_file(path("e.log")).unwrap();
+    fs::create_dir(server.folder.path("roots")).unwrap();
+    fs::rename(path("in"), path("out")).unwrap();
+    symlink("../roots", path("in")).unwrap();
+    lchown(path("in"), Some(65534), Some(65534)).unwrap();
+    assert!(server.ask(&["-s", "reload"]).stderr.contains(why));
+    assert_eq!(server.ask(&["-s", "reopen"]).code, Some(1));
+    assert_eq!(fs::read_dir(server.folder.path("roots")).unwrap().count(), 0);
+    fs::remove_file(path("in")).unwrap();
+    fs::rename(path("out"), path("in")).unwrap();
+    assert_eq!((owner("secret"), owner("linked")), (0, 0));
+    assert_eq!(server.folder.read("secret") + &server.folder.read("linked"), "");
+    assert_eq!(server.ask(&["-s", "reopen"]).code, Some(0));
+    assert_eq!(owner("logs/e.log"), 65534);
+}
+
+#[test]
 fn workers_run_as_user_and_logs_are_reopened_all_the_same() {
     if !rustix::process::geteuid().is_root() {
         return support::skip("only root can start workers as another user");
@@ -448,20 +511,6 @@ fn workers_run_as_user_and_logs_are_reopened_all_the_same() {
     assert!(is_open("a.log") && !is_open("a.log.1"), "{open:?}");
     server.get("/ok").expect(200);
     eventually("the new log has a line", || server.folder.read("a.log").contains("GET /ok "));
-    // A link is followed by nobody who gives files away, though the workers could have made it.
-    let owner = |name: &str| std::os::unix::fs::MetadataExt::uid(&fs::metadata(server.folder.path(name)).unwrap());
-    server.folder.write("roots", b"");
-    server.folder.write("linked", b"");
-    fs::remove_file(server.folder.path("a.log")).unwrap();
-    std::os::unix::fs::symlink(server.folder.path("roots"), server.folder.path("a.log")).unwrap();
-    server.ask(&["-s", "reopen"]);
-    fs::remove_file(server.folder.path("a.log")).unwrap();
-    fs::hard_link(server.folder.path("linked"), server.folder.path("a.log")).unwrap();
-    server.ask(&["-s", "reopen"]);
-    assert_eq!((owner("roots"), owner("linked")), (0, 0));
-    fs::remove_file(server.folder.path("a.log")).unwrap();
-    assert_eq!(server.ask(&["-s", "reopen"]).code, Some(0));
-    assert_eq!(owner("a.log"), 65534);
     // Who is not there is said with its place.
     let errors = Server::fails(&SITE.replace("error_log", "user = \"nobody-at-all\"\nerror_log"));
     assert!(

@@ -27,12 +27,10 @@ return = {{ code = 204 }}
         build::module("crash")
     );
     let site = site.replace("crash.how = \"segv\"\nreturn = { code = 204 }\n", "crash.how = \"segv\"\n");
-    let places = "[[http.server.location]]\npath = \"/abort\"\ncrash.how = \"abort\"\n\
-                  [[http.server.location]]\npath = \"/sleep\"\ncrash.how = \"sleep\"\n\
-                  [[http.server.location]]\npath = \"/junk\"\ncrash.how = \"junk\"\n\
-                  [[http.server.location]]\npath = \"/early\"\ncrash.how = \"early\"\n\
-                  [[http.server.location]]\npath = \"/ok\"\nreturn = { code = 200, text = \"$pid\" }\n";
-    Server::start(&(site.replace("return = { code = 200, text = \"$pid\" }\n", "") + places))
+    let place = |how: &str| format!("[[http.server.location]]\npath = \"/{how}\"\ncrash.how = \"{how}\"\n");
+    let places: String = ["abort", "sleep", "junk", "early", "linger", "spoil"].into_iter().map(place).collect();
+    let places = places + "[[http.server.location]]\npath = \"/ok\"\nreturn = { code = 200, text = \"$pid\" }\n";
+    Server::start(&(site.replace("return = { code = 200, text = \"$pid\" }\n", "") + &places))
 }
 
 fn kill(pid: u32) {
@@ -78,6 +76,44 @@ fn a_worker_that_talks_nonsense_to_its_master_is_ended() {
         server.stderr(|log| log.contains("[alert] ") && log.contains(&format!("worker {before} {text}")));
         eventually("another worker", || server.get("/ok").text() != before.to_string());
     }
+}
+
+#[test]
+fn a_descriptor_that_takes_an_hour_to_close_keeps_the_master_from_nothing() {
+    let server = server("");
+    // It never accepts.
+    let peer = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for _ in 0..3 {
+        let before = server.worker();
+        let mut client = server.connect();
+        let port = peer.local_addr().unwrap().port();
+        client.send(format!("GET /linger?{port} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let text = "has sent descriptors with Serving; it is ended";
+        server.stderr(|log| log.contains("[alert] ") && log.contains(&format!("worker {before} {text}")));
+        eventually("another worker", || server.get("/ok").text() != before.to_string());
+    }
+    assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+    let threads = || fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap().count();
+    assert!(threads() > 3, "nothing lingers: {}", threads());
+    drop(peer);
+    eventually("all are closed", || threads() <= 2);
+}
+
+#[test]
+fn what_a_worker_does_to_the_listening_sockets_lasts_no_longer_than_the_next_reload() {
+    let server = server("");
+    let mut client = server.connect();
+    client.send("GET /spoil HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    client.response().expect(200);
+    assert!(std::net::TcpStream::connect(server.address()).is_err(), "nobody listens");
+    assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+    let now = server.get("/ok").expect(200).text().to_string();
+    // The loop of the new worker turns, though nobody comes.
+    for _ in 0..3 {
+        assert_eq!(server.get("/ok").expect(200).text(), now);
+    }
+    assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+    server.get("/ok").expect(200);
 }
 
 #[test]

@@ -80,6 +80,12 @@ pub fn listen(socket: impl AsFd, options: &ListenOptions) -> Result<(), String> 
     rustix::net::listen(socket, backlog).map_err(io::Error::from).map_err(|error| plain(&error))
 }
 
+/// Undoes what a worker before this one may have done to a socket that all of them share: they are its users like the master.
+pub fn restore(socket: impl AsFd) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    sockopt::detach_programs(&socket)
+}
+
 /// Sets the options of a socket of TCP that can be set at any time.
 pub fn set_options(socket: impl AsFd, options: &ListenOptions) -> Result<(), String> {
     let of_socket = socket2::SockRef::from(&socket);

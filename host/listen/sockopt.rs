@@ -1,4 +1,4 @@
-//! Socket options of TCP that neither socket2 nor rustix has.
+//! Socket options that neither socket2 nor rustix has.
 #![allow(unsafe_code)]
 
 use std::{
@@ -16,11 +16,30 @@ pub fn set_defer_accept(socket: impl AsFd, seconds: i32) -> io::Result<()> {
     set(socket, libc::TCP_DEFER_ACCEPT, seconds)
 }
 
+/// SO_DETACH_FILTER and SO_DETACH_REUSEPORT_BPF: no program decides any more which packets the socket gets, or which socket of
+/// an address a connection (socket(7)). An error if that cannot be changed (SO_LOCK_FILTER); that there was none is none.
+pub fn detach_programs(socket: impl AsFd) -> io::Result<()> {
+    for option in [libc::SO_DETACH_FILTER, SO_DETACH_REUSEPORT_BPF] {
+        match set_at(&socket, libc::SOL_SOCKET, option, 0) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Err(error),
+            _ => (),
+        }
+    }
+    Ok(())
+}
+
+/// Since Linux 5.3; not in the crate libc (asm-generic/socket.h).
+const SO_DETACH_REUSEPORT_BPF: libc::c_int = 68;
+
 fn set(socket: impl AsFd, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    set_at(socket, libc::IPPROTO_TCP, option, value)
+}
+
+fn set_at(socket: impl AsFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let size = size_of_val(&value) as libc::socklen_t;
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the descriptor is open, for it is borrowed; the kernel reads `size` bytes of `value`, which are there.
-    let result = unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, option, (&raw const value).cast(), size) };
+    let result = unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), size) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

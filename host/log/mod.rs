@@ -6,8 +6,8 @@
 //! error.rs   a line of an error log  --+
 //! format.rs  log_format, compiled      |
 //! access.rs  a line of an access log --+--> sink.rs  one per target: its buffer, its file, its troubles
-//!                                                      ^
-//!                                           writer.rs  the thread: writes, flushes, reopens
+//!                                                      ^             ^
+//!                 the thread: writes, flushes, reopens writer.rs     file.rs  how it is opened
 //! ```
 
 pub mod error;
@@ -15,6 +15,8 @@ pub mod error;
 pub mod format;
 
 pub mod access;
+
+pub mod file;
 
 mod sink;
 

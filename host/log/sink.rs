@@ -5,12 +5,9 @@
 //! other logs nor the end of the process waiting; what has no room meanwhile is dropped, and counted.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
-    os::{
-        fd::{AsFd, BorrowedFd},
-        unix::fs::{FileTypeExt, OpenOptionsExt},
-    },
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
@@ -20,12 +17,12 @@ use crate::error_text::ErrorText;
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    fs::{FileType, OFlags, fstat},
+    fs::{FileType, fstat},
     io::Errno,
     time::Timespec,
 };
 
-use super::{lock, writer::writer};
+use super::{file, lock, writer::writer};
 
 /// The most bytes that wait to be written to one log, beside its own buffer.
 const MAX_WAITING: usize = 1024 * 1024;
@@ -61,8 +58,12 @@ pub struct Conflict;
 enum Target {
     Stdout,
     Stderr,
-    /// By its folder's real path, so that a file has one sink however its path is spelled.
-    File(PathBuf),
+    File {
+        /// As it was asked for, absolute.
+        path: PathBuf,
+        /// With its folder's real path, so that a file has one sink however its path is spelled.
+        real: PathBuf,
+    },
 }
 
 /// What has not been taken by the writer.
@@ -126,11 +127,12 @@ impl Sink {
     pub fn file(path: &Path) -> io::Result<Arc<Sink>> {
         let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let path = folder.canonicalize()?.join(name);
-        let is_it = |sink: &Sink| matches!(&sink.target, Target::File(known) if *known == path);
+        let real = folder.canonicalize()?.join(name);
+        let is_it = |sink: &Sink| matches!(&sink.target, Target::File { real: known, .. } if *known == real);
         writer().sink(is_it, || {
-            let file = open(&path)?;
-            Ok(Sink::new(Target::File(path.clone()), Some(file)))
+            let path = std::path::absolute(path)?;
+            let file = file::open(&path)?;
+            Ok(Sink::new(Target::File { path, real: real.clone() }, Some(file)))
         })
     }
 
@@ -142,7 +144,7 @@ impl Sink {
     /// Its path, if it is a file.
     pub(super) fn path(&self) -> Option<&Path> {
         match &self.target {
-            Target::File(path) => Some(path),
+            Target::File { path, .. } => Some(path),
             Target::Stdout | Target::Stderr => None,
         }
     }
@@ -236,10 +238,14 @@ impl Sink {
         }
     }
 
-    /// Opens the file again, by its path: after a rotation that is another one. The old one stays if that fails.
+    /// Opens the file again, by its path: after a rotation that is another one. The old one stays if that fails, or if it is still
+    /// the one: what is no file, such as the standard output of a container, may be closed to the user that this process has become.
     pub(super) fn reopen(&self) -> Result<(), (PathBuf, io::Error)> {
-        let Target::File(path) = &self.target else { return Ok(()) };
-        let file = open(path).map_err(|error| (path.clone(), error))?;
+        let Target::File { path, .. } = &self.target else { return Ok(()) };
+        if lock(&self.out).file.as_ref().is_some_and(|file| file::is_at(file, path)) {
+            return Ok(());
+        }
+        let file = file::open(path).map_err(|error| (path.clone(), error))?;
         let mut out = lock(&self.out);
         out.file = Some(file);
         // Its start is in the old file; a pipe's rest is lost.
@@ -249,14 +255,6 @@ impl Sink {
         out.rest.clear();
         Ok(())
     }
-}
-
-/// As nginx: for appending, and readable for all if it is made here. Unlike nginx it never waits for somebody who reads a
-/// FIFO: that is opened for reading too, so that it keeps what it has room for until somebody comes, or comes back.
-fn open(path: &Path) -> io::Result<File> {
-    let is_fifo = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
-    let flags = OFlags::NONBLOCK.bits() as i32;
-    OpenOptions::new().create(!is_fifo).append(true).read(is_fifo).mode(0o644).custom_flags(flags).open(path)
 }
 
 fn lines_in(bytes: &[u8]) -> u64 {
@@ -374,7 +372,7 @@ impl Target {
         match self {
             Target::Stdout => "stdout".to_string(),
             Target::Stderr => "stderr".to_string(),
-            Target::File(path) => path.display().to_string(),
+            Target::File { path, .. } => path.display().to_string(),
         }
     }
 }

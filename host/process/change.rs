@@ -18,7 +18,7 @@ use std::{
 
 use super::{
     alarm::Alarm,
-    channel,
+    channel::{self, Fds},
     child::{Child, Stage},
     deaths::where_it_is,
     generation::Generation,
@@ -116,7 +116,7 @@ impl Master {
     }
 
     /// A worker has read its configuration.
-    pub fn loaded(self: &Rc<Self>, child: &Rc<Child>, fds: Vec<OwnedFd>) {
+    pub fn loaded(self: &Rc<Self>, child: &Rc<Child>, fds: Fds) {
         let generation = &child.generation;
         let plan = match read_plan(fds) {
             Ok((plan, texts)) => {
@@ -402,8 +402,9 @@ fn counted(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
-fn read_plan(fds: Vec<OwnedFd>) -> io::Result<(Plan, OwnedFd)> {
-    let mut fds = fds.into_iter();
+fn read_plan(fds: Fds) -> io::Result<(Plan, OwnedFd)> {
+    fds.check_texts()?;
+    let mut fds = fds.take().into_iter();
     let (Some(plan), Some(texts)) = (fds.next(), fds.next()) else { return Err(io::ErrorKind::InvalidData.into()) };
     Ok((serde_json::from_slice(&channel::read_text(plan)?)?, texts))
 }

@@ -23,10 +23,14 @@ use rustix::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::apart::Apart;
+
 /// The longest message.
 const MAX_MESSAGE: usize = 64 * 1024;
-/// The most descriptors of one message (the kernel's SCM_MAX_FD is 253).
+/// The most descriptors of one message.
 pub const MAX_FDS: usize = 200;
+/// The most that one can have that somebody else sends (SCM_MAX_FD).
+const MAX_FDS_OF_OTHERS: usize = 253;
 /// The largest text that is read from a file in memory.
 const MAX_TEXT: u64 = 256 << 20;
 
@@ -42,7 +46,41 @@ pub struct Received<T> {
     /// What it says.
     pub message: T,
     /// The descriptors that came with it.
-    pub fds: Vec<OwnedFd>,
+    pub fds: Fds,
+}
+
+/// Descriptors that have come. Those that nobody takes are closed on another thread ([`Apart`]).
+#[derive(Debug, Default)]
+pub struct Fds(Vec<OwnedFd>);
+
+impl Fds {
+    /// Takes them, of somebody who is trusted, or of whom it is known what they are.
+    pub fn take(mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.0)
+    }
+
+    /// Whether none came.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// An error if one of them is not a text ([`text_file`]).
+    pub fn check_texts(&self) -> io::Result<()> {
+        self.0.iter().try_for_each(check_text)
+    }
+
+    /// The text that came first ([`text_file`]); empty if none did.
+    pub fn text(&self) -> Vec<u8> {
+        self.0.first().map(read_text).and_then(Result::ok).unwrap_or_default()
+    }
+}
+
+impl Drop for Fds {
+    fn drop(&mut self) {
+        if !self.0.is_empty() {
+            drop(Apart::new(std::mem::take(&mut self.0)));
+        }
+    }
 }
 
 impl Channel {
@@ -98,7 +136,7 @@ impl Channel {
 
     /// The next message; none if there is none yet. An error of kind `UnexpectedEof`: the other side is gone.
     pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<Received<T>>> {
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS_OF_OTHERS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut text = vec![0; MAX_MESSAGE];
         let received = loop {
@@ -111,10 +149,10 @@ impl Channel {
                 result => break result?,
             }
         };
-        let mut fds = Vec::new();
+        let mut fds = Fds::default();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(list) = message {
-                fds.extend(list);
+                fds.0.extend(list);
             }
         }
         if received.bytes == 0 {
@@ -163,11 +201,17 @@ pub fn text_file(name: &str, text: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// The text of such a file, from its start. An error if it is anything else, which might never end, or change meanwhile.
-pub fn read_text(fd: impl AsFd) -> io::Result<Vec<u8>> {
-    if !rustix::fs::fcntl_get_seals(&fd).is_ok_and(|seals| seals.contains(SEALS)) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a sealed file in memory"));
+/// An error if this is no such file, but something that might never end, or change meanwhile.
+fn check_text(fd: impl AsFd) -> io::Result<()> {
+    if rustix::fs::fcntl_get_seals(&fd).is_ok_and(|seals| seals.contains(SEALS)) {
+        return Ok(());
     }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a sealed file in memory"))
+}
+
+/// The text of such a file, from its start.
+pub fn read_text(fd: impl AsFd) -> io::Result<Vec<u8>> {
+    check_text(&fd)?;
     let mut file = std::fs::File::from(fd.as_fd().try_clone_to_owned()?);
     file.rewind()?;
     let mut text = Vec::new();
@@ -193,10 +237,10 @@ mod tests {
         other.send(&"first", &[text.as_fd()]).expect("room");
         other.send_within(TIME, &"second", &many).expect("room");
         let first = one.receive_within::<String>(TIME).expect("sent");
-        assert_eq!((first.message.as_str(), first.fds.len()), ("first", 1));
-        assert_eq!(read_text(&first.fds[0]).expect("a text"), b"a long text");
-        assert_eq!(read_text(&first.fds[0]).expect("again"), b"a long text");
-        assert_eq!(one.receive_within::<String>(TIME).expect("sent").fds.len(), MAX_FDS);
+        assert_eq!((first.message.as_str(), first.fds.0.len()), ("first", 1));
+        assert_eq!(first.fds.text(), b"a long text");
+        assert_eq!(first.fds.text(), b"a long text", "again");
+        assert_eq!(one.receive_within::<String>(TIME).expect("sent").fds.take().len(), MAX_FDS);
         drop(other);
         assert_eq!(one.receive::<String>().err().expect("gone").kind(), io::ErrorKind::UnexpectedEof);
         assert!(one.send(&"late", &[]).is_err());

@@ -5,7 +5,7 @@ use std::{
     io,
     ops::ControlFlow,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd},
         unix::process::{CommandExt, ExitStatusExt},
     },
     process::{Command, ExitStatus, Stdio},
@@ -15,7 +15,8 @@ use std::{
 };
 
 use super::{
-    channel::{self, Channel, MAX_FDS},
+    apart::Apart,
+    channel::{Channel, Fds, MAX_FDS},
     generation::Generation,
     master::Master,
     messages::{Start, ToMaster, ToWorker},
@@ -68,7 +69,7 @@ pub struct Child {
     pub board: View,
     stage: Cell<Stage>,
     process: RefCell<std::process::Child>,
-    channel: Channel,
+    channel: Apart<Channel>,
     registered: Cell<Option<SocketId>>,
     is_reaped: Cell<bool>,
     /// What it is to be told once it is ready: to open its logs again, with this number.
@@ -115,7 +116,7 @@ impl Child {
             board: view,
             stage: Cell::new(Stage::Starting),
             process: RefCell::new(process),
-            channel,
+            channel: Apart::new(channel),
             registered: Cell::new(None),
             is_reaped: Cell::default(),
             reopen_later: Cell::default(),
@@ -237,8 +238,14 @@ impl Child {
 
     /// Does what a message asks for. Each has its place in the worker's life, so that their number is bounded; one that says
     /// anything else is not what it should be, and is ended.
-    fn handle(self: &Rc<Self>, master: &Rc<Master>, message: ToMaster, fds: Vec<OwnedFd>) -> ControlFlow<()> {
+    fn handle(self: &Rc<Self>, master: &Rc<Master>, message: ToMaster, fds: Fds) -> ControlFlow<()> {
+        let may_have_fds = matches!(message, ToMaster::Loaded | ToMaster::Failed);
         match (message, self.stage()) {
+            (message, _) if !may_have_fds && !fds.is_empty() => {
+                log_line!(Level::Alert, "worker {} has sent descriptors with {message:?}; it is ended", self.pid);
+                self.kill();
+                return ControlFlow::Break(());
+            }
             (ToMaster::Zone { name, size }, Stage::Starting) if self.zones.get() < MAX_ZONES => {
                 self.zones.set(self.zones.get() + 1);
                 master.give_zone(self, name, size);
@@ -248,7 +255,7 @@ impl Child {
                 master.loaded(self, fds);
             }
             (ToMaster::Failed, Stage::Starting | Stage::Loaded | Stage::Ready) if self.report.borrow().is_none() => {
-                let mut text = fds.first().map(channel::read_text).and_then(Result::ok).unwrap_or_default();
+                let mut text = fds.text();
                 text.truncate(MAX_REPORT);
                 self.report.replace(Some(String::from_utf8_lossy(&text).into_owned()));
             }

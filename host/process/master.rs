@@ -24,7 +24,6 @@ use super::{
     generation::Generation,
     messages::{Plan, ToWorker},
     pid_file::PidFile,
-    privileges,
     reopen::{self, Reopening},
     signals::Signals,
     status::Ticks,
@@ -195,7 +194,7 @@ impl Master {
     pub(super) fn own_logs(&self, plan: &Plan) {
         let Some(ids) = plan.user else { return };
         for path in &plan.logs {
-            if let Err(error) = privileges::give_log(path, ids) {
+            if let Err(error) = log::file::give(path, ids) {
                 log_line!(Level::Emerg, "chown() \"{}\" failed ({})", path.display(), ErrorText(&error));
             }
         }

@@ -50,6 +50,8 @@ pub mod messages;
 
 pub mod channel;
 
+mod apart;
+
 pub mod plan;
 
 pub mod worker;

@@ -1,13 +1,9 @@
 //! Whom the workers run as (nginx: user), and their limits. Taken on before any thread starts.
 
-use std::{ffi::CString, io, path::Path};
+use std::ffi::CString;
 
 use nix::unistd::{Gid, Group, Uid, User};
-use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags},
-    io::Errno,
-    process::{DumpableBehavior, Resource, Rlimit},
-};
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use crate::{config, error_text::ErrorText};
 
@@ -56,30 +52,6 @@ impl Account {
         let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
         Ok(())
     }
-}
-
-/// Makes a log file if it is not there, and gives it to the user and group with these numbers. A link is left as it is, and a file
-/// that has other names too: who may write into the folder, as a worker that was taken over may, could have root give away
-/// anything by them.
-pub fn give_log(path: &Path, (user, group): (u32, u32)) -> io::Result<()> {
-    let look = || rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-    let file = match look() {
-        Err(Errno::NOENT) => {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-            rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?
-        }
-        found => found?,
-    };
-    let found = rustix::fs::fstat(&file)?;
-    let is_plain = match FileType::from_raw_mode(found.st_mode) {
-        FileType::RegularFile => found.st_nlink == 1,
-        kind => kind == FileType::Fifo,
-    };
-    if is_plain && (found.st_uid, found.st_gid) != (user, group) {
-        let (user, group) = (rustix::fs::Uid::from_raw(user), rustix::fs::Gid::from_raw(group));
-        rustix::fs::chownat(&file, "", Some(user), Some(group), AtFlags::EMPTY_PATH)?;
-    }
-    Ok(())
 }
 
 /// Sets the limits that the configuration has for workers.

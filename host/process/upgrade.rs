@@ -20,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     rc::{Rc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mio::unix::SourceFd;
@@ -146,8 +146,7 @@ pub fn start_daemon(options: &Options) -> Result<String, String> {
     drop(command);
     match channel.receive_within::<Outcome>(BACKGROUND_TIMEOUT) {
         Ok(Received { message, fds }) => {
-            let text = fds.first().map(channel::read_text).and_then(Result::ok).unwrap_or_default();
-            let text = String::from_utf8_lossy(&text).into_owned();
+            let text = String::from_utf8_lossy(&fds.text()).into_owned();
             match message {
                 Outcome::Ready => Ok(text),
                 Outcome::Failed => Err(text),
@@ -201,14 +200,14 @@ fn adopt(master: &Rc<Master>, channel: &Channel) -> io::Result<()> {
         let Received { message, fds } = channel.receive_within::<Handover>(TIMEOUT)?;
         match message {
             Handover::Sockets { wanted, kind, more } => {
-                collected.extend(fds.into_iter().map(Socket::from));
+                collected.extend(fds.take().into_iter().map(Socket::from));
                 if !more {
                     let sockets = std::mem::take(&mut collected);
                     master.sockets.borrow_mut().adopt(wanted, sockets, kind);
                 }
             }
             Handover::Zone { name, size } => {
-                fds.into_iter().for_each(|fd| master.zones.borrow_mut().adopt(name.clone(), size, fd));
+                fds.take().into_iter().for_each(|fd| master.zones.borrow_mut().adopt(name.clone(), size, fd));
             }
             Handover::End => return Ok(()),
         }
@@ -258,19 +257,24 @@ fn spawn(master: &Rc<Master>) -> Result<std::process::Child, String> {
     Ok(process)
 }
 
+/// All of it within [`TIMEOUT`]. The channel has room for the sockets of some hundred addresses, so that it waits only with more.
 fn hand_over(master: &Rc<Master>, channel: &Channel) -> io::Result<()> {
+    let until = Instant::now() + TIMEOUT;
+    let send = |message: &Handover, fds: &[BorrowedFd<'_>]| {
+        channel.send_within(until.saturating_duration_since(Instant::now()), message, fds)
+    };
     for (wanted, sockets, kind) in master.sockets.borrow().all() {
         let mut parts = sockets.chunks(MAX_FDS).peekable();
         while let Some(part) = parts.next() {
             let more = parts.peek().is_some();
             let fds: Vec<BorrowedFd> = part.iter().map(AsFd::as_fd).collect();
-            channel.send_within(TIMEOUT, &Handover::Sockets { wanted: wanted.clone(), kind, more }, &fds)?;
+            send(&Handover::Sockets { wanted: wanted.clone(), kind, more }, &fds)?;
         }
     }
     for (name, size, fd) in master.zones.borrow().all() {
-        channel.send_within(TIMEOUT, &Handover::Zone { name: name.to_string(), size }, &[fd])?;
+        send(&Handover::Zone { name: name.to_string(), size }, &[fd])?;
     }
-    channel.send_within(TIMEOUT, &Handover::End, &[])
+    send(&Handover::End, &[])
 }
 
 /// Gives pid file and control socket other names, unless they have them.
@@ -349,7 +353,7 @@ impl Other {
                     log_line!(Level::Notice, "the new master serves; SIGWINCH has the workers of this one finish");
                 }
                 Ok(Some(Received { message: Outcome::Failed, fds })) => {
-                    let text = fds.first().map(channel::read_text).and_then(Result::ok).unwrap_or_default();
+                    let text = fds.text();
                     let text = String::from_utf8_lossy(&text);
                     text.lines().for_each(|line| log_line!(Level::Error, "the new master cannot serve: {line}"));
                 }

@@ -24,6 +24,7 @@ use crate::{
     config::Texts,
     error_text::ErrorText,
     event::{Ready, Source, TimerId},
+    listen::bind,
     log::{
         self,
         error::{self, Level},
@@ -114,7 +115,7 @@ fn prepare(first: Received<ToWorker>) -> Result<(&'static Site, Vec<u8>, Vec<u8>
     let ToWorker::Start(what) = first.message else {
         return Err("topnext: the master began with another message".to_string());
     };
-    let mut fds = first.fds.into_iter();
+    let mut fds = first.fds.take().into_iter();
     if let Some(board) = fds.next() {
         scoreboard::join(board)
             .map_err(|error| format!("topnext: the scoreboard cannot be mapped ({})", ErrorText(&error)))?;
@@ -195,9 +196,8 @@ fn receive_sockets(channel: &Channel, site: &'static Site) -> io::Result<Vec<Loo
         let ToWorker::Sockets { of, last } = message else {
             return Err(io::Error::other("sockets were expected"));
         };
-        for ((address, number), fd) in of.into_iter().zip(fds) {
-            // Workers before this one have had the same socket, and may have changed it.
-            rustix::io::ioctl_fionbio(&fd, true)?;
+        for ((address, number), fd) in of.into_iter().zip(fds.take()) {
+            bind::restore(&fd)?;
             let address = site.addresses.get(address);
             if let (Some(address), Some(list)) = (address, sockets.get_mut(number)) {
                 list.push((&**address, Socket::from(fd)));
@@ -353,7 +353,7 @@ pub fn ask_for_zone(name: &str, size: u64) -> Result<OwnedFd, String> {
         channel.send_within(MASTER_TIMEOUT, &question, &[]).map_err(of_channel)?;
         channel.receive_within(MASTER_TIMEOUT).map_err(of_channel)
     })?;
-    match (message, fds.into_iter().next()) {
+    match (message, fds.take().into_iter().next()) {
         (ToWorker::Zone(Ok(())), Some(fd)) => Ok(fd),
         (ToWorker::Zone(Err(error)), _) => Err(error),
         _ => Err("the master has answered something else".to_string()),
