@@ -202,7 +202,11 @@ fn ctrl_c_and_sigterm_end_it_at_once() {
         busy.head().unwrap();
         let answer = server.stop(signal);
         assert_eq!(answer.code, Some(0), "{answer:#?}");
-        assert!(answer.stderr.contains("[notice] ") && answer.stderr.contains(" received, exiting\n"), "{answer:#?}");
+        assert!(
+            answer.stderr.contains("[notice] ")
+                && answer.stderr.contains(&format!(" received from process {}, exiting\n", std::process::id())),
+            "{answer:#?}"
+        );
         assert!(answer.stdout.contains("\"GET /none HTTP/1.1\" 404 "), "the log is written out: {answer:#?}");
         idle.end();
     }

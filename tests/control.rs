@@ -251,6 +251,27 @@ fn sockets_of_systemd_are_taken_over() {
     assert!(!environment.contains("LISTEN_"), "{environment:?}");
     assert_eq!(ask("stop").code, Some(0));
     assert!(child.wait().unwrap().success());
+    // The file of a socket is systemd's too: it is there for the next start.
+    let path = folder.path("systemd.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    folder.write("plugins.toml", SITE.replace("127.0.0.1:PORT", &format!("unix:{}", path.display())).as_bytes());
+    let mut child = command().stdin(std::os::fd::OwnedFd::from(listener.try_clone().unwrap())).spawn().unwrap();
+    let get = || {
+        let mut client = Client::unix(&path);
+        client.send("GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        client.response().expect(200);
+    };
+    get();
+    let elsewhere = SITE.replace("127.0.0.1:PORT", "unix:other.sock");
+    folder.write("plugins.toml", elsewhere.as_bytes());
+    assert_eq!(ask("reload").code, Some(0));
+    assert!(path.exists(), "a reload without it");
+    folder.write("plugins.toml", elsewhere.replace("other.sock", path.to_str().unwrap()).as_bytes());
+    assert_eq!(ask("reload").code, Some(0));
+    get();
+    assert_eq!(ask("stop").code, Some(0));
+    assert!(child.wait().unwrap().success());
+    assert!(path.exists() && !folder.path("other.sock").exists());
     // What is no such socket.
     let file = fs::File::open(folder.path("plugins.toml")).unwrap();
     let answer = support::server::answer({

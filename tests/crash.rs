@@ -145,6 +145,31 @@ fn a_worker_that_somebody_else_has_finish_is_replaced() {
 }
 
 #[test]
+fn one_that_replaces_another_has_as_many_loops_though_there_are_fewer_processors() {
+    let server = server("worker_threads = \"auto\"");
+    let processors = std::thread::available_parallelism().unwrap().get();
+    if processors < 2 {
+        return support::skip("with one processor there are no fewer");
+    }
+    let loops = || fs::read_dir(format!("/proc/{}/task", server.worker())).unwrap().count();
+    eventually("all loops run", || loops() >= processors);
+    let mut one = rustix::thread::CpuSet::new();
+    one.set(0);
+    rustix::thread::sched_setaffinity(Pid::from_raw(server.pid().cast_signed()), &one).unwrap();
+    let before = server.worker();
+    kill(before);
+    eventually("another worker", || server.get("/ok").text() != before.to_string());
+    eventually("as many loops", || loops() >= processors);
+    for _ in 0..20 {
+        server.get("/ok").expect(200);
+    }
+    // A reload sees what there is now.
+    assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+    let said = server.ask(&["-s", "reload"]).stdout;
+    assert!(said.contains("nothing has changed"), "{said}");
+}
+
+#[test]
 fn a_module_that_was_replaced_is_told_of_when_a_dead_worker_is() {
     let (file, folder) = (build::module("gate"), Folder::new());
     fs::copy(&file, folder.path("libgate.so")).unwrap();

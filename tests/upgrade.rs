@@ -26,6 +26,15 @@ fn upgrade(server: &Server) -> u32 {
     new
 }
 
+/// Ends with the test, however that ends.
+struct Guard(std::process::Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = (self.0.kill(), self.0.wait());
+    }
+}
+
 #[test]
 fn a_new_master_takes_over_and_no_request_is_lost() {
     let mut server = Server::start(SITE);
@@ -122,6 +131,33 @@ fn the_way_back_takes_the_old_configuration_though_a_worker_is_busy() {
 }
 
 #[test]
+fn a_master_whose_workers_were_dismissed_replaces_none() {
+    let mut server = Server::start(SITE);
+    let kill = |pid: u32| {
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL)
+            .unwrap();
+    };
+    for _ in 0..10 {
+        let before = server.worker();
+        kill(before);
+        eventually("another worker", || server.workers().len() == 1 && server.worker() != before);
+    }
+    kill(server.worker());
+    server.stderr(|log| log.contains("the next one is started in 1 s"));
+    let new = upgrade(&server);
+    server.signal(Signal::WINCH);
+    server.stderr(|log| log.contains("shutting the workers down"));
+    // Until its time is over.
+    let since = std::time::Instant::now();
+    while since.elapsed() < std::time::Duration::from_millis(1300) {
+        assert_eq!(server.workers(), [new]);
+        server.get("/").expect(200);
+    }
+    assert_eq!(server.end_alone(Signal::QUIT), Some(0));
+    assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
+}
+
+#[test]
 fn a_new_master_that_cannot_serve_changes_nothing() {
     let server = Server::start(SITE);
     server.folder.write("plugins.toml", b"[[http.server]]\nlisten = 1\n");
@@ -145,13 +181,6 @@ fn a_program_that_is_no_server_changes_nothing() {
     let port = support::server::free_port();
     let site = format!("module_path = [{modules:?}]\n{}", SITE.replace("PORT", &port.number.to_string()));
     folder.write("plugins.toml", site.replace("error_log = {", "error_log = { path = \"e.log\",").as_bytes());
-    /// Ends with the test, however that ends.
-    struct Guard(std::process::Child);
-    impl Drop for Guard {
-        fn drop(&mut self) {
-            let _ = (self.0.kill(), self.0.wait());
-        }
-    }
     let mut child = Guard(support::server::command_of(&program, &folder, &[]).spawn().unwrap());
     let pid = child.0.id();
     eventually("it serves", || folder.path("e.log").exists() && folder.read("e.log").contains("generation 1 serves"));
@@ -185,4 +214,41 @@ fn a_program_that_is_no_server_changes_nothing() {
     assert!(!folder.read("e.log").contains("the old master is gone"));
     assert_eq!(ask("stop").code, Some(0));
     assert!(child.0.wait().unwrap().success());
+}
+
+#[test]
+fn a_terminal_whose_size_changes_ends_no_worker() {
+    let folder = Folder::new();
+    let port = support::server::free_port();
+    let site =
+        SITE.replace("PORT", &port.number.to_string()).replace("error_log = {", "error_log = { path = \"e.log\",");
+    folder.write("plugins.toml", site.as_bytes());
+    support::files::modules();
+    // In the foreground of a terminal of its own, with a shell that changes the size on demand.
+    let shell = format!(
+        "trap 'kill $!; exit' HUP; {:?} & while [ ! -e go ]; do sleep 0.02; done; stty cols 77; wait",
+        support::files::binary().to_str().unwrap()
+    );
+    let mut command = std::process::Command::new("script");
+    command
+        .args(["-q", "-e", "-c", &shell, "/dev/null"])
+        .current_dir(folder.path(""))
+        .stdin(std::process::Stdio::null());
+    let mut terminal = match command.stdout(std::process::Stdio::null()).spawn() {
+        Ok(terminal) => Guard(terminal),
+        Err(error) => return support::skip(&format!("script (of bsdutils): {error}")),
+    };
+    let logged = |text: &str| eventually(text, || folder.read("e.log").contains(text));
+    logged("generation 1 serves");
+    folder.write("go", b"");
+    logged("SIGWINCH received, ignored");
+    // Somebody who means it.
+    let master = pid_in(&folder, "topnext.pid").unwrap();
+    let pid = rustix::process::Pid::from_raw(master.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, Signal::WINCH).unwrap();
+    logged(&format!("SIGWINCH received from process {}, shutting the workers down", std::process::id()));
+    logged("of generation 1 has finished");
+    let answer = support::server::answer(support::command(&folder, &["-s", "stop"]));
+    assert_eq!(answer.code, Some(0), "{answer:#?}");
+    assert!(terminal.0.wait().unwrap().success());
 }

@@ -47,6 +47,31 @@ fn a_count_goes_on_across_twenty_reloads_a_death_and_several_workers() {
 }
 
 #[test]
+fn a_zone_lives_as_long_as_the_workers_that_have_it() {
+    let zone = "error_log = { level = \"notice\" }\nzone.hits = { size = \"64k\" }";
+    let with = site(zone, "zone = \"hits\"");
+    let without = site("error_log = { level = \"notice\" }", "").replace("counter = {  }", "");
+    let server = Server::start(&with);
+    let count = || server.get("/").expect(200).text().to_string();
+    assert_eq!(count(), "1");
+    // A client that keeps a worker of it, and so the zone.
+    let mut slow = server.connect();
+    slow.send("GET / HTTP/1.1\r\n");
+    let before = server.worker();
+    eventually("it is accepted", || server.ask(&["status"]).stdout.contains(": 1 connections ("));
+    let (code, said) = reload(&server, &without);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(reload(&server, &with).0, Some(0));
+    assert_eq!(count(), "2", "worker {before} has it still");
+    assert_eq!(reload(&server, &without).0, Some(0));
+    slow.send("Host: a\r\n\r\n");
+    slow.response().expect(200);
+    eventually("all that had it have ended", || server.workers().len() == 1);
+    assert_eq!(reload(&server, &with).0, Some(0));
+    assert_eq!(count(), "1");
+}
+
+#[test]
 fn a_zone_that_is_not_there_or_holds_something_else() {
     let errors = Server::fails(&site("zone.hits = { size = \"64k\" }", "zone = \"hist\""));
     assert!(

@@ -4,7 +4,11 @@ use std::{rc::Rc, time::Duration};
 
 use signal_hook::consts::signal;
 
-use super::{loops::Loops, privileges, signals::Signals};
+use super::{
+    loops::Loops,
+    privileges,
+    signals::{Signal, Signals},
+};
 use crate::{
     error_text::ErrorText,
     listen::sockets::{Sockets, Wanted},
@@ -59,22 +63,23 @@ pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
     Ok(())
 }
 
-fn handle(loops: &Rc<Loops>, signal: i32) {
-    let name = Signals::name(signal);
-    match signal {
+fn handle(loops: &Rc<Loops>, received: Signal) {
+    match received.number() {
         signal::SIGTERM | signal::SIGINT => {
-            log_line!(Level::Notice, "{name} received, exiting");
+            log_line!(Level::Notice, "{received}, exiting");
             loops.stop();
         }
         signal::SIGQUIT => {
-            log_line!(Level::Notice, "{name} received, gracefully shutting down");
+            log_line!(Level::Notice, "{received}, gracefully shutting down");
             loops.drain(|| ());
         }
         signal::SIGUSR1 => {
-            log_line!(Level::Notice, "{name} received, reopening logs");
+            log_line!(Level::Notice, "{received}, reopening logs");
             log::reopen(|_| ());
         }
         signal::SIGCHLD => (),
-        _ => log_line!(Level::Warn, "{name} received; without master_process there is no reload and no upgrade"),
+        // Of a terminal whose size has changed.
+        signal::SIGWINCH if received.is_of_kernel() => (),
+        _ => log_line!(Level::Warn, "{received}; without master_process there is no reload and no upgrade"),
     }
 }

@@ -58,7 +58,7 @@ impl Master {
     /// Reads the configuration anew, once the change that is under way has ended.
     pub fn reload(self: &Rc<Self>, waiter: Option<Waiter>) {
         if self.ending.get().is_some() {
-            answer(waiter, Err("the server is ending".to_string()));
+            answer(waiter, Err("topnext: the server is ending".to_string()));
         } else if self.change.borrow().is_some() {
             let again: Waiter = waiter.unwrap_or_else(|| Box::new(|_| ()));
             self.queued.borrow_mut().push(again);

@@ -255,9 +255,7 @@ impl Child {
                 master.loaded(self, fds);
             }
             (ToMaster::Failed, Stage::Starting | Stage::Loaded | Stage::Ready) if self.report.borrow().is_none() => {
-                let mut text = fds.text();
-                text.truncate(MAX_REPORT);
-                self.report.replace(Some(String::from_utf8_lossy(&text).into_owned()));
+                self.report.replace(Some(report_of(&fds.text())));
             }
             (ToMaster::Ready, Stage::Loaded) => {
                 self.reach(Stage::Ready);
@@ -357,6 +355,23 @@ impl Child {
     pub fn in_flight(&self) -> String {
         let count = |counter| stats::sum(self.board.boards(), counter);
         format!("{} requests and {} connections", count(Counter::Running), count(Counter::Connections))
+    }
+}
+
+/// What a worker reports, as far as it is not too long.
+fn report_of(text: &[u8]) -> String {
+    let lines = |text: &[u8]| memchr::memchr_iter(b'\n', text).count();
+    match text.get(..MAX_REPORT) {
+        None => String::from_utf8_lossy(text).into_owned(),
+        Some(begin) => {
+            let end = memchr::memrchr(b'\n', begin).unwrap_or(begin.len());
+            let (begin, rest) = text.split_at(end);
+            format!(
+                "{}\ntopnext: the report is cut here; it has {} more lines",
+                String::from_utf8_lossy(begin),
+                lines(rest)
+            )
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
     messages::{Plan, ToWorker},
     pid_file::PidFile,
     reopen::{self, Reopening},
-    signals::Signals,
+    signals::{Signal, Signals},
     status::Ticks,
     systemd,
     upgrade::{self, Beginning, Upgrade},
@@ -154,9 +154,9 @@ pub fn run(options: Options, beginning: Beginning) -> Result<(), String> {
 impl Master {
     fn start(self: &Rc<Self>) -> Result<(), String> {
         let of_signals = Rc::downgrade(self);
-        let handle = move |signal| {
+        let handle = move |received| {
             if let Some(master) = of_signals.upgrade() {
-                master.signal(signal);
+                master.signal(received);
             }
         };
         Signals::start(&self.lp, handle).map_err(|error| format!("cannot wait for signals ({})", ErrorText(&error)))?;
@@ -252,23 +252,27 @@ impl Master {
 
     // ---- signals
 
-    fn signal(self: &Rc<Self>, signal: i32) {
+    fn signal(self: &Rc<Self>, received: Signal) {
+        let signal = received.number();
         let means = match signal {
             signal::SIGHUP => "reconfiguring",
             signal::SIGUSR1 => "reopening logs",
             signal::SIGUSR2 => "starting a new master",
+            signal::SIGWINCH if received.is_of_kernel() => "ignored",
             signal::SIGWINCH => "shutting the workers down",
             signal::SIGQUIT => "shutting down",
             _ => "exiting",
         };
         if signal != signal::SIGCHLD {
-            log_line!(Level::Notice, "{} received, {means}", Signals::name(signal));
+            log_line!(Level::Notice, "{received}, {means}");
         }
         match signal {
             signal::SIGCHLD => self.reap(),
             signal::SIGHUP => self.reload(None),
             signal::SIGUSR1 => self.reopen(None),
             signal::SIGUSR2 => upgrade::start(self),
+            // Of a terminal whose size has changed, which it tells those in its foreground.
+            signal::SIGWINCH if received.is_of_kernel() => (),
             signal::SIGWINCH => self.dismiss(),
             signal::SIGQUIT => self.end(Ending::Graceful, None),
             signal::SIGTERM | signal::SIGINT => self.end(Ending::Fast, None),
@@ -290,14 +294,8 @@ impl Master {
         self.last_reopening.get()
     }
 
-    /// Ends the workers, and stays: another master serves (nginx: WINCH). Terminals send the same signal when their size changes, to
-    /// those in their foreground.
+    /// Ends the workers, and stays: another master serves.
     fn dismiss(self: &Rc<Self>) {
-        if is_in_foreground() {
-            let text =
-                "ignored, since a terminal may have sent it, whose size has changed: run the server in the background";
-            return log_line!(Level::Notice, "{text}");
-        }
         if self.change.borrow().is_some() {
             return log_line!(Level::Warn, "ignored, since the configuration is being changed");
         }
@@ -327,11 +325,11 @@ impl Master {
                 change.generation.kill();
                 self.old.borrow_mut().push(change.generation);
             }
-            let text = "the server is ending";
+            let text = "topnext: the server is ending";
             change.waiters.into_iter().for_each(|waiter| waiter(Err(text.to_string())));
         }
         let queued = self.queued.take();
-        queued.into_iter().for_each(|waiter| waiter(Err("the server is ending".to_string())));
+        queued.into_iter().for_each(|waiter| waiter(Err("topnext: the server is ending".to_string())));
         let (all, _) = self.generations();
         match how {
             Ending::Graceful => all.iter().for_each(|generation| generation.drain(self)),
@@ -386,14 +384,6 @@ impl Master {
         log_line!(Level::Notice, "exit");
         log::flush();
     }
-}
-
-/// Whether this process is in the foreground of a terminal.
-fn is_in_foreground() -> bool {
-    let terminal = std::fs::File::open("/dev/tty");
-    terminal.is_ok_and(|terminal| {
-        rustix::termios::tcgetpgrp(terminal).is_ok_and(|group| group == rustix::process::getpgrp())
-    })
 }
 
 /// Tells whoever waits for it.

@@ -2,12 +2,17 @@
 
 use std::{
     cell::RefCell,
-    io,
+    fmt, io,
     rc::Rc,
     sync::{Arc, atomic::AtomicBool},
 };
 
-use signal_hook::consts::signal;
+use mio::net::UnixStream;
+use signal_hook::{
+    consts::signal,
+    iterator::{backend::SignalDelivery, exfiltrator::WithOrigin},
+    low_level::siginfo::{Cause, Origin},
+};
 
 use crate::event::{Loop, Ready, Source};
 
@@ -25,18 +30,23 @@ const CAUGHT: [i32; 8] = [
 
 /// The signals of the process.
 pub struct Signals {
-    waiting: RefCell<signal_hook_mio::v1_0::Signals>,
-    handle: Box<dyn Fn(i32)>,
+    delivery: RefCell<SignalDelivery<UnixStream, WithOrigin>>,
+    handle: Box<dyn Fn(Signal)>,
 }
+
+/// A signal, and where it came from.
+#[derive(Clone, Debug)]
+pub struct Signal(Origin);
 
 impl Signals {
     /// Catches signals from here on, and has each handled in a turn of the loop.
-    pub fn start(lp: &Rc<Loop>, handle: impl Fn(i32) + 'static) -> io::Result<()> {
-        let waiting = RefCell::new(signal_hook_mio::v1_0::Signals::new(CAUGHT)?);
+    pub fn start(lp: &Rc<Loop>, handle: impl Fn(Signal) + 'static) -> io::Result<()> {
+        let (read, write) = UnixStream::pair()?;
+        let delivery = SignalDelivery::with_pipe(read, write, WithOrigin::default(), CAUGHT)?;
         // A file that grows beyond RLIMIT_FSIZE is an error of its write, and not the end of the process.
         signal_hook::flag::register(signal::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
-        let signals = Rc::new(Signals { waiting, handle: Box::new(handle) });
-        lp.register_listener(&mut *signals.waiting.borrow_mut(), signals.clone())?;
+        let signals = Rc::new(Signals { delivery: RefCell::new(delivery), handle: Box::new(handle) });
+        lp.register_listener(signals.delivery.borrow_mut().get_read_mut(), signals.clone())?;
         Ok(())
     }
 
@@ -46,9 +56,32 @@ impl Signals {
     }
 }
 
+impl Signal {
+    /// Its number.
+    pub fn number(&self) -> i32 {
+        self.0.signal
+    }
+
+    /// The kernel has sent it, as a terminal does.
+    pub fn is_of_kernel(&self) -> bool {
+        self.0.cause == Cause::Kernel
+    }
+}
+
+/// As a line of the log begins.
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} received", Signals::name(self.0.signal))?;
+        match self.0.process {
+            Some(process) if !self.is_of_kernel() => write!(f, " from process {}", process.pid),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Source for Signals {
     fn ready(self: Rc<Self>, _: Ready) {
-        let signals: Vec<i32> = self.waiting.borrow_mut().pending().collect();
-        signals.into_iter().for_each(&self.handle);
+        let signals: Vec<Origin> = self.delivery.borrow_mut().pending().collect();
+        signals.into_iter().for_each(|origin| (self.handle)(Signal(origin)));
     }
 }

@@ -18,7 +18,7 @@ use super::{
     loops::{LoopSockets, Loops},
     messages::{Start, ToMaster, ToWorker},
     plan, privileges, scoreboard,
-    signals::Signals,
+    signals::{Signal, Signals},
 };
 use crate::{
     config::Texts,
@@ -278,21 +278,20 @@ impl Worker {
     }
 
     /// As nginx's workers.
-    fn signal(&self, signal: i32) {
-        let name = Signals::name(signal);
-        match signal {
+    fn signal(&self, received: Signal) {
+        match received.number() {
             signal::SIGTERM | signal::SIGINT => {
-                log_line!(Level::Notice, "{name} received, exiting");
+                log_line!(Level::Notice, "{received}, exiting");
                 self.loops.stop();
             }
             // Not said to the master, which replaces a worker that others have end.
             signal::SIGQUIT | signal::SIGWINCH => self.finish(self.timeout, || ()),
             signal::SIGUSR1 => {
-                log_line!(Level::Notice, "{name} received, reopening logs");
+                log_line!(Level::Notice, "{received}, reopening logs");
                 log::reopen(|_| ());
             }
             // Of the master: HUP, USR2. Of no use: CHLD.
-            _ => log_line!(Level::Debug, "{name} received"),
+            _ => log_line!(Level::Debug, "{received}"),
         }
     }
 

@@ -1,8 +1,9 @@
-//! Its state is never made: init does not return.
+//! Its state is not made as long as there is a file `hang` in the folder that the server was started in. It says so with another
+//! one, `hangs`.
 
 #![forbid(unsafe_code)]
 
-use std::{thread, time::Duration};
+use std::{fs, path::Path, thread, time::Duration};
 
 use topnext_module_api::prelude::*;
 
@@ -10,14 +11,16 @@ use topnext_module_api::prelude::*;
 #[derive(Config)]
 pub struct Hang {}
 
-/// State that takes for ever.
-pub struct Forever;
+/// State that takes as long as somebody wants.
+pub struct Patient;
 
-impl State for Forever {
-    fn create() -> Result<Forever, String> {
-        loop {
-            thread::sleep(Duration::from_secs(3600));
+impl State for Patient {
+    fn create() -> Result<Patient, String> {
+        while Path::new("hang").exists() {
+            fs::write("hangs", "").map_err(|error| format!("hangs: {error}"))?;
+            thread::sleep(Duration::from_millis(2));
         }
+        Ok(Patient)
     }
 }
 
@@ -25,7 +28,7 @@ export_module! {
     name: "hang",
     module: Hang,
     provides: [filter],
-    state: Forever,
+    state: Patient,
 }
 
 impl Filter for Hang {}

@@ -1,0 +1,152 @@
+//! Reloads whose workers take their time: what happens meanwhile.
+
+#[path = "support/build.rs"]
+mod build;
+mod support;
+
+use std::fs;
+use std::thread::{ScopedJoinHandle, scope};
+
+use rustix::process::Signal;
+use support::{Answer, Server, eventually};
+
+/// A site that answers with this text. Its workers wait as long as there is a file `hang`.
+fn site(text: &str) -> String {
+    format!(
+        "module = [{{ name = \"return\" }}, {{ name = \"hang\", path = {:?} }}]\nworker_threads = 1\n\
+         error_log = {{ level = \"notice\" }}\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n\
+         return = {{ code = 200, text = \"{text}\" }}\n",
+        build::module("hang")
+    )
+}
+
+/// A server of the first text, with the configuration of another one, whose workers hang.
+fn server() -> Server {
+    let server = Server::start(&site("old"));
+    write(&server, &site("new"));
+    server.folder.write("hang", b"");
+    server
+}
+
+/// Whether a worker hangs, and has read the configuration.
+fn hangs(server: &Server) -> bool {
+    server.folder.path("hangs").exists()
+}
+
+fn write(server: &Server, config: &str) {
+    let config = config.replace("PORT2", &server.address2().port().to_string());
+    server.folder.write("plugins.toml", config.replace("PORT", &server.port.to_string()).as_bytes());
+}
+
+fn go_on(server: &Server) {
+    fs::remove_file(server.folder.path("hang")).unwrap();
+}
+
+/// Asks in the background, and waits until that has an effect.
+fn ask<'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    server: &'scope Server,
+    question: &'static str,
+    has_begun: impl Fn() -> bool,
+) -> ScopedJoinHandle<'scope, Answer> {
+    let asked = scope.spawn(move || server.ask(&["-s", question]));
+    eventually(question, has_begun);
+    asked
+}
+
+#[test]
+fn all_who_ask_for_a_reload_are_answered() {
+    let server = server();
+    scope(|scope| {
+        let first = ask(scope, &server, "reload", || hangs(&server));
+        // They get a reload of their own: the file may be another one by now.
+        write(&server, &site("newest"));
+        let asked = || fs::read_to_string(format!("/proc/{}/net/unix", server.pid())).unwrap();
+        let connected = || {
+            asked().lines().filter(|line| line.contains(server.folder.path("topnext.sock").to_str().unwrap())).count()
+        };
+        let before = connected();
+        let more: Vec<_> = (0..5).map(|_| scope.spawn(|| server.ask(&["-s", "reload"]))).collect();
+        eventually("all have asked", || connected() >= before + 5);
+        server.signal(Signal::HUP);
+        assert_eq!(server.get("/").expect(200).text(), "old");
+        go_on(&server);
+        for answer in more.into_iter().chain([first]).map(|asked| asked.join().unwrap()) {
+            assert_eq!(answer.code, Some(0), "{answer:#?}");
+        }
+        assert_eq!(server.get("/").expect(200).text(), "newest");
+    });
+}
+
+#[test]
+fn the_server_ends_in_the_middle_of_a_reload() {
+    for (question, hang) in [("quit", true), ("stop", true), ("quit", false), ("stop", false)] {
+        let mut server = server();
+        if !hang {
+            // At any time of it.
+            go_on(&server);
+        }
+        scope(|scope| {
+            let reload = ask(scope, &server, "reload", || {
+                if hang { hangs(&server) } else { server.stderr(|_| true).contains("\"reload\"") }
+            });
+            let end = server.ask(&["-s", question]);
+            assert_eq!(end.code, Some(0), "{end:#?}");
+            let answer = reload.join().unwrap();
+            assert!(
+                answer.code == Some(0) && !hang || answer.stderr.contains("topnext: the server is ending"),
+                "{answer:#?}"
+            );
+        });
+        assert_eq!(server.ended(), Some(0));
+        assert!(!server.folder.path("topnext.sock").exists());
+    }
+}
+
+#[test]
+fn logs_are_reopened_while_a_worker_starts() {
+    let server = server();
+    write(&server, &site("new").replace("return =", "access_log = \"a.log\"\nreturn ="));
+    scope(|scope| {
+        let reload = ask(scope, &server, "reload", || hangs(&server));
+        let reopen = ask(scope, &server, "reopen", || server.stderr(|_| true).contains("reopening logs"));
+        go_on(&server);
+        assert_eq!((reload.join().unwrap().code, reopen.join().unwrap().code), (Some(0), Some(0)));
+    });
+    server.get("/").expect(200);
+    eventually("a line", || server.folder.read("a.log").contains("GET / "));
+}
+
+#[test]
+fn a_new_master_gets_no_socket_that_does_not_listen_yet() {
+    let server = server();
+    write(&server, &site("new").replace("listen = [", "listen = [\"127.0.0.1:PORT2\", "));
+    scope(|scope| {
+        let reload = ask(scope, &server, "reload", || hangs(&server));
+        server.signal(Signal::USR2);
+        server.stderr(|log| log.contains("a new master is started"));
+        go_on(&server);
+        assert_eq!(reload.join().unwrap().code, Some(0));
+        // It opens what it needs itself; this one has that by now.
+        server.stderr(|log| log.contains("the new master cannot serve: topnext: cannot listen on 127.0.0.1:"));
+        server.stderr(|log| log.contains("this one goes on"));
+        server.get("/").expect(200);
+    });
+}
+
+#[test]
+fn one_that_hangs_is_given_up() {
+    let server = server();
+    let worker = server.worker();
+    // After the minute that it has, which is longer than anything else is waited for here.
+    let answer = support::command(&server.folder, &["-s", "reload"]).output().unwrap();
+    let said = String::from_utf8(answer.stderr).unwrap();
+    assert_eq!(answer.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("topnext: the new workers were not ready within 60 s: "), "{said}");
+    assert!(said.contains("module declared as number 2, hook init"), "{said}");
+    assert_eq!((server.get("/").expect(200).text(), server.worker()), ("old", worker));
+    go_on(&server);
+    let answer = server.ask(&["-s", "reload"]);
+    assert_eq!(answer.code, Some(0), "{answer:#?}");
+    assert_eq!(server.get("/").expect(200).text(), "new");
+}
