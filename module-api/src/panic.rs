@@ -43,31 +43,32 @@ pub struct Panicked;
 /// Runs a hook of a module: notes who runs, catches a panic, restores who ran before, and counts.
 #[inline(always)]
 pub(crate) fn enter<T>(cell: &RunningCell, module: u32, hook: Hook, run: impl FnOnce() -> T) -> Result<T, Panicked> {
-    enter_and_judge(cell, module, hook, run, |_| false)
+    enter_or(cell, module, hook, || Ok(run()), |panicked| Err(panicked), |_| false)
 }
 
 /// As `enter`, for hooks that answer a code: a panic is an Error, and errors are counted where they begin.
 #[inline(always)]
 pub(crate) fn enter_for_code(cell: &RunningCell, module: u32, hook: Hook, run: impl FnOnce() -> Code) -> Code {
-    let has_failed = |result: &Result<Code, Panicked>| !result.as_ref().is_ok_and(|code| !code.is_failure());
-    enter_and_judge(cell, module, hook, run, has_failed).unwrap_or(Code::ERROR)
+    enter_or(cell, module, hook, run, |_| Code::ERROR, |code| code.is_failure())
 }
 
+/// What a call answers is not looked at on the way back unless it is counted: each hop of a chain waits for the one behind it.
 #[inline(always)]
-fn enter_and_judge<T>(
+fn enter_or<T>(
     cell: &RunningCell,
     module: u32,
     hook: Hook,
     run: impl FnOnce() -> T,
-    has_failed: impl FnOnce(&Result<T, Panicked>) -> bool,
-) -> Result<T, Panicked> {
+    or: impl FnOnce(Panicked) -> T,
+    has_failed: impl FnOnce(&T) -> bool,
+) -> T {
     // SAFETY: this is the entry into the module in this slot.
     let before = unsafe { cell.replace(Running { module, hook }) };
     // One look at one word is all that a call costs which is not counted.
-    let result = if cell.is_counting() { counted(cell, run, has_failed) } else { guarded(cell, run) };
+    let answer = if cell.is_counting() { counted(cell, run, or, has_failed) } else { guarded(cell, run, or) };
     // SAFETY: and this its end.
     unsafe { cell.set(before) };
-    result
+    answer
 }
 
 /// Not inlined, so that a call that is not counted has few registers to save.
@@ -75,19 +76,20 @@ fn enter_and_judge<T>(
 fn counted<T>(
     cell: &RunningCell,
     run: impl FnOnce() -> T,
-    has_failed: impl FnOnce(&Result<T, Panicked>) -> bool,
-) -> Result<T, Panicked> {
+    or: impl FnOnce(Panicked) -> T,
+    has_failed: impl FnOnce(&T) -> bool,
+) -> T {
     let counted = cell.begin();
-    let result = guarded(cell, run);
-    cell.end_and_count(&counted, has_failed(&result));
-    result
+    let answer = guarded(cell, run, or);
+    cell.end_and_count(&counted, has_failed(&answer));
+    answer
 }
 
 #[inline(always)]
-fn guarded<T>(cell: &RunningCell, run: impl FnOnce() -> T) -> Result<T, Panicked> {
+fn guarded<T>(cell: &RunningCell, run: impl FnOnce() -> T, or: impl FnOnce(Panicked) -> T) -> T {
     match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(value) => Ok(value),
-        Err(payload) => Err(report(cell.get(), payload)),
+        Ok(value) => value,
+        Err(payload) => or(report(cell.get(), payload)),
     }
 }
 
