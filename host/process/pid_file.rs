@@ -20,6 +20,9 @@ use crate::{error_text::ErrorText, log::error::Level, log_line};
 /// What the name of the file of an old master ends with, while a new one is tried (as in nginx).
 pub const OLD: &str = ".oldbin";
 
+/// How often the file is opened that others create and remove at the same time.
+const MAX_TRIES: usize = 10;
+
 /// The file, removed when this is dropped, unless another one has taken its place.
 #[derive(Debug)]
 pub struct PidFile {
@@ -30,6 +33,16 @@ pub struct PidFile {
 impl PidFile {
     /// Writes the number of this process. An error if another process has the file, or it cannot be written.
     pub fn create(path: &Path) -> Result<PidFile, String> {
+        for _ in 0..MAX_TRIES {
+            if let Some(file) = PidFile::try_create(path)? {
+                return Ok(file);
+            }
+        }
+        Err(format!("the pid file {} is replaced again and again by somebody else", path.display()))
+    }
+
+    /// None if whoever had it before has removed it meanwhile.
+    fn try_create(path: &Path) -> Result<Option<PidFile>, String> {
         let cannot = |error: io::Error| {
             format!(
                 "the pid file {} cannot be written ({}); say where it is to be with pid, or with -p",
@@ -69,14 +82,12 @@ impl PidFile {
                 path.display()
             ));
         }
-        let is_there = |file: &File| same_file(file, path);
-        if !is_there(&file) {
-            // Whoever had it before has removed it meanwhile.
-            return PidFile::create(path);
+        if !same_file(&file, path) {
+            return Ok(None);
         }
         file.rewind().map_err(cannot)?;
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(cannot)?;
-        Ok(PidFile { path: path.to_path_buf(), file })
+        Ok(Some(PidFile { path: path.to_path_buf(), file }))
     }
 
     /// Whether this is a path of it, however it is written.

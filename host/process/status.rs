@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use topnext_module_api::running::{self, Hook};
+use topnext_module_api::running::{self, Account, Hook};
 
 use super::{
     child::{Child, Stage},
@@ -165,17 +165,14 @@ fn of_module(child: &Rc<Child>, module: &PlannedModule, per_us: f64) -> OfModule
 }
 
 fn of_hook(child: &Rc<Child>, slot: usize, hook: Hook, per_us: f64) -> Option<OfHook> {
-    let (mut calls, mut errors, mut panics, mut timed, mut ticks, mut longest) = (0, 0, 0, 0, 0, 0);
-    for board in child.board.boards() {
-        let Some(account) = scoreboard::account(board, slot, hook.0 as usize) else { continue };
-        let get = |word: &AtomicU64| word.load(Ordering::Relaxed);
-        calls += get(&account.calls);
-        errors += get(&account.errors);
-        panics += get(&account.panics);
-        timed += get(&account.timed);
-        ticks += get(&account.ticks);
-        longest = longest.max(get(&account.longest));
-    }
+    let accounts = || child.board.boards().filter_map(|board| scoreboard::account(board, slot, hook.0 as usize));
+    // The worker has written them, and may have written anything.
+    let sum = |of: fn(&Account) -> &AtomicU64| {
+        accounts().map(|account| of(account).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    };
+    let (calls, errors, panics) = (sum(|a| &a.calls), sum(|a| &a.errors), sum(|a| &a.panics));
+    let (timed, ticks) = (sum(|a| &a.timed), sum(|a| &a.ticks));
+    let longest = accounts().map(|account| account.longest.load(Ordering::Relaxed)).max().unwrap_or(0);
     if calls == 0 && panics == 0 {
         return None;
     }
