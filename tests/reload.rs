@@ -94,6 +94,22 @@ fn a_very_long_report_is_cut() {
 }
 
 #[test]
+fn an_old_worker_that_does_not_answer_is_told_of() {
+    use rustix::process::{Pid, kill_process};
+    let server = Server::start(&answering("old"));
+    let worker = server.worker();
+    let pid = Pid::from_raw(worker.cast_signed()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let (code, said) = reload(&server, &answering("new"));
+    let text = format!("\n  warning    worker {worker} does not answer; it may accept connections still\n");
+    assert!(code == Some(0) && said.contains(&text), "{said}");
+    server.stderr(|log| log.contains("[alert] ") && log.contains("old workers do not answer"));
+    kill_process(pid, Signal::CONT).unwrap();
+    eventually("it has ended", || !server.workers().contains(&worker));
+    assert_eq!(server.get("/").expect(200).text(), "new");
+}
+
+#[test]
 fn modules_are_added_removed_and_reordered() {
     let server = Server::start(&answering("x"));
     let with = |modules: &[&str], more: &str| {

@@ -384,6 +384,10 @@ impl Master {
                 worker.in_flight()
             );
         }
+        for worker in previous.workers().iter().filter(|worker| worker.stage() < Stage::Draining) {
+            let _ =
+                writeln!(text, "  warning    worker {} does not answer; it may accept connections still", worker.pid);
+        }
         for file in previous.overwritten() {
             let _ = writeln!(
                 text,
