@@ -72,6 +72,20 @@ fn a_zone_lives_as_long_as_the_workers_that_have_it() {
 }
 
 #[test]
+fn a_zone_of_a_reload_that_failed_is_given_up() {
+    let server = Server::start(&site("error_log = { level = \"notice\" }", "").replace("counter = {  }", ""));
+    let zone = "error_log = { level = \"notice\" }\nzone.new = { size = \"64k\" }";
+    let worker = server.worker();
+    let broken = site(zone, "zone = \"new\", layout = 2") + "broken = 1\n";
+    let (code, said) = reload(&server, &broken);
+    assert!(code == Some(1) && said.contains("broken: "), "{said}");
+    eventually("it has ended", || server.workers() == [worker]);
+    let (code, said) = reload(&server, &site(zone, "zone = \"new\""));
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(server.get("/").expect(200).text(), "1");
+}
+
+#[test]
 fn a_zone_that_is_not_there_or_holds_something_else() {
     let errors = Server::fails(&site("zone.hits = { size = \"64k\" }", "zone = \"hist\""));
     assert!(

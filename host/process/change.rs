@@ -272,15 +272,18 @@ impl Master {
             beginning.ready(self, &greeting);
         }
         systemd::ready();
-        self.zones.borrow_mut().retain_from(self.oldest());
+        self.give_up_zones();
         change.waiters.into_iter().for_each(|waiter| waiter(Ok(text.clone())));
         self.go_on();
     }
 
-    /// The number of the oldest generation that has workers.
-    pub(super) fn oldest(&self) -> u64 {
-        let old = self.old.borrow();
-        old.iter().chain(&*self.serving.borrow()).map(|generation| generation.number).min().unwrap_or(0)
+    /// Gives up the zones that nobody has any more. While a configuration is changed somebody may still ask for them.
+    pub(super) fn give_up_zones(&self) {
+        if self.change.borrow().is_none() {
+            let (all, _) = self.generations();
+            let has_workers = |number| all.iter().any(|generation| generation.number == number);
+            self.zones.borrow_mut().retain(has_workers);
+        }
     }
 
     /// Those who have waited get a change of their own: the files may be others by now.

@@ -22,9 +22,7 @@ impl Master {
             }
         }
         self.old.borrow_mut().retain(|generation| !generation.is_empty());
-        if self.change.borrow().is_none() {
-            self.zones.borrow_mut().retain_from(self.oldest());
-        }
+        self.give_up_zones();
         self.advance();
         self.end_if_last();
     }

@@ -4,7 +4,7 @@
 //! is another one. One that no worker uses any more is given up with the last of them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Mutex, PoisonError, atomic::AtomicU64},
 };
@@ -23,25 +23,27 @@ const PAGE: u64 = 4096;
 /// The zones that the master has.
 #[derive(Debug, Default)]
 pub struct Zones {
-    /// With the last generation that asked for each.
-    zones: BTreeMap<(String, u64), (OwnedFd, u64)>,
+    /// With the generations that have asked for each.
+    zones: BTreeMap<(String, u64), (OwnedFd, BTreeSet<u64>)>,
 }
 
 impl Zones {
     /// The zone, made if need be, for a worker of this generation.
     pub fn get(&mut self, name: String, size: u64, generation: u64) -> Result<BorrowedFd<'_>, String> {
-        use std::collections::btree_map::Entry;
-        let entry: &mut (OwnedFd, u64) = match self.zones.entry((name, size)) {
+        let zone: &mut (OwnedFd, BTreeSet<u64>) = match self.zones.entry((name, size)) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(vacant) => vacant.insert((make(size)?, generation)),
+            Entry::Vacant(vacant) => vacant.insert((make(size)?, BTreeSet::new())),
         };
-        entry.1 = entry.1.max(generation);
-        Ok(entry.0.as_fd())
+        zone.1.insert(generation);
+        Ok(zone.0.as_fd())
     }
 
-    /// Gives up those that only generations before this one have asked for.
-    pub fn retain_from(&mut self, generation: u64) {
-        self.zones.retain(|_, (_, used_by)| *used_by >= generation);
+    /// Gives up those that only generations have asked for of which no worker is left.
+    pub fn retain(&mut self, has_workers: impl Fn(u64) -> bool) {
+        self.zones.retain(|_, (_, users)| {
+            users.retain(|generation| has_workers(*generation));
+            !users.is_empty()
+        });
     }
 
     /// All, with name and size: for a new master.
@@ -49,9 +51,9 @@ impl Zones {
         self.zones.iter().map(|((name, size), (fd, _))| (name.as_str(), *size, fd.as_fd()))
     }
 
-    /// Takes over one of another master.
+    /// Takes over one of another master, for whoever asks for it before the next [`Zones::retain`].
     pub fn adopt(&mut self, name: String, size: u64, fd: OwnedFd) {
-        self.zones.insert((name, size), (fd, 0));
+        self.zones.insert((name, size), (fd, BTreeSet::new()));
     }
 }
 
