@@ -194,7 +194,7 @@ fn limits_and_the_working_directory_are_the_workers() {
         assert!(errors.starts_with(text), "{errors}");
     }
     let folder = Folder::with(&[("work/x", b"")]);
-    let top = "working_directory = \"work\"\nworker_rlimit_nofile = 512\nworker_rlimit_core = 0\n";
+    let top = "working_directory = \"work\"\nworker_rlimit_nofile = 512\nworker_rlimit_core = 0\nworker_priority = 5\n";
     let server = Server::start_in(folder, &format!("{top}{SITE}"));
     let of = |pid: u32, name: &str| {
         let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
@@ -205,6 +205,13 @@ fn limits_and_the_working_directory_are_the_workers() {
     let (master, worker) = (server.pid(), server.worker());
     assert_eq!((of(worker, "Max open files"), of(worker, "Max core file size")), ("512".to_string(), "0".to_string()));
     assert_ne!(of(master, "Max open files"), "512");
+    let nice = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let behind = stat.rsplit(')').next().unwrap();
+        behind.split_whitespace().nth(16).unwrap().parse::<i32>().unwrap()
+    };
+    assert_eq!(nice(worker), 5);
+    assert_ne!(nice(master), 5);
     assert_eq!(folder_of(worker), server.folder.path("work"));
     assert_ne!(folder_of(master), folder_of(worker));
     server.get("/ok").expect(200);

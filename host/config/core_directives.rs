@@ -81,6 +81,8 @@ fn table() -> Vec<Directive> {
              it; for others it has no effect. Default: whoever starts the server."),
         directive("working_directory", MAIN, Type::String, "",
             "Folder in which the workers run, and leave core dumps; default: that in which the server is started."),
+        directive("worker_priority", MAIN, integer(-20, 19), "0",
+            "Scheduling priority of the workers, as of nice(1): the lower the more often they run. Only root can go below 0."),
         directive("worker_rlimit_nofile", MAIN, integer(16, MAX_COUNT), "",
             "Greatest number of open files of a worker (RLIMIT_NOFILE); default: as it is."),
         directive("worker_rlimit_core", MAIN, Type::Size, "",

@@ -46,6 +46,8 @@ pub struct Main {
     pub user: Option<User>,
     /// The folder in which workers run, relative to the prefix.
     pub working_directory: Option<(String, Origin)>,
+    /// The nice value of workers, if it is another than the master's.
+    pub worker_priority: Option<i32>,
     /// RLIMIT_NOFILE of workers.
     pub worker_rlimit_nofile: Option<u32>,
     /// RLIMIT_CORE of workers.
@@ -541,6 +543,10 @@ impl Main {
                 self.user = Some(User { name: text(name), group, origin: name.origin });
             }
             "working_directory" => self.working_directory = Some((text(node), node.origin)),
+            "worker_priority" => {
+                let value = node.as_integer().and_then(|value| i32::try_from(value).ok());
+                self.worker_priority = value.filter(|value| *value != 0);
+            }
             "worker_rlimit_nofile" => self.worker_rlimit_nofile = Some(count(node)),
             "worker_rlimit_core" => self.worker_rlimit_core = Some(size(node)),
             "worker_shutdown_timeout" => self.worker_shutdown_timeout = Some(duration(node)),

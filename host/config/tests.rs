@@ -294,8 +294,8 @@ fn unknown_keys_say_what_is_valid() {
     assert_eq!(
         errors("foo = 1\n[[http.server]]\nlisen = []\n"),
         "t.toml:1:1: foo: unknown key; valid here: daemon, error_log, http, include, master_process, module, \
-         module_accounting, module_path, pid, thread_pool, user, watchdog_timeout, worker_connections, worker_processes, \
-         worker_rlimit_core, worker_rlimit_nofile, worker_shutdown_timeout, worker_threads, working_directory, zone\n\
+         module_accounting, module_path, pid, thread_pool, user, watchdog_timeout, worker_connections, worker_priority, \
+         worker_processes, worker_rlimit_core, worker_rlimit_nofile, worker_shutdown_timeout, worker_threads, working_directory, zone\n\
          t.toml:3:1: http.server.lisen: unknown key; did you mean \"listen\"?"
     );
     // The list is long: once is enough.

@@ -9,15 +9,20 @@
 //! ```text
 //! master.rs          a life: start, signals, end              worker.rs     a life: load, serve, drain
 //! change.rs          a start or a reload, step by step        loops.rs      its threads
-//! deaths.rs          workers that end, or are stuck           privileges.rs whom it runs as
+//! deaths.rs          workers that end, or are stuck;          privileges.rs whom it runs as
+//!                    respawn.rs says when they are replaced   plan.rs       what the master has to know of its configuration
 //! generation.rs      a configuration, with its workers        zones.rs      memory that outlives it
 //! child.rs           a worker, from outside
-//! control.rs         what `topnext -s` asks for
+//! control.rs         what `topnext -s` asks for; status.rs answers `topnext status`
 //! reopen.rs          logs, after they were renamed
 //! upgrade.rs         another program takes over
+//! systemd.rs         who may have opened sockets (inherited.rs), and wants to know
+//! pid_file.rs        who it is
 //!
-//! messages.rs        what the two say to each other, through channel.rs
+//! messages.rs        what the two say to each other, through channel.rs; apart.rs closes what comes unasked
 //! scoreboard.rs      what the worker does, in shared_memory.rs, as the master sees it
+//! signals.rs         of both                                  alarm.rs      what the master does later
+//! alone.rs           one process without a master
 //! ```
 
 pub mod master;

@@ -54,8 +54,14 @@ impl Account {
     }
 }
 
-/// Sets the limits that the configuration has for workers.
+/// Sets the limits and the priority that the configuration has for workers.
 pub fn set_limits(main: &config::Main) -> Result<(), String> {
+    if let Some(priority) = main.worker_priority {
+        rustix::process::setpriority_process(None, priority).map_err(|error| {
+            let error = ErrorText(&error.into());
+            format!("worker_priority cannot be set to {priority} ({error}); only root can go below 0")
+        })?;
+    }
     let limits = [
         ("worker_rlimit_nofile", Resource::Nofile, main.worker_rlimit_nofile.map(u64::from)),
         ("worker_rlimit_core", Resource::Core, main.worker_rlimit_core),
