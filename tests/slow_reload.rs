@@ -118,20 +118,32 @@ fn logs_are_reopened_while_a_worker_starts() {
 }
 
 #[test]
-fn a_new_master_gets_no_socket_that_does_not_listen_yet() {
-    let server = server();
+fn an_upgrade_waits_for_the_end_of_a_reload() {
+    let mut server = server();
+    // An address that both open, if they are not one after the other.
     write(&server, &site("new").replace("listen = [", "listen = [\"127.0.0.1:PORT2\", "));
     scope(|scope| {
         let reload = ask(scope, &server, "reload", || hangs(&server));
         server.signal(Signal::USR2);
-        server.stderr(|log| log.contains("a new master is started"));
+        server.stderr(|log| log.contains("SIGUSR2 received"));
+        server.signal(Signal::WINCH);
+        server.stderr(|log| log.contains("SIGWINCH received"));
+        assert_eq!(server.get("/").expect(200).text(), "old");
         go_on(&server);
         assert_eq!(reload.join().unwrap().code, Some(0));
-        // It opens what it needs itself; this one has that by now.
-        server.stderr(|log| log.contains("the new master cannot serve: topnext: cannot listen on 127.0.0.1:"));
-        server.stderr(|log| log.contains("this one goes on"));
-        server.get("/").expect(200);
     });
+    let log = server.stderr(|log| log.contains("the new master serves"));
+    let at = |text: &str| log.find(text).unwrap_or_else(|| panic!("{text}: {log}"));
+    assert!(at("generation 2 serves") < at("a new master is started"), "{log}");
+    let old = server.pid();
+    server.stderr(|log| log.matches(&format!("{old}#0: worker ")).count() >= 2);
+    assert_eq!(server.end_alone(Signal::QUIT), Some(0));
+    for address in [server.address(), server.address2()] {
+        let mut client = support::Client::connect(address);
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert_eq!(client.response().expect(200).text(), "new");
+    }
+    assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
 }
 
 #[test]
@@ -143,10 +155,31 @@ fn one_that_hangs_is_given_up() {
     let said = String::from_utf8(answer.stderr).unwrap();
     assert_eq!(answer.status.code(), Some(1), "{said}");
     assert!(said.starts_with("topnext: the new workers were not ready within 60 s: "), "{said}");
-    assert!(said.contains("module declared as number 2, hook init"), "{said}");
+    assert!(said.contains("(the main thread in the module declared as number 2, hook init)"), "{said}");
     assert_eq!((server.get("/").expect(200).text(), server.worker()), ("old", worker));
     go_on(&server);
     let answer = server.ask(&["-s", "reload"]);
     assert_eq!(answer.code, Some(0), "{answer:#?}");
     assert_eq!(server.get("/").expect(200).text(), "new");
+}
+
+#[test]
+fn one_that_is_to_replace_another_and_hangs_is_ended() {
+    let server = server();
+    let worker = server.worker();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(worker.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    eventually("the next one hangs", || hangs(&server));
+    let next = server.worker();
+    let start = std::time::Instant::now();
+    while std::path::Path::new(&format!("/proc/{next}/fd/0")).exists() {
+        assert!(start.elapsed() < std::time::Duration::from_secs(90), "it hangs still");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    go_on(&server);
+    let log = server.stderr(|log| log.matches(" exited on signal 9").count() == 2);
+    let text = format!(
+        "worker {next} (the main thread in module hang 0.1.0, hook init) was not ready within 60 s, it is killed"
+    );
+    assert!(log.contains(&text), "{log}");
+    assert_eq!(server.get("/").expect(200).text(), "old");
 }

@@ -10,7 +10,6 @@
 //! ```
 
 use std::{
-    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
     time::Duration,
@@ -18,21 +17,23 @@ use std::{
 
 use super::{
     alarm::Alarm,
-    channel::{self, Fds},
+    channel,
     child::{Child, Stage},
     deaths::where_it_is,
     generation::Generation,
-    master::{Ending, Master, Options, Waiter, answer},
+    master::{ENDING, Ending, Master, Options, Waiter, answer},
     messages::{Plan, Start, ToWorker},
     pid_file::{self, PidFile},
-    plan, systemd,
+    plan, systemd, upgrade,
 };
 use crate::{config::Listen, error_text::ErrorText, log::error::Level, log_line, site::VERSION};
 
 /// How long the workers of a new configuration may take to get ready.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long old workers are waited for to say that they accept no more.
 const DRAINING_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most that may wait for the end of a change.
+const MAX_QUEUED: usize = 256;
 /// The most generations that may drain at a time.
 const MAX_OLD: usize = 64;
 
@@ -47,6 +48,16 @@ pub struct Change {
     pub(super) pid_file: Option<PidFile>,
 }
 
+/// What is done one after the other, since each changes what serves.
+pub enum Task {
+    /// The configuration is read anew. With those who want to know how that comes out.
+    Reload(Vec<Waiter>),
+    /// A new master is started.
+    Upgrade,
+    /// The workers end, since another master serves.
+    Dismiss,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Starting,
@@ -55,31 +66,64 @@ pub enum Step {
 }
 
 impl Master {
-    /// Reads the configuration anew, once the change that is under way has ended.
-    pub fn reload(self: &Rc<Self>, waiter: Option<Waiter>) {
-        if self.ending.get().is_some() {
-            answer(waiter, Err("topnext: the server is ending".to_string()));
-        } else if self.change.borrow().is_some() {
-            let again: Waiter = waiter.unwrap_or_else(|| Box::new(|_| ()));
-            self.queued.borrow_mut().push(again);
-        } else {
-            // Without workers (after WINCH) the configuration is the one that they had, as in nginx.
-            let kept = match &*self.serving.borrow() {
-                Some(serving) if serving.is_empty() || serving.is_dismissed.get() => serving.texts(),
-                _ => None,
-            };
-            self.begin(kept, waiter);
+    /// Does it, once the change that is under way has ended.
+    pub fn perform(self: &Rc<Self>, task: Task) {
+        if self.change.borrow().is_some() {
+            return self.queue(task);
+        }
+        match task {
+            Task::Reload(waiters) if self.ending.get().is_some() => answer(waiters, &Err(ENDING.to_string())),
+            _ if self.ending.get().is_some() => log_line!(Level::Warn, "ignored, since the server is ending"),
+            Task::Upgrade => upgrade::start(self),
+            Task::Dismiss => self.dismiss(),
+            Task::Reload(waiters) => {
+                // Without workers (after WINCH) the configuration is the one that they had, as in nginx.
+                let kept = match &*self.serving.borrow() {
+                    Some(serving) if serving.is_empty() || serving.is_dismissed.get() => serving.texts(),
+                    _ => None,
+                };
+                self.begin(kept, waiters);
+            }
         }
     }
 
-    pub(super) fn begin(self: &Rc<Self>, kept: Option<OwnedFd>, waiter: Option<Waiter>) {
+    fn queue(&self, task: Task) {
+        let mut queued = self.queued.borrow_mut();
+        let is_full = queued.len() >= MAX_QUEUED;
+        match (queued.back_mut(), task) {
+            // Once is enough: it reads what is in the files by then.
+            (Some(Task::Reload(waiters)), Task::Reload(more)) => waiters.extend(more),
+            (Some(Task::Upgrade), Task::Upgrade) | (Some(Task::Dismiss), Task::Dismiss) => (),
+            (_, task) if !is_full => queued.push_back(task),
+            (_, task) => {
+                let text = "topnext: too much waits for the end of a change of the configuration";
+                log_line!(Level::Error, "{text}");
+                if let Task::Reload(waiters) = task {
+                    answer(waiters, &Err(text.to_string()));
+                }
+            }
+        }
+    }
+
+    /// What has waited has its turn.
+    fn go_on(self: &Rc<Self>) {
+        while self.change.borrow().is_none() {
+            let next = self.queued.borrow_mut().pop_front();
+            match next {
+                Some(task) => self.perform(task),
+                None => return,
+            }
+        }
+    }
+
+    pub(super) fn begin(self: &Rc<Self>, kept: Option<OwnedFd>, waiters: Vec<Waiter>) {
         if self.old.borrow().len() >= MAX_OLD {
             let text = format!(
-                "{MAX_OLD} generations of workers have not finished their requests yet; set worker_shutdown_timeout, or end \
+                "topnext: {MAX_OLD} generations of workers have not finished their requests yet; set worker_shutdown_timeout, or end \
                  them"
             );
             log_line!(Level::Error, "{text}");
-            return answer(waiter, Err(text));
+            return answer(waiters, &Err(text));
         }
         let number = self.last_number.get() + 1;
         self.last_number.set(number);
@@ -89,7 +133,6 @@ impl Master {
             previous.warn_of_overwritten();
             systemd::reloading();
         }
-        let waiters = waiter.into_iter().collect();
         let step = Step::Starting;
         let change = Change { generation: generation.clone(), previous, waiters, step, alarm: None, pid_file: None };
         self.change.replace(Some(change));
@@ -104,38 +147,33 @@ impl Master {
         generation: &Rc<Generation>,
         slot: usize,
         warns: bool,
-    ) -> Result<(), String> {
+    ) -> Result<Rc<Child>, String> {
         let Options { config, prefix, .. } = self.options.clone();
         let loops = generation.plan().map(|plan| (plan.processes, plan.threads));
         let start = Start { config, prefix, generation: generation.number, slot, loops, warns };
         let texts = generation.texts();
         let child = Child::start(self, generation, &start, texts.as_ref().map(AsFd::as_fd))
             .map_err(|error| format!("topnext: a worker cannot be started ({})", ErrorText(&error)))?;
-        generation.add(child);
-        Ok(())
+        generation.add(child.clone());
+        Ok(child)
     }
 
     /// A worker has read its configuration.
-    pub fn loaded(self: &Rc<Self>, child: &Rc<Child>, fds: Fds) {
+    pub fn loaded(self: &Rc<Self>, child: &Rc<Child>, plan: Plan, texts: Option<String>) {
         let generation = &child.generation;
-        let plan = match read_plan(fds) {
-            Ok((plan, texts)) => {
-                if generation.plan().is_none() {
-                    let plan = Rc::new(plan);
+        let plan = Rc::new(plan);
+        if generation.plan().is_none() {
+            let kept = texts.map(|texts| channel::text_file("configuration", texts.as_bytes())).transpose();
+            let prepared = kept
+                .map_err(|error| format!("topnext: the configuration cannot be kept ({})", ErrorText(&error)))
+                .and_then(|texts| {
                     generation.set_plan(plan.clone(), texts);
-                    if let Err(reason) = self.prepare(generation, &plan) {
-                        return self.fail(&reason);
-                    }
-                    plan
-                } else {
-                    Rc::new(plan)
-                }
+                    self.prepare(generation, &plan)
+                });
+            if let Err(reason) = prepared {
+                return self.fail(&reason);
             }
-            Err(error) => {
-                log_line!(Level::Alert, "worker {} has sent what is no plan ({error}); it is ended", child.pid);
-                return child.kill();
-            }
-        };
+        }
         let Some(known) = generation.plan().filter(|known| known.is_served_like(&plan)) else {
             log_line!(
                 Level::Alert,
@@ -273,7 +311,7 @@ impl Master {
         }
         systemd::ready();
         self.give_up_zones();
-        change.waiters.into_iter().for_each(|waiter| waiter(Ok(text.clone())));
+        answer(change.waiters, &Ok(text));
         self.go_on();
     }
 
@@ -284,15 +322,6 @@ impl Master {
             let has_workers = |number| all.iter().any(|generation| generation.number == number);
             self.zones.borrow_mut().retain(has_workers);
         }
-    }
-
-    /// Those who have waited get a change of their own: the files may be others by now.
-    fn go_on(self: &Rc<Self>) {
-        let queued = self.queued.take();
-        if queued.is_empty() || self.ending.get().is_some() {
-            return;
-        }
-        self.reload(Some(Box::new(move |result| queued.into_iter().for_each(|waiter| waiter(result.clone())))));
     }
 
     /// The change cannot be: all is as it was.
@@ -311,8 +340,7 @@ impl Master {
             reason.lines().for_each(|line| log_line!(Level::Error, "reload failed: {line}"));
             systemd::ready();
         }
-        let waiters = change.waiters;
-        waiters.into_iter().for_each(|waiter| waiter(Err(reason.to_string())));
+        answer(change.waiters, &Err(reason.to_string()));
         self.go_on();
     }
 
@@ -407,11 +435,4 @@ impl Master {
 
 fn counted(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
-}
-
-fn read_plan(fds: Fds) -> io::Result<(Plan, OwnedFd)> {
-    fds.check_texts()?;
-    let mut fds = fds.take().into_iter();
-    let (Some(plan), Some(texts)) = (fds.next(), fds.next()) else { return Err(io::ErrorKind::InvalidData.into()) };
-    Ok((serde_json::from_slice(&channel::read_text(plan)?)?, texts))
 }

@@ -1,12 +1,16 @@
-//! What two processes of the server say to each other: messages with descriptors, over a pair of sockets.
+//! What processes of the server say to those that they have started: messages with descriptors, over a pair of sockets.
 //!
 //! A message is one packet (SOCK_SEQPACKET), so that none comes in part, and the end of the other process is the end of the
-//! channel. What may be large, such as a report of errors, travels as a file in memory ([`text_file`]).
+//! channel. What may be large travels as a file in memory ([`text_file`]). Two masters talk both ways; what a worker says comes
+//! through pipe.rs.
 
 use std::{
-    io::{self, IoSlice, IoSliceMut, Read, Seek, Write},
+    io::{self, IoSlice, IoSliceMut, Write},
     mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     time::{Duration, Instant},
 };
 
@@ -17,20 +21,16 @@ use rustix::{
     io::Errno,
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+        SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
     },
     time::Timespec,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::apart::Apart;
-
 /// The longest message.
 const MAX_MESSAGE: usize = 64 * 1024;
-/// The most descriptors of one message.
+/// The most descriptors of one message (the kernel's SCM_MAX_FD is 253).
 pub const MAX_FDS: usize = 200;
-/// The most that one can have that somebody else sends (SCM_MAX_FD).
-const MAX_FDS_OF_OTHERS: usize = 253;
 /// The largest text that is read from a file in memory.
 const MAX_TEXT: u64 = 256 << 20;
 
@@ -46,41 +46,7 @@ pub struct Received<T> {
     /// What it says.
     pub message: T,
     /// The descriptors that came with it.
-    pub fds: Fds,
-}
-
-/// Descriptors that have come. Those that nobody takes are closed on another thread ([`Apart`]).
-#[derive(Debug, Default)]
-pub struct Fds(Vec<OwnedFd>);
-
-impl Fds {
-    /// Takes them, of somebody who is trusted, or of whom it is known what they are.
-    pub fn take(mut self) -> Vec<OwnedFd> {
-        std::mem::take(&mut self.0)
-    }
-
-    /// Whether none came.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// An error if one of them is not a text ([`text_file`]).
-    pub fn check_texts(&self) -> io::Result<()> {
-        self.0.iter().try_for_each(check_text)
-    }
-
-    /// The text that came first ([`text_file`]); empty if none did.
-    pub fn text(&self) -> Vec<u8> {
-        self.0.first().map(read_text).and_then(Result::ok).unwrap_or_default()
-    }
-}
-
-impl Drop for Fds {
-    fn drop(&mut self) {
-        if !self.0.is_empty() {
-            drop(Apart::new(std::mem::take(&mut self.0)));
-        }
-    }
+    pub fds: Vec<OwnedFd>,
 }
 
 impl Channel {
@@ -97,6 +63,11 @@ impl Channel {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         Ok(Channel(fd))
+    }
+
+    /// The other end can say nothing from here on, and send no descriptor.
+    pub fn only_send(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(&self.0, Shutdown::Read)?)
     }
 
     /// The end, to be handed to a process that is started.
@@ -136,7 +107,7 @@ impl Channel {
 
     /// The next message; none if there is none yet. An error of kind `UnexpectedEof`: the other side is gone.
     pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<Received<T>>> {
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS_OF_OTHERS))];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut text = vec![0; MAX_MESSAGE];
         let received = loop {
@@ -149,10 +120,10 @@ impl Channel {
                 result => break result?,
             }
         };
-        let mut fds = Fds::default();
+        let mut fds = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(list) = message {
-                fds.0.extend(list);
+                fds.extend(list);
             }
         }
         if received.bytes == 0 {
@@ -201,24 +172,20 @@ pub fn text_file(name: &str, text: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// An error if this is no such file, but something that might never end, or change meanwhile.
-fn check_text(fd: impl AsFd) -> io::Result<()> {
-    if rustix::fs::fcntl_get_seals(&fd).is_ok_and(|seals| seals.contains(SEALS)) {
-        return Ok(());
-    }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a sealed file in memory"))
-}
-
-/// The text of such a file, from its start.
+/// The text of such a file. Several processes can read it at the same time: its position, which all of them share, stays out of
+/// it. An error if it is no such file.
 pub fn read_text(fd: impl AsFd) -> io::Result<Vec<u8>> {
-    check_text(&fd)?;
-    let mut file = std::fs::File::from(fd.as_fd().try_clone_to_owned()?);
-    file.rewind()?;
-    let mut text = Vec::new();
-    file.take(MAX_TEXT + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > MAX_TEXT {
+    if !rustix::fs::fcntl_get_seals(&fd).is_ok_and(|seals| seals.contains(SEALS)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a sealed file in memory"));
+    }
+    let file = std::fs::File::from(fd.as_fd().try_clone_to_owned()?);
+    // It is sealed, so that this stays its size.
+    let size = file.metadata()?.len();
+    if size > MAX_TEXT {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
+    let mut text = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+    file.read_exact_at(&mut text, 0)?;
     Ok(text)
 }
 
@@ -237,13 +204,33 @@ mod tests {
         other.send(&"first", &[text.as_fd()]).expect("room");
         other.send_within(TIME, &"second", &many).expect("room");
         let first = one.receive_within::<String>(TIME).expect("sent");
-        assert_eq!((first.message.as_str(), first.fds.0.len()), ("first", 1));
-        assert_eq!(first.fds.text(), b"a long text");
-        assert_eq!(first.fds.text(), b"a long text", "again");
-        assert_eq!(one.receive_within::<String>(TIME).expect("sent").fds.take().len(), MAX_FDS);
+        assert_eq!((first.message.as_str(), first.fds.len()), ("first", 1));
+        assert_eq!(read_text(&first.fds[0]).expect("a text"), b"a long text");
+        assert_eq!(read_text(&first.fds[0]).expect("again"), b"a long text");
+        assert_eq!(one.receive_within::<String>(TIME).expect("sent").fds.len(), MAX_FDS);
         drop(other);
         assert_eq!(one.receive::<String>().err().expect("gone").kind(), io::ErrorKind::UnexpectedEof);
         assert!(one.send(&"late", &[]).is_err());
+    }
+
+    #[test]
+    fn a_text_is_read_by_many_at_once() {
+        let long = "a text of the configuration\n".repeat(100_000);
+        let text = text_file("test", long.as_bytes()).expect("a file");
+        std::thread::scope(|scope| {
+            let read = || (0..20).all(|_| read_text(&text).is_ok_and(|text| text == long.as_bytes()));
+            let readers: Vec<_> = (0..4).map(|_| scope.spawn(read)).collect();
+            assert!(readers.into_iter().all(|reader| reader.join().expect("no panic")));
+        });
+    }
+
+    #[test]
+    fn what_only_one_end_says_cannot_be_answered() {
+        let (one, other) = Channel::pair().expect("a pair");
+        one.only_send().expect("a socket");
+        assert_eq!(other.send(&"no", &[]).expect_err("it is shut").kind(), io::ErrorKind::BrokenPipe);
+        one.send(&"yes", &[]).expect("room");
+        assert_eq!(other.receive_within::<String>(TIME).expect("sent").message, "yes");
     }
 
     #[test]

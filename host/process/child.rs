@@ -15,12 +15,11 @@ use std::{
 };
 
 use super::{
-    apart::Apart,
-    channel::{Channel, Fds, MAX_FDS},
+    channel::{Channel, MAX_FDS},
     generation::Generation,
     master::Master,
     messages::{Start, ToMaster, ToWorker},
-    reopen,
+    pipe, reopen,
     scoreboard::{self, NUMBER, TURN, View},
     signals::Signals,
     worker,
@@ -35,7 +34,11 @@ use crate::{
 use mio::unix::SourceFd;
 use rustix::process::{Pid, Signal};
 
-/// The longest report of errors that is read of a worker, in bytes.
+/// The longest message of a worker that loads its configuration: that has it whole, or all its errors.
+const MAX_LOADED: usize = 256 << 20;
+/// And from then on.
+const MAX_MESSAGE: usize = 1 << 20;
+/// What is kept of a report of errors, in bytes.
 const MAX_REPORT: usize = 256 * 1024;
 /// The most zones that a worker may ask for.
 const MAX_ZONES: usize = 10_000;
@@ -69,7 +72,8 @@ pub struct Child {
     pub board: View,
     stage: Cell<Stage>,
     process: RefCell<std::process::Child>,
-    channel: Apart<Channel>,
+    channel: Channel,
+    pipe: RefCell<pipe::Reader>,
     registered: Cell<Option<SocketId>>,
     is_reaped: Cell<bool>,
     /// What it is to be told once it is ready: to open its logs again, with this number.
@@ -102,6 +106,8 @@ impl Child {
         texts: Option<BorrowedFd<'_>>,
     ) -> io::Result<Rc<Child>> {
         let (channel, theirs) = Channel::pair()?;
+        channel.only_send()?;
+        let (pipe, writer) = pipe::pair(MAX_LOADED)?;
         let board = scoreboard::create()?;
         let view = View::new(&board)?;
         let mut command = Command::new("/proc/self/exe");
@@ -116,7 +122,8 @@ impl Child {
             board: view,
             stage: Cell::new(Stage::Starting),
             process: RefCell::new(process),
-            channel: Apart::new(channel),
+            channel,
+            pipe: RefCell::new(pipe),
             registered: Cell::new(None),
             is_reaped: Cell::default(),
             reopen_later: Cell::default(),
@@ -126,10 +133,10 @@ impl Child {
             turns: RefCell::default(),
             master: Rc::downgrade(master),
         });
-        let fds: Vec<BorrowedFd> = std::iter::once(board.as_fd()).chain(texts).collect();
+        let fds: Vec<BorrowedFd> = [writer.as_fd(), board.as_fd()].into_iter().chain(texts).collect();
         let begun = master
             .lp
-            .register_listener(&mut SourceFd(&child.channel.as_fd().as_raw_fd()), child.clone())
+            .register_listener(&mut SourceFd(&child.pipe.borrow().as_fd().as_raw_fd()), child.clone())
             .map(|id| child.registered.set(Some(id)))
             .and_then(|()| child.channel.send(&ToWorker::Start(start.clone()), &fds));
         if let Err(error) = begun {
@@ -208,7 +215,7 @@ impl Child {
     pub fn forget(self: &Rc<Self>, master: &Rc<Master>) {
         self.read(master);
         if let Some(id) = self.registered.take() {
-            master.lp.deregister(&mut SourceFd(&self.channel.as_fd().as_raw_fd()), id);
+            master.lp.deregister(&mut SourceFd(&self.pipe.borrow().as_fd().as_raw_fd()), id);
         }
     }
 
@@ -219,9 +226,10 @@ impl Child {
 
     fn read(self: &Rc<Self>, master: &Rc<Master>) {
         loop {
-            match self.channel.receive::<ToMaster>() {
-                Ok(Some(received)) => {
-                    if self.handle(master, received.message, received.fds).is_break() {
+            let received = self.pipe.borrow_mut().receive::<ToMaster>();
+            match received {
+                Ok(Some(message)) => {
+                    if self.handle(master, message).is_break() {
                         return;
                     }
                 }
@@ -238,24 +246,21 @@ impl Child {
 
     /// Does what a message asks for. Each has its place in the worker's life, so that their number is bounded; one that says
     /// anything else is not what it should be, and is ended.
-    fn handle(self: &Rc<Self>, master: &Rc<Master>, message: ToMaster, fds: Fds) -> ControlFlow<()> {
-        let may_have_fds = matches!(message, ToMaster::Loaded | ToMaster::Failed);
+    fn handle(self: &Rc<Self>, master: &Rc<Master>, message: ToMaster) -> ControlFlow<()> {
         match (message, self.stage()) {
-            (message, _) if !may_have_fds && !fds.is_empty() => {
-                log_line!(Level::Alert, "worker {} has sent descriptors with {message:?}; it is ended", self.pid);
-                self.kill();
-                return ControlFlow::Break(());
-            }
             (ToMaster::Zone { name, size }, Stage::Starting) if self.zones.get() < MAX_ZONES => {
                 self.zones.set(self.zones.get() + 1);
                 master.give_zone(self, name, size);
             }
-            (ToMaster::Loaded, Stage::Starting) => {
+            (ToMaster::Loaded { plan, texts }, Stage::Starting) => {
                 self.reach(Stage::Loaded);
-                master.loaded(self, fds);
+                self.pipe.borrow_mut().set_limit(MAX_MESSAGE);
+                master.loaded(self, plan, texts);
             }
-            (ToMaster::Failed, Stage::Starting | Stage::Loaded | Stage::Ready) if self.report.borrow().is_none() => {
-                self.report.replace(Some(report_of(&fds.text())));
+            (ToMaster::Failed(reason), Stage::Starting | Stage::Loaded | Stage::Ready)
+                if self.report.borrow().is_none() =>
+            {
+                self.report.replace(Some(shortened(reason)));
             }
             (ToMaster::Ready, Stage::Loaded) => {
                 self.reach(Stage::Ready);
@@ -294,6 +299,8 @@ impl Child {
                 return None;
             }
             let thread = match scoreboard::word(board, NUMBER) {
+                // The loop that it is to be has no number yet.
+                0 if self.stage() < Stage::Ready => "the main thread".to_string(),
                 0 => "a thread of the pool".to_string(),
                 number => format!("loop {}", number - 1),
             };
@@ -358,21 +365,15 @@ impl Child {
     }
 }
 
-/// What a worker reports, as far as it is not too long.
-fn report_of(text: &[u8]) -> String {
-    let lines = |text: &[u8]| memchr::memchr_iter(b'\n', text).count();
-    match text.get(..MAX_REPORT) {
-        None => String::from_utf8_lossy(text).into_owned(),
-        Some(begin) => {
-            let end = memchr::memrchr(b'\n', begin).unwrap_or(begin.len());
-            let (begin, rest) = text.split_at(end);
-            format!(
-                "{}\ntopnext: the report is cut here; it has {} more lines",
-                String::from_utf8_lossy(begin),
-                lines(rest)
-            )
-        }
+/// A report, as far as it is not too long.
+fn shortened(mut report: String) -> String {
+    if report.len() > MAX_REPORT {
+        let end = memchr::memrchr(b'\n', &report.as_bytes()[..MAX_REPORT]).unwrap_or(0);
+        let rest = memchr::memchr_iter(b'\n', &report.as_bytes()[end..]).count();
+        report.truncate(end);
+        report.push_str(&format!("\ntopnext: the report is cut here; it has {rest} more lines"));
     }
+    report
 }
 
 /// How a process ended, in words.

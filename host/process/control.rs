@@ -17,6 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    change::Task,
     master::{Ending, Master},
     pid_file::cannot_rename,
     status,
@@ -286,7 +287,7 @@ impl Client {
         let client = self.clone();
         let waiter = Box::new(move |result| client.reply(result));
         match question {
-            "reload" => master.reload(Some(waiter)),
+            "reload" => master.perform(Task::Reload(vec![waiter])),
             "reopen" => master.reopen(Some(waiter)),
             "quit" => master.end(Ending::Graceful, Some(waiter)),
             "stop" => master.end(Ending::Fast, Some(waiter)),

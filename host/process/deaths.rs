@@ -4,7 +4,7 @@ use std::{process::ExitStatus, rc::Rc, time::Duration};
 
 use super::{
     alarm::Alarm,
-    change::Step,
+    change::{START_TIMEOUT, Step},
     child::{self, Child, Stage},
     generation::Generation,
     master::Master,
@@ -92,13 +92,33 @@ impl Master {
         if !is_serving || generation.is_dismissed.get() || self.ending.get().is_some() {
             return;
         }
-        if let Err(reason) = self.start_child(generation, slot, false) {
-            log_line!(Level::Emerg, "{reason}");
-            let delay = generation.with_respawn(slot, |respawn| respawn.died(self.lp.now_ms(), Duration::ZERO));
-            let delay = delay.unwrap_or_default().max(Duration::from_secs(1));
-            let generation = generation.clone();
-            Alarm::new(self, delay, move |master| master.respawn(&generation, slot)).detach();
+        match self.start_child(generation, slot, false) {
+            Ok(child) => self.await_start(&child),
+            Err(reason) => {
+                log_line!(Level::Emerg, "{reason}");
+                let delay = generation.with_respawn(slot, |respawn| respawn.died(self.lp.now_ms(), Duration::ZERO));
+                let delay = delay.unwrap_or_default().max(Duration::from_secs(1));
+                let generation = generation.clone();
+                Alarm::new(self, delay, move |master| master.respawn(&generation, slot)).detach();
+            }
         }
+    }
+
+    /// Ends a worker that replaces another if it takes too long to get ready; then it counts as one that has died.
+    fn await_start(self: &Rc<Self>, child: &Rc<Child>) {
+        let child = Rc::downgrade(child);
+        let look = move |_: &Rc<Master>| {
+            if let Some(child) = child.upgrade().filter(|child| child.stage() < Stage::Ready) {
+                let seconds = START_TIMEOUT.as_secs();
+                log_line!(
+                    Level::Alert,
+                    "worker {} was not ready within {seconds} s, it is killed",
+                    where_it_is(&child)
+                );
+                child.kill();
+            }
+        };
+        Alarm::new(self, START_TIMEOUT, look).detach();
     }
 
     /// Looks after the loops of all workers from now on.

@@ -53,11 +53,13 @@ impl Generation {
         self.plan.borrow().clone()
     }
 
-    /// Notes that.
-    pub fn set_plan(&self, plan: Rc<Plan>, texts: OwnedFd) {
+    /// Notes that, with the texts if it has read them.
+    pub fn set_plan(&self, plan: Rc<Plan>, texts: Option<OwnedFd>) {
         self.respawns.borrow_mut().resize_with(plan.processes, Respawn::default);
         self.plan.replace(Some(plan));
-        self.texts.replace(Some(texts));
+        if let Some(texts) = texts {
+            self.texts.replace(Some(texts));
+        }
     }
 
     /// Its texts, once they have been read.

@@ -6,6 +6,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     ffi::OsString,
     path::{Path, PathBuf},
     rc::Rc,
@@ -17,7 +18,7 @@ use signal_hook::consts::signal;
 
 use super::{
     alarm::Alarm,
-    change::{Change, Step},
+    change::{Change, Step, Task},
     child::Child,
     control,
     deaths::where_it_is,
@@ -63,6 +64,9 @@ pub struct Options {
     pub arguments: Vec<OsString>,
 }
 
+/// Why nothing is begun any more.
+pub(super) const ENDING: &str = "topnext: the server is ending";
+
 /// Told how a change, or the end, has come out.
 pub type Waiter = Box<dyn FnOnce(Result<String, String>)>;
 
@@ -86,8 +90,8 @@ pub struct Master {
     pub(super) change: RefCell<Option<Change>>,
     /// Generations that drain, or have failed, and have workers still.
     pub(super) old: RefCell<Vec<Rc<Generation>>>,
-    /// Those who want a change after the one that is under way.
-    pub(super) queued: RefCell<Vec<Waiter>>,
+    /// What is to be done after the change that is under way.
+    pub(super) queued: RefCell<VecDeque<Task>>,
     /// Those who want to know when the end has come.
     pub(super) leaving: RefCell<Vec<Waiter>>,
     pub(super) last_number: Cell<u64>,
@@ -142,8 +146,7 @@ pub fn run(options: Options, beginning: Beginning) -> Result<(), String> {
         master.outcome.replace(Ok(()))
     });
     master.close();
-    let waiting = master.leaving.take();
-    waiting.into_iter().for_each(|waiter| waiter(Ok(String::new())));
+    answer(master.leaving.take(), &Ok(String::new()));
     control::finish(&master.lp);
     if let (Err(text), Some(beginning)) = (&result, master.beginning.take()) {
         beginning.failed(text);
@@ -165,7 +168,7 @@ impl Master {
             .map_err(|error| format!("the sockets of systemd cannot be used: {error}"))?;
         let control = control::Listening::start(self)?;
         self.control.replace(Some(control));
-        self.begin(None, None);
+        self.begin(None, Vec::new());
         Ok(())
     }
 
@@ -268,12 +271,12 @@ impl Master {
         }
         match signal {
             signal::SIGCHLD => self.reap(),
-            signal::SIGHUP => self.reload(None),
+            signal::SIGHUP => self.perform(Task::Reload(Vec::new())),
             signal::SIGUSR1 => self.reopen(None),
-            signal::SIGUSR2 => upgrade::start(self),
+            signal::SIGUSR2 => self.perform(Task::Upgrade),
             // Of a terminal whose size has changed, which it tells those in its foreground.
             signal::SIGWINCH if received.is_of_kernel() => (),
-            signal::SIGWINCH => self.dismiss(),
+            signal::SIGWINCH => self.perform(Task::Dismiss),
             signal::SIGQUIT => self.end(Ending::Graceful, None),
             signal::SIGTERM | signal::SIGINT => self.end(Ending::Fast, None),
             _ => (),
@@ -295,10 +298,7 @@ impl Master {
     }
 
     /// Ends the workers, and stays: another master serves.
-    fn dismiss(self: &Rc<Self>) {
-        if self.change.borrow().is_some() {
-            return log_line!(Level::Warn, "ignored, since the configuration is being changed");
-        }
+    pub(super) fn dismiss(self: &Rc<Self>) {
         if let Some(serving) = &*self.serving.borrow() {
             serving.is_dismissed.set(true);
             serving.drain(self);
@@ -325,11 +325,13 @@ impl Master {
                 change.generation.kill();
                 self.old.borrow_mut().push(change.generation);
             }
-            let text = "topnext: the server is ending";
-            change.waiters.into_iter().for_each(|waiter| waiter(Err(text.to_string())));
+            answer(change.waiters, &Err(ENDING.to_string()));
         }
-        let queued = self.queued.take();
-        queued.into_iter().for_each(|waiter| waiter(Err("topnext: the server is ending".to_string())));
+        for task in self.queued.take() {
+            if let Task::Reload(waiters) = task {
+                answer(waiters, &Err(ENDING.to_string()));
+            }
+        }
         let (all, _) = self.generations();
         match how {
             Ending::Graceful => all.iter().for_each(|generation| generation.drain(self)),
@@ -386,11 +388,9 @@ impl Master {
     }
 }
 
-/// Tells whoever waits for it.
-pub fn answer(waiter: Option<Waiter>, result: Result<String, String>) {
-    if let Some(waiter) = waiter {
-        waiter(result);
-    }
+/// Tells those who wait for it.
+pub fn answer(waiters: impl IntoIterator<Item = Waiter>, result: &Result<String, String>) {
+    waiters.into_iter().for_each(|waiter| waiter(result.clone()));
 }
 
 /// The path of a program as it was called: where another version of it will be found.

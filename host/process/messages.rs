@@ -26,7 +26,8 @@ use crate::{listen::sockets::Wanted, plugins::description::Identity};
 /// From the master to a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// What it is to be. With the scoreboard, and the texts of the configuration if a worker before it has read them.
+    /// What it is to be. With the pipe to the master, the scoreboard, and the texts of the configuration if a worker before it has
+    /// read them.
     Start(Start),
     /// The zone that it has asked for, with the memory; or why there is none.
     Zone(Result<(), String>),
@@ -57,10 +58,15 @@ pub enum ToMaster {
         /// Its size in bytes.
         size: u64,
     },
-    /// The configuration is good. With a [`Plan`], and the texts that were read.
-    Loaded,
-    /// The worker cannot run. With the reason, and ends.
-    Failed,
+    /// The configuration is good.
+    Loaded {
+        /// What the master has to know of it.
+        plan: Plan,
+        /// What it was read from, if that was not handed to this worker.
+        texts: Option<String>,
+    },
+    /// The worker cannot run, for this reason, and ends.
+    Failed(String),
     /// It could accept connections.
     Ready,
     /// It accepts connections.

@@ -19,7 +19,7 @@
 //! systemd.rs         who may have opened sockets (inherited.rs), and wants to know
 //! pid_file.rs        who it is
 //!
-//! messages.rs        what the two say to each other, through channel.rs; apart.rs closes what comes unasked
+//! messages.rs        what the two say to each other: the master through channel.rs, the worker through pipe.rs
 //! scoreboard.rs      what the worker does, in shared_memory.rs, as the master sees it
 //! signals.rs         of both                                  alarm.rs      what the master does later
 //! alone.rs           one process without a master
@@ -55,7 +55,7 @@ pub mod messages;
 
 pub mod channel;
 
-mod apart;
+mod pipe;
 
 pub mod plan;
 

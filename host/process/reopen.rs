@@ -107,7 +107,7 @@ impl Reopening {
             let text = "not all logs were opened again; what was open stays in use";
             Err(format!("topnext: {text}:\n  {}", failed.join("\n  ")))
         };
-        answer(self.waiter.take(), result);
+        answer(self.waiter.take(), &result);
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
     cell::Cell,
     io,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::process::CommandExt,
     },
     path::{Path, PathBuf},
@@ -136,6 +136,12 @@ fn tell(channel: &Channel, outcome: &Outcome, text: &str) {
     }
 }
 
+/// What comes with an outcome.
+fn text_of(fds: &[OwnedFd]) -> String {
+    let text = fds.first().map(channel::read_text).and_then(Result::ok).unwrap_or_default();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 /// Starts the server in the background, and waits until it serves: what it says then, or why it does not.
 pub fn start_daemon(options: &Options) -> Result<String, String> {
     let cannot = |error: io::Error| format!("the server cannot be started in the background ({})", ErrorText(&error));
@@ -146,7 +152,7 @@ pub fn start_daemon(options: &Options) -> Result<String, String> {
     drop(command);
     match channel.receive_within::<Outcome>(BACKGROUND_TIMEOUT) {
         Ok(Received { message, fds }) => {
-            let text = String::from_utf8_lossy(&fds.text()).into_owned();
+            let text = text_of(&fds);
             match message {
                 Outcome::Ready => Ok(text),
                 Outcome::Failed => Err(text),
@@ -200,14 +206,14 @@ fn adopt(master: &Rc<Master>, channel: &Channel) -> io::Result<()> {
         let Received { message, fds } = channel.receive_within::<Handover>(TIMEOUT)?;
         match message {
             Handover::Sockets { wanted, kind, more } => {
-                collected.extend(fds.take().into_iter().map(Socket::from));
+                collected.extend(fds.into_iter().map(Socket::from));
                 if !more {
                     let sockets = std::mem::take(&mut collected);
                     master.sockets.borrow_mut().adopt(wanted, sockets, kind);
                 }
             }
             Handover::Zone { name, size } => {
-                fds.take().into_iter().for_each(|fd| master.zones.borrow_mut().adopt(name.clone(), size, fd));
+                fds.into_iter().for_each(|fd| master.zones.borrow_mut().adopt(name.clone(), size, fd));
             }
             Handover::End => return Ok(()),
         }
@@ -353,9 +359,9 @@ impl Other {
                     log_line!(Level::Notice, "the new master serves; SIGWINCH has the workers of this one finish");
                 }
                 Ok(Some(Received { message: Outcome::Failed, fds })) => {
-                    let text = fds.text();
-                    let text = String::from_utf8_lossy(&text);
-                    text.lines().for_each(|line| log_line!(Level::Error, "the new master cannot serve: {line}"));
+                    text_of(&fds)
+                        .lines()
+                        .for_each(|line| log_line!(Level::Error, "the new master cannot serve: {line}"));
                 }
                 Ok(None) => return,
                 Err(_) => {

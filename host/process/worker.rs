@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     process::ExitCode,
     rc::Rc,
     sync::Arc,
@@ -17,7 +17,7 @@ use super::{
     channel::{self, Channel, Received},
     loops::{LoopSockets, Loops},
     messages::{Start, ToMaster, ToWorker},
-    plan, privileges, scoreboard,
+    pipe, plan, privileges, scoreboard,
     signals::{Signal, Signals},
 };
 use crate::{
@@ -43,25 +43,39 @@ const MASTER_TIMEOUT: Duration = Duration::from_secs(60);
 const JOBS_TIMEOUT: Duration = Duration::from_secs(5);
 
 thread_local! {
-    /// The channel to the master, as long as the configuration is read: modules ask for zones through it.
-    static ASKING: RefCell<Option<Channel>> = const { RefCell::new(None) };
+    /// The line to the master, as long as the configuration is read: modules ask for zones through it.
+    static ASKING: RefCell<Option<Line>> = const { RefCell::new(None) };
+}
+
+/// Both ways between this worker and its master.
+struct Line {
+    /// What the master says.
+    channel: Channel,
+    /// What it is told.
+    pipe: pipe::Writer,
+}
+
+/// What a worker is to be, and what it is given for that.
+struct Given {
+    start: Start,
+    board: Option<OwnedFd>,
+    texts: Option<OwnedFd>,
 }
 
 /// Runs as a worker, until the master says that it is to end, or ends itself.
 pub fn main() -> ExitCode {
-    let (channel, start) = match greet() {
+    let (line, given) = match greet() {
         Ok(greeted) => greeted,
         Err(error) => {
             eprintln!("topnext: {VARIABLE} is set, and standard input is no channel to a master ({error}); unset it");
             return ExitCode::FAILURE;
         }
     };
-    match serve(channel, start) {
+    match serve(line, given) {
         Ok(()) => ExitCode::SUCCESS,
-        Err((channel, reason)) => {
-            let report = channel::text_file("report", reason.trim_end().as_bytes());
-            let told = report.and_then(|file| channel.send_within(MASTER_TIMEOUT, &ToMaster::Failed, &[file.as_fd()]));
-            if let Err(error) = told {
+        Err((line, reason)) => {
+            let reason = reason.trim_end().to_string();
+            if let Err(error) = line.pipe.send_within(MASTER_TIMEOUT, &ToMaster::Failed(reason.clone())) {
                 eprintln!("topnext: {reason}\ntopnext: the master cannot be told ({})", ErrorText(&error));
             }
             log::flush();
@@ -71,72 +85,75 @@ pub fn main() -> ExitCode {
 }
 
 /// Takes the channel from standard input, and the first message from it.
-fn greet() -> io::Result<(Channel, Received<ToWorker>)> {
+fn greet() -> io::Result<(Line, Given)> {
     let channel = Channel::from_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
     super::close_stdin()?;
-    let start = channel.receive_within(MASTER_TIMEOUT)?;
-    Ok((channel, start))
+    let first = channel.receive_within(MASTER_TIMEOUT)?;
+    let mut fds = first.fds.into_iter();
+    let (ToWorker::Start(start), Some(pipe)) = (first.message, fds.next()) else {
+        return Err(io::Error::other("the master began with another message"));
+    };
+    let line = Line { channel, pipe: pipe::Writer::new(pipe) };
+    Ok((line, Given { start, board: fds.next(), texts: fds.next() }))
 }
 
-/// Opens the logs again, and tells the master. It is told of this many that could not be opened; all of them are logged.
-fn reopen(channel: &Arc<Channel>, number: u64) {
-    const MAX_TOLD: usize = 20;
-    let channel = channel.clone();
+/// Opens the logs again, and tells the master. It is told of as many that could not be opened as one write takes; all are logged.
+fn reopen(line: &Arc<Line>, number: u64) {
+    const MAX_TOLD: usize = 2048;
+    let line = line.clone();
     log::reopen(move |mut failed| {
-        failed.truncate(MAX_TOLD);
-        if let Err(error) = channel.send_within(MASTER_TIMEOUT, &ToMaster::Reopened { number, failed }, &[]) {
-            log_line!(Level::Alert, "the master cannot be told that logs are open ({})", ErrorText(&error));
-        }
+        let mut left = MAX_TOLD;
+        failed.retain(|text| {
+            let fits = text.len() <= left;
+            left = if fits { left - text.len() } else { 0 };
+            fits
+        });
+        line.tell(&ToMaster::Reopened { number, failed });
     });
 }
 
 /// Serves until the end. An error is the reason why it cannot, to be told to the master.
-fn serve(channel: Channel, first: Received<ToWorker>) -> Result<(), (Arc<Channel>, String)> {
+fn serve(line: Line, given: Given) -> Result<(), (Arc<Line>, String)> {
     stats::uptime();
-    ASKING.set(Some(channel));
-    let prepared = prepare(first);
-    let channel = ASKING.take().expect("put there above, and only borrowed");
-    let (site, plan_text, texts) = match prepared {
+    ASKING.set(Some(line));
+    let prepared = prepare(given);
+    let line = Arc::new(ASKING.take().expect("put there above, and only borrowed"));
+    let (site, loaded) = match prepared {
         Ok(prepared) => prepared,
-        Err(reason) => return Err((Arc::new(channel), reason)),
+        Err(reason) => return Err((line, reason)),
     };
-    let channel = Arc::new(channel);
-    match start(&channel, site, &plan_text, &texts).map_err(|error| super::of_server(&error)) {
+    match start(&line, site, &loaded).map_err(|error| super::of_server(&error)) {
         Ok(loops) => {
-            run(channel, site, &loops);
+            run(line, site, &loops);
             Ok(())
         }
-        Err(reason) => Err((channel, reason)),
+        Err(reason) => Err((line, reason)),
     }
 }
 
-/// Reads the configuration, and loads all that it names.
-fn prepare(first: Received<ToWorker>) -> Result<(&'static Site, Vec<u8>, Vec<u8>), String> {
-    let ToWorker::Start(what) = first.message else {
-        return Err("topnext: the master began with another message".to_string());
-    };
-    let mut fds = first.fds.take().into_iter();
-    if let Some(board) = fds.next() {
+/// Reads the configuration, and loads all that it names. With what the master is told of it.
+fn prepare(given: Given) -> Result<(&'static Site, ToMaster), String> {
+    let Given { start, board, texts } = given;
+    if let Some(board) = board {
         scoreboard::join(board)
             .map_err(|error| format!("topnext: the scoreboard cannot be mapped ({})", ErrorText(&error)))?;
     }
-    let kept = fds.next().map(read_texts).transpose()?;
-    let mut loaded = site::load_kept(&what.config, &what.prefix, kept)
-        .map_err(|report| format!("{report}topnext: configuration file {} test failed", what.config.display()))?;
-    if let Some((processes, threads)) = what.loops {
+    let kept = texts.map(read_texts).transpose()?;
+    let is_kept = kept.is_some();
+    let mut loaded = site::load_kept(&start.config, &start.prefix, kept)
+        .map_err(|report| format!("{report}topnext: configuration file {} test failed", start.config.display()))?;
+    if let Some((processes, threads)) = start.loops {
         // "auto" is what it was when the sockets were opened.
         (loaded.site.processes, loaded.site.threads) = (processes, threads);
     }
-    let plan = plan::of(&loaded, &what.prefix);
-    let (plan, texts) = match (serde_json::to_vec(&plan), serde_json::to_vec(&*loaded.texts)) {
-        (Ok(plan), Ok(texts)) => (plan, texts),
-        (plan, texts) => {
-            let error = plan.err().or(texts.err()).map(|error| error.to_string()).unwrap_or_default();
-            return Err(format!("topnext: the configuration cannot be described: {error}"));
-        }
+    let plan = plan::of(&loaded, &start.prefix);
+    let texts = if is_kept {
+        None
+    } else {
+        let cannot = |error| format!("topnext: the configuration cannot be described: {error}");
+        Some(serde_json::to_string(&*loaded.texts).map_err(cannot)?)
     };
-    let site = take_over(loaded, &what);
-    Ok((site, plan, texts))
+    Ok((take_over(loaded, &start), ToMaster::Loaded { plan, texts }))
 }
 
 fn read_texts(fd: OwnedFd) -> Result<Texts, String> {
@@ -160,12 +177,10 @@ fn take_over(loaded: Loaded, what: &Start) -> &'static Site {
 }
 
 /// Gets its sockets, and everything ready.
-fn start(channel: &Arc<Channel>, site: &'static Site, plan: &[u8], texts: &[u8]) -> Result<Rc<Loops>, String> {
-    let of_channel = |error: io::Error| format!("the master does not answer ({})", ErrorText(&error));
-    let plan = channel::text_file("plan", plan).map_err(of_channel)?;
-    let texts = channel::text_file("configuration", texts).map_err(of_channel)?;
-    channel.send_within(MASTER_TIMEOUT, &ToMaster::Loaded, &[plan.as_fd(), texts.as_fd()]).map_err(of_channel)?;
-    let sockets = receive_sockets(channel, site).map_err(of_channel)?;
+fn start(line: &Arc<Line>, site: &'static Site, loaded: &ToMaster) -> Result<Rc<Loops>, String> {
+    let Line { channel, pipe } = &**line;
+    pipe.send_within(MASTER_TIMEOUT, loaded).map_err(of_line)?;
+    let sockets = receive_sockets(channel, site).map_err(of_line)?;
     if let Some(folder) = &site.working_directory {
         std::env::set_current_dir(folder)
             .map_err(|error| format!("chdir() to {} failed ({})", folder.display(), ErrorText(&error)))?;
@@ -176,17 +191,21 @@ fn start(channel: &Arc<Channel>, site: &'static Site, plan: &[u8], texts: &[u8])
     }
     log::start();
     let loops = Loops::start(site, sockets)?;
-    channel.send_within(MASTER_TIMEOUT, &ToMaster::Ready, &[]).map_err(of_channel)?;
+    pipe.send_within(MASTER_TIMEOUT, &ToMaster::Ready).map_err(of_line)?;
     // The others of the generation may take their time; a master that is gone ends the wait.
     loop {
         match channel.receive_within::<ToWorker>(MASTER_TIMEOUT) {
             Ok(Received { message: ToWorker::Serve, .. }) => return Ok(loops),
-            Ok(Received { message: ToWorker::Reopen(number), .. }) => reopen(channel, number),
+            Ok(Received { message: ToWorker::Reopen(number), .. }) => reopen(line, number),
             Ok(_) => return Err("the master has changed its mind".to_string()),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => (),
-            Err(error) => return Err(of_channel(error)),
+            Err(error) => return Err(of_line(error)),
         }
     }
+}
+
+fn of_line(error: io::Error) -> String {
+    format!("the master does not answer ({})", ErrorText(&error))
 }
 
 fn receive_sockets(channel: &Channel, site: &'static Site) -> io::Result<Vec<LoopSockets>> {
@@ -196,7 +215,7 @@ fn receive_sockets(channel: &Channel, site: &'static Site) -> io::Result<Vec<Loo
         let ToWorker::Sockets { of, last } = message else {
             return Err(io::Error::other("sockets were expected"));
         };
-        for ((address, number), fd) in of.into_iter().zip(fds.take()) {
+        for ((address, number), fd) in of.into_iter().zip(fds) {
             bind::restore(&fd)?;
             let address = site.addresses.get(address);
             if let (Some(address), Some(list)) = (address, sockets.get_mut(number)) {
@@ -210,10 +229,10 @@ fn receive_sockets(channel: &Channel, site: &'static Site) -> io::Result<Vec<Loo
 }
 
 /// Accepts connections until the end.
-fn run(channel: Arc<Channel>, site: &'static Site, loops: &Rc<Loops>) {
+fn run(line: Arc<Line>, site: &'static Site, loops: &Rc<Loops>) {
     let lp = &loops.first;
     let worker = Rc::new(Worker {
-        channel,
+        line,
         loops: loops.clone(),
         timeout: site.main.worker_shutdown_timeout,
         shutdown: Cell::default(),
@@ -221,7 +240,7 @@ fn run(channel: Arc<Channel>, site: &'static Site, loops: &Rc<Loops>) {
     worker.shutdown.set(Some(lp.add_timer(worker.clone(), 0)));
     let of_signals = worker.clone();
     let signals = Signals::start(lp, move |signal| of_signals.signal(signal));
-    let listening = lp.register_listener(&mut SourceFd(&fd_of(&worker.channel)), worker.clone());
+    let listening = lp.register_listener(&mut SourceFd(&worker.line.channel.as_fd().as_raw_fd()), worker.clone());
     if let Err(error) = signals.and(listening.map(drop)) {
         log_line!(Level::Emerg, "cannot wait for signals and the master ({})", ErrorText(&error));
         log::flush();
@@ -230,7 +249,7 @@ fn run(channel: Arc<Channel>, site: &'static Site, loops: &Rc<Loops>) {
     if let Err(error) = loops.serve() {
         log_line!(Level::Emerg, "{error}");
     }
-    worker.tell(&ToMaster::Serving);
+    worker.line.tell(&ToMaster::Serving);
     loops.run();
     // Jobs are code of modules: with one still running their state stays, and goes with the process.
     if site.pool.stop(JOBS_TIMEOUT) {
@@ -242,14 +261,18 @@ fn run(channel: Arc<Channel>, site: &'static Site, loops: &Rc<Loops>) {
     log::flush();
 }
 
-fn fd_of(channel: &Channel) -> i32 {
-    use std::os::fd::AsRawFd;
-    channel.as_fd().as_raw_fd()
+impl Line {
+    /// Tells the master, if there is room at once, which there is: a worker that serves says little.
+    fn tell(&self, message: &ToMaster) {
+        if let Err(error) = self.pipe.send_within(Duration::ZERO, message) {
+            log_line!(Level::Alert, "the master cannot be told {message:?} ({})", ErrorText(&error));
+        }
+    }
 }
 
 /// What the worker's first loop hears from outside.
 struct Worker {
-    channel: Arc<Channel>,
+    line: Arc<Line>,
     loops: Rc<Loops>,
     /// worker_shutdown_timeout.
     timeout: Option<Duration>,
@@ -258,12 +281,6 @@ struct Worker {
 }
 
 impl Worker {
-    fn tell(&self, message: &ToMaster) {
-        if let Err(error) = self.channel.send(message, &[]) {
-            log_line!(Level::Alert, "the master cannot be told {message:?} ({})", ErrorText(&error));
-        }
-    }
-
     /// Finishes what there is. `drained` is called when no loop accepts any more.
     fn finish(&self, time: Option<Duration>, drained: impl FnOnce() + 'static) {
         if self.loops.is_draining() {
@@ -299,11 +316,11 @@ impl Worker {
         match message {
             ToWorker::Reopen(number) => {
                 log_line!(Level::Notice, "reopening logs");
-                reopen(&self.channel, number);
+                reopen(&self.line, number);
             }
             ToWorker::Drain(time) => {
                 let worker = self.clone();
-                self.finish(time, move || worker.tell(&ToMaster::Draining));
+                self.finish(time, move || worker.line.tell(&ToMaster::Draining));
             }
             ToWorker::Stop => {
                 log_line!(Level::Notice, "exiting");
@@ -317,7 +334,7 @@ impl Worker {
 impl Source for Worker {
     fn ready(self: Rc<Self>, _: Ready) {
         loop {
-            match self.channel.receive::<ToWorker>() {
+            match self.line.channel.receive::<ToWorker>() {
                 Ok(Some(received)) => self.handle(received.message),
                 Ok(None) => return,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -345,14 +362,13 @@ pub fn has_master() -> bool {
 
 /// Asks the master for a zone: the file in memory that it is.
 pub fn ask_for_zone(name: &str, size: u64) -> Result<OwnedFd, String> {
-    let of_channel = |error: io::Error| format!("the master does not answer ({})", ErrorText(&error));
-    let Received { message, fds } = ASKING.with_borrow(|channel| {
-        let channel = channel.as_ref().ok_or("zones are opened while the configuration is read")?;
+    let Received { message, fds } = ASKING.with_borrow(|line| {
+        let line = line.as_ref().ok_or("zones are opened while the configuration is read")?;
         let question = ToMaster::Zone { name: name.to_string(), size };
-        channel.send_within(MASTER_TIMEOUT, &question, &[]).map_err(of_channel)?;
-        channel.receive_within(MASTER_TIMEOUT).map_err(of_channel)
+        line.pipe.send_within(MASTER_TIMEOUT, &question).map_err(of_line)?;
+        line.channel.receive_within(MASTER_TIMEOUT).map_err(of_line)
     })?;
-    match (message, fds.take().into_iter().next()) {
+    match (message, fds.into_iter().next()) {
         (ToWorker::Zone(Ok(())), Some(fd)) => Ok(fd),
         (ToWorker::Zone(Err(error)), _) => Err(error),
         _ => Err("the master has answered something else".to_string()),

@@ -2,22 +2,24 @@
 //! over: what module-api cannot prevent.
 
 use std::{
-    io::{IoSlice, Write},
+    io::IoSlice,
     mem::MaybeUninit,
-    net::{Ipv4Addr, TcpStream},
     os::fd::{AsFd, BorrowedFd},
     thread,
     time::Duration,
 };
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType};
+use rustix::{
+    fs::{FileType, OFlags},
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType},
+};
 use topnext_module_api::prelude::*;
 
 /// The table `crash`.
 #[derive(Config)]
 pub struct Crash {
-    /// `segv`, `abort`, `sleep`; `junk` or `early`, which is said to the master; `linger`, which sends it a connection to the port in
-    /// the arguments that takes an hour to close; `spoil`, which shuts the listening sockets down and has them block.
+    /// `segv`, `abort`, `sleep`; `junk`, `long` or `early`, which is said to the master; `descriptor`, which is sent to it; `spoil`, which
+    /// shuts the listening sockets down and has them block.
     how: String,
 }
 
@@ -33,12 +35,12 @@ impl Content for Crash {
             // SAFETY: none: that is what it is for.
             "segv" => unsafe { std::ptr::null_mut::<u32>().write_volatile(1) },
             "abort" => std::process::abort(),
-            "junk" => tell_master(b"junk", None),
-            "early" => tell_master(b"\"Ready\"", None),
-            "linger" => {
-                let port = std::str::from_utf8(r.args()).ok().and_then(|port| port.parse().ok());
-                let stream = port.map(|port| lingering(port).expect("a connection that lingers"));
-                tell_master(b"\"Serving\"", stream.as_ref().map(AsFd::as_fd));
+            "junk" => tell_master(b"junk"),
+            "early" => tell_master(b"\"Ready\""),
+            "long" => tell_master(&[b' '; 2 << 20]),
+            "descriptor" => {
+                let text = if send_descriptor() { "sent" } else { "refused" };
+                return r.send(200, "text/plain", text.as_bytes().to_vec());
             }
             "spoil" => sockets_of(SocketType::STREAM).filter(is_listening).for_each(spoil),
             _ => thread::sleep(Duration::from_millis(1500)),
@@ -47,25 +49,29 @@ impl Content for Crash {
     }
 }
 
-/// Says something through the worker's channel, in its name: the one socket that keeps packets apart.
-fn tell_master(text: &[u8], fd: Option<BorrowedFd<'_>>) {
-    for channel in sockets_of(SocketType::SEQPACKET) {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let fds = fd.as_slice();
-        assert!(fds.is_empty() || ancillary.push(SendAncillaryMessage::ScmRights(fds)));
-        let _ = rustix::net::sendmsg(channel, &[IoSlice::new(text)], &mut ancillary, SendFlags::NOSIGNAL);
+/// Says something in the worker's name: through the one pipe that is not its output.
+fn tell_master(text: &[u8]) {
+    let is_pipe = |fd: &BorrowedFd<'_>| {
+        let kind = rustix::fs::fstat(fd).map(|found| FileType::from_raw_mode(found.st_mode));
+        let wanted = OFlags::WRONLY | OFlags::NONBLOCK;
+        kind == Ok(FileType::Fifo) && rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.contains(wanted))
+    };
+    for pipe in descriptors().filter(is_pipe) {
+        let length = u32::try_from(text.len()).expect("not that long");
+        let _ = rustix::io::write(pipe, &[&length.to_ne_bytes(), text].concat());
     }
 }
 
-/// A connection to somebody who does not read, with more to be sent than the kernel takes, and whose last close waits for that.
-fn lingering(port: u16) -> std::io::Result<TcpStream> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_nonblocking(true)?;
-    while stream.write(&[0; 65536]).is_ok() {}
-    stream.set_nonblocking(false)?;
-    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::from_secs(3600)))?;
-    Ok(stream)
+/// Sends standard input through the channel to the master: the one socket that keeps packets apart. Whether that went.
+fn send_descriptor() -> bool {
+    let stdin = std::io::stdin();
+    let fds = [stdin.as_fd()];
+    sockets_of(SocketType::SEQPACKET).any(|channel| {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+        rustix::net::sendmsg(channel, &[IoSlice::new(b"\"Serving\"")], &mut ancillary, SendFlags::NOSIGNAL).is_ok()
+    })
 }
 
 fn is_listening(socket: &BorrowedFd<'static>) -> bool {
@@ -79,7 +85,11 @@ fn spoil(socket: BorrowedFd<'static>) {
 
 /// The sockets of this kind that the process has.
 fn sockets_of(kind: SocketType) -> impl Iterator<Item = BorrowedFd<'static>> {
-    // SAFETY: the descriptor is borrowed while it is looked at; those that are not open are errors.
-    let all = (0..64).map(|fd| unsafe { BorrowedFd::borrow_raw(fd) });
-    all.filter(move |fd| rustix::net::sockopt::socket_type(fd).is_ok_and(|found| found == kind))
+    descriptors().filter(move |fd| rustix::net::sockopt::socket_type(fd).is_ok_and(|found| found == kind))
+}
+
+/// Behind the standard ones.
+fn descriptors() -> impl Iterator<Item = BorrowedFd<'static>> {
+    // SAFETY: each is borrowed while it is looked at; those that are not open are errors.
+    (3..64).map(|fd| unsafe { BorrowedFd::borrow_raw(fd) })
 }

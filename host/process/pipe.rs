@@ -1,0 +1,173 @@
+//! What a worker says to its master: messages over a pipe, each behind its length.
+//!
+//! A pipe and no socket, since nothing but bytes comes through it: a worker need not be trusted, and the last close of a
+//! descriptor that it could send takes as long as it likes (SO_LINGER), in the master or in what the master starts at that moment.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+    pipe::PipeFlags,
+    time::Timespec,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Bytes of a length.
+const LENGTH: usize = size_of::<u32>();
+/// What is read at once.
+const STEP: usize = 64 * 1024;
+
+/// The master's end. It does not block.
+#[derive(Debug)]
+pub struct Reader {
+    fd: OwnedFd,
+    /// What has come of the next message.
+    begun: Vec<u8>,
+    /// The longest message that is taken.
+    limit: usize,
+}
+
+/// The worker's end, for all its threads.
+#[derive(Debug)]
+pub struct Writer(Mutex<OwnedFd>);
+
+/// A pipe: the end that reads, which takes messages up to this length, and what is to become the one that writes.
+pub fn pair(limit: usize) -> io::Result<(Reader, OwnedFd)> {
+    let (fd, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    Ok((Reader { fd, begun: Vec::new(), limit }, writer))
+}
+
+impl Reader {
+    /// Takes no longer messages than these from here on.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// The next message; none if it has not come whole. An error of kind `UnexpectedEof`: the other side is gone.
+    pub fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+        loop {
+            if let Some((length, rest)) = self.begun.split_first_chunk::<LENGTH>() {
+                let length = usize::try_from(u32::from_ne_bytes(*length)).unwrap_or(usize::MAX);
+                if length > self.limit {
+                    return Err(io::Error::other(format!("a message of {length} bytes is too long")));
+                }
+                if let Some(text) = rest.get(..length) {
+                    let message = serde_json::from_slice(text)?;
+                    // A long one leaves no memory behind.
+                    self.begun = self.begun.split_off(LENGTH + length);
+                    return Ok(Some(message));
+                }
+            }
+            let before = self.begun.len();
+            self.begun.resize(before + STEP, 0);
+            let read = rustix::io::read(&self.fd, &mut self.begun[before..]);
+            self.begun.truncate(before + read.unwrap_or(0));
+            match read {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::INTR) => (),
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Reader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Writer {
+    /// The end that was handed to this process.
+    pub fn new(fd: OwnedFd) -> Writer {
+        Writer(Mutex::new(fd))
+    }
+
+    /// Sends a message, waiting for at most so long while there is no room. One that is short comes whole or not at all; of a longer one,
+    /// that has come in part, the other side makes no sense.
+    pub fn send_within(&self, time: Duration, message: &impl Serialize) -> io::Result<()> {
+        let until = Instant::now() + time;
+        let mut bytes = vec![0; LENGTH];
+        serde_json::to_writer(&mut bytes, message)?;
+        let length = u32::try_from(bytes.len() - LENGTH).map_err(io::Error::other)?;
+        bytes[..LENGTH].copy_from_slice(&length.to_ne_bytes());
+        let fd = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = &bytes[..];
+        while !left.is_empty() {
+            match rustix::io::write(&*fd, left) {
+                Ok(written) => left = &left[written..],
+                Err(Errno::INTR) => (),
+                Err(Errno::AGAIN) => wait_for_room(&fd, until)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wait_for_room(fd: &OwnedFd, until: Instant) -> io::Result<()> {
+    let left = until.saturating_duration_since(Instant::now());
+    let time = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+    match poll(&mut [PollFd::new(fd, PollFlags::OUT)], Some(&time)) {
+        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIME: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn messages_come_whole_and_in_order() {
+        let (mut reader, writer) = pair(1 << 20).expect("a pipe");
+        let writer = Writer::new(writer);
+        assert!(reader.receive::<String>().expect("open").is_none());
+        // More than the pipe takes at once.
+        let long = "x".repeat(1_000_000);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for text in ["first", &long, "last"] {
+                    writer.send_within(TIME, &text).expect("it is read");
+                }
+            });
+            for expected in ["first", &long, "last"] {
+                let text = loop {
+                    if let Some(text) = reader.receive::<String>().expect("open") {
+                        break text;
+                    }
+                };
+                assert_eq!(text, expected);
+            }
+        });
+        drop(writer);
+        assert_eq!(reader.receive::<String>().expect_err("gone").kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn what_is_too_much_is_refused() {
+        let (mut reader, writer) = pair(1 << 20).expect("a pipe");
+        let writer = Writer::new(writer);
+        reader.set_limit(100);
+        writer.send_within(TIME, &"x".repeat(99)).expect("room");
+        assert_eq!(reader.receive::<String>().expect_err("too long").to_string(), "a message of 101 bytes is too long");
+        let error = writer.send_within(Duration::ZERO, &"x".repeat(1_000_000)).expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let (mut reader, writer) = pair(1 << 20).expect("a pipe");
+        let writer = Writer::new(writer);
+        writer.send_within(TIME, &7).expect("room");
+        assert!(reader.receive::<String>().is_err(), "a number is no text");
+        drop(reader);
+        assert_eq!(writer.send_within(TIME, &7).expect_err("nobody is there").kind(), io::ErrorKind::BrokenPipe);
+    }
+}
