@@ -255,7 +255,7 @@ impl Child {
             (ToMaster::Loaded { plan, texts }, Stage::Starting) => {
                 self.reach(Stage::Loaded);
                 self.pipe.borrow_mut().set_limit(MAX_MESSAGE);
-                master.loaded(self, plan, texts);
+                master.loaded(self, *plan, texts);
             }
             (ToMaster::Failed(reason), Stage::Starting | Stage::Loaded | Stage::Ready)
                 if self.report.borrow().is_none() =>

@@ -61,7 +61,7 @@ pub enum ToMaster {
     /// The configuration is good.
     Loaded {
         /// What the master has to know of it.
-        plan: Plan,
+        plan: Box<Plan>,
         /// What it was read from, if that was not handed to this worker.
         texts: Option<String>,
     },

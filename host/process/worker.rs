@@ -146,7 +146,7 @@ fn prepare(given: Given) -> Result<(&'static Site, ToMaster), String> {
         // "auto" is what it was when the sockets were opened.
         (loaded.site.processes, loaded.site.threads) = (processes, threads);
     }
-    let plan = plan::of(&loaded, &start.prefix);
+    let plan = Box::new(plan::of(&loaded, &start.prefix));
     let texts = if is_kept {
         None
     } else {
