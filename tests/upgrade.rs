@@ -107,6 +107,22 @@ fn the_way_back() {
 }
 
 #[test]
+fn a_new_master_that_ends_has_the_old_one_serve_again() {
+    for signal in [Signal::QUIT, Signal::KILL] {
+        let server = Server::start(SITE);
+        let old_worker = server.worker();
+        let new = upgrade(&server);
+        server.signal(Signal::WINCH);
+        eventually("the old worker has ended", || !server.workers().contains(&old_worker));
+        server.folder.write("plugins.toml", b"broken");
+        rustix::process::kill_process(rustix::process::Pid::from_raw(new.cast_signed()).unwrap(), signal).unwrap();
+        server.stderr(|log| log.contains("this one goes on") && log.contains("generation 2 serves"));
+        eventually("it has its names back", || pid_in(&server.folder, "topnext.pid") == Some(server.pid()));
+        assert_eq!(server.get("/").expect(200).text(), server.worker().to_string());
+    }
+}
+
+#[test]
 fn the_way_back_takes_the_old_configuration_though_a_worker_is_busy() {
     let file = support::files::noise(4 << 20);
     let site = "worker_threads = 1\nmodule = [{ name = \"static\" }, { name = \"headers\" }]\nerror_log = { level = \"notice\" }\n\
@@ -137,12 +153,17 @@ fn a_master_whose_workers_were_dismissed_replaces_none() {
         rustix::process::kill_process(rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL)
             .unwrap();
     };
+    let mut worker = server.worker();
     for _ in 0..10 {
-        let before = server.worker();
-        kill(before);
-        eventually("another worker", || server.workers().len() == 1 && server.worker() != before);
+        kill(worker);
+        let before = worker;
+        eventually("another worker", || {
+            let workers = server.workers();
+            worker = *workers.first().unwrap_or(&before);
+            workers.len() == 1 && worker != before
+        });
     }
-    kill(server.worker());
+    kill(worker);
     server.stderr(|log| log.contains("the next one is started in 1 s"));
     let new = upgrade(&server);
     server.signal(Signal::WINCH);

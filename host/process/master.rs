@@ -305,6 +305,11 @@ impl Master {
         }
     }
 
+    /// Whether its workers were dismissed, and it has no others.
+    pub fn is_dismissed(&self) -> bool {
+        self.serving.borrow().as_ref().is_some_and(|serving| serving.is_dismissed.get())
+    }
+
     // ---- the end
 
     /// Ends the server.

@@ -27,6 +27,7 @@ use mio::unix::SourceFd;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    change::Task,
     channel::{self, Channel, MAX_FDS, Received},
     child,
     master::{DAEMON, Master, Options, UPGRADE},
@@ -325,6 +326,10 @@ pub fn reap(master: &Rc<Master>) {
     log_line!(Level::Notice, "the new master {}; this one goes on", child::describe(status));
     systemd::ready();
     give_names_back(master);
+    if master.is_dismissed() {
+        // Else nobody would serve (as in nginx).
+        master.perform(Task::Reload(Vec::new()));
+    }
 }
 
 /// The channel to the other master: its end tells that it is gone.

@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
         Err((line, reason)) => {
             let reason = reason.trim_end().to_string();
             if let Err(error) = line.pipe.send_within(MASTER_TIMEOUT, &ToMaster::Failed(reason.clone())) {
-                eprintln!("topnext: {reason}\ntopnext: the master cannot be told ({})", ErrorText(&error));
+                eprintln!("{reason}\ntopnext: the master cannot be told ({})", ErrorText(&error));
             }
             log::flush();
             ExitCode::FAILURE

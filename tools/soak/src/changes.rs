@@ -1,10 +1,11 @@
 //! `changes`: reloads, upgrades and deaths of workers under load: what they lose, and what the master keeps of them.
 //!
 //! The server has two workers, and clients with kept and with new connections, which check each answer. A reload swaps the order
-//! of two filters or replaces a module by its other version, and has to be seen in the answers behind it. Reloads and
-//! upgrades may lose no request; the death of a worker may lose what was in flight in it, and nothing else.
+//! of two filters or replaces a module by its other version, and has to be seen in the answers behind it. Reloads, upgrades, and
+//! both mixed, may lose no request; the death of a worker may lose what was in flight in it, and nothing else.
 
 mod load;
+mod mixed;
 mod modules;
 mod site;
 mod subject;
@@ -16,6 +17,7 @@ use load::{Load, Lost};
 use subject::{Death, Subject};
 
 use crate::number_in;
+use crate::random::Random;
 
 const HELP: &str = "\
 Usage: topnext-soak changes [OPTION]...
@@ -24,6 +26,9 @@ Reloads, upgrades and deaths of workers under load: what is lost, and what the m
 
   --reloads N     reloads under load, 0 to 10000 (default 50)
   --upgrades N    upgrades of the program under load, 0 to 100 (default 3)
+  --mixed N       reloads, upgrades, ways back and reopened logs in a random order, 0 to 10000 (default 60); some begin while
+                  another is under way
+  --seed N        of that order (default 1)
   --deaths N      deaths of workers under load, 0 to 20 (default 20; of more, replacements would be delayed): killed, and by a
                   module that segfaults, in turn
   --steady N      reloads without load, over which the master is measured, 0 to 10000 (default 200)
@@ -52,6 +57,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Options {
     reloads: u64,
     upgrades: u64,
+    mixed: u64,
+    seed: u64,
     deaths: u64,
     steady: u64,
     clients: u64,
@@ -71,12 +78,15 @@ pub fn run(arguments: lexopt::Parser) -> Result<bool, String> {
 
 fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
     use lexopt::prelude::*;
-    let mut options = Options { reloads: 50, upgrades: 3, deaths: 20, steady: 200, clients: 8, server: None };
+    let mut options =
+        Options { reloads: 50, upgrades: 3, mixed: 60, seed: 1, deaths: 20, steady: 200, clients: 8, server: None };
     while let Some(argument) = arguments.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(None),
             Long("reloads") => options.reloads = arguments.value()?.parse_with(number_in(0..=10_000))?,
             Long("upgrades") => options.upgrades = arguments.value()?.parse_with(number_in(0..=100))?,
+            Long("mixed") => options.mixed = arguments.value()?.parse_with(number_in(0..=10_000))?,
+            Long("seed") => options.seed = arguments.value()?.parse()?,
             Long("deaths") => options.deaths = arguments.value()?.parse_with(number_in(0..=20))?,
             Long("steady") => options.steady = arguments.value()?.parse_with(number_in(0..=10_000))?,
             Long("clients") => options.clients = arguments.value()?.parse_with(number_in(2..=100))?,
@@ -114,6 +124,12 @@ fn soak(options: &Options) -> Result<bool, String> {
     if options.upgrades > 0 {
         let outcome = load.during(|| (0..options.upgrades).try_for_each(|_| subject.upgrade()))?;
         faults.extend(report("upgrades", options.upgrades, &outcome, &[]));
+    }
+
+    if options.mixed > 0 {
+        let random = &mut Random::new(options.seed);
+        let outcome = load.during(|| (0..options.mixed).try_for_each(|_| mixed::step(&mut subject, random)))?;
+        faults.extend(report("mixed changes", options.mixed, &outcome, &[]));
     }
 
     faults.extend(subject.end()?);

@@ -17,6 +17,7 @@ mod mix;
 
 mod http;
 mod process;
+mod random;
 mod server;
 
 use std::ops::RangeInclusive;

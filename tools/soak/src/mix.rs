@@ -8,7 +8,7 @@
 mod clients;
 
 mod origin;
-mod random;
+
 mod site;
 mod subject;
 mod watch;
@@ -20,9 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::http::Target;
+use crate::random::Random;
 use crate::{number_in, process};
 use clients::KINDS;
-use random::Random;
 use subject::Subject;
 use watch::Level;
 

@@ -12,8 +12,10 @@ use super::modules::Modules;
 use super::site::{self, Seen, Shape};
 use crate::http::{Connection, Target};
 use crate::process;
-use crate::server::{Place, Server};
+use crate::server::{CONFIG, Place, Server};
 
+/// The master's, in its folder.
+const PID_FILE: &str = "topnext.pid";
 /// Workers that it has.
 const WORKERS: usize = 2;
 /// Connections that are tried until one leads to a certain worker.
@@ -90,18 +92,69 @@ impl Subject {
 
     /// Gives it another shape, and sees that it has it.
     pub fn reload(&mut self) -> Result<(), String> {
-        self.changes += 1;
-        let shape = Shape::numbered(self.changes);
-        let place = Place { dir: self.server.dir(), modules: &self.bundled, address: self.address() };
-        let installed = shape.install(&place, &self.modules.crash, &self.modules.versioned);
-        installed.map_err(|error| format!("cannot write the site: {error}"))?;
-        let reload = self.server.ask(&["-s", "reload"])?;
-        if !reload.status.success() {
-            return Err(format!("reload {}: {}", self.changes, String::from_utf8_lossy(&reload.stderr)));
+        self.install_next()?;
+        self.ask("reload")?;
+        self.expect_shape()
+    }
+
+    /// As `reload`, by many who ask at the same time: each is answered.
+    pub fn reload_at_once(&mut self, number: usize) -> Result<(), String> {
+        self.install_next()?;
+        let this = &*self;
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = (0..number).map(|_| scope.spawn(move || this.ask("reload"))).collect();
+            asked.into_iter().try_for_each(|asked| asked.join().unwrap_or_else(|_| Err("it panicked".into())))
+        })?;
+        self.expect_shape()
+    }
+
+    /// Gives it another shape by SIGHUP, and does not wait for that.
+    pub fn change_by_signal(&mut self) -> Result<(), String> {
+        self.install_next()?;
+        self.signal(Signal::HUP)
+    }
+
+    /// Has it refuse a configuration, and puts the right one back.
+    pub fn reload_broken(&mut self) -> Result<(), String> {
+        let config = self.server.dir().join(CONFIG);
+        let write = |text: &str| fs::write(&config, text).map_err(|error| format!("{}: {error}", config.display()));
+        let good = process::read(&config.to_string_lossy())?;
+        write(&format!("{good}\nbroken = 1\n"))?;
+        let answer = self.server.ask(&["-s", "reload"])?;
+        write(&good)?;
+        let said = String::from_utf8_lossy(&answer.stderr);
+        if answer.status.code() != Some(1) || !said.contains("broken: ") {
+            return Err(format!("{}: {said}", answer.status));
         }
+        Ok(())
+    }
+
+    /// Has the master do what `topnext -s` can ask for.
+    pub fn ask(&self, question: &str) -> Result<(), String> {
+        let answer = self.server.ask(&["-s", question])?;
+        let said = String::from_utf8_lossy(&answer.stderr);
+        if answer.status.success() { Ok(()) } else { Err(format!("{question}: {said}")) }
+    }
+
+    /// Sends the master a signal.
+    pub fn signal(&self, signal: Signal) -> Result<(), String> {
+        process::signal(self.master, signal)
+    }
+
+    /// Writes the next shape.
+    fn install_next(&mut self) -> Result<(), String> {
+        self.changes += 1;
+        let place = Place { dir: self.server.dir(), modules: &self.bundled, address: self.address() };
+        let installed = Shape::numbered(self.changes).install(&place, &self.modules.crash, &self.modules.versioned);
+        installed.map_err(|error| format!("cannot write the site: {error}"))
+    }
+
+    /// Sees that it has the shape that was written last.
+    fn expect_shape(&self) -> Result<(), String> {
         let (seen, _) = self.look()?;
+        let shape = Shape::numbered(self.changes);
         if seen.shape != shape {
-            return Err(format!("behind reload {} an answer shows {:?}, not {shape:?}", self.changes, seen.shape));
+            return Err(format!("behind change {} an answer shows {:?}, not {shape:?}", self.changes, seen.shape));
         }
         Ok(())
     }
@@ -161,35 +214,59 @@ impl Subject {
 
     /// Has another master take over, as nginx's manual describes it.
     pub fn upgrade(&mut self) -> Result<(), String> {
-        const SERVES: &str = "the new master serves";
         let old = self.master;
-        let before = self.server.said().matches(SERVES).count();
-        process::signal(old, Signal::USR2)?;
-        wait_until(SERVES, || self.server.said().matches(SERVES).count() > before)?;
-        let pid_file = self.server.dir().join("topnext.pid");
-        self.master = pid_in(&pid_file).filter(|pid| *pid != old).ok_or("the pid file does not name the new master")?;
+        self.master = self.start_another_master()?;
         process::signal(old, Signal::WINCH)?;
         wait_until("the old workers have ended", || process::children(old) == [self.master])?;
         process::signal(old, Signal::QUIT)?;
-        let is_first = old == self.server.pid();
-        wait_until("the old master has ended", || {
-            if is_first { self.server.has_ended() } else { process::has_ended(old) }
-        })?;
+        self.wait_for_end_of(old)?;
         self.look()?;
         self.wait_for_rest()
     }
 
+    /// Has another master take over, and the old one again.
+    pub fn upgrade_and_go_back(&mut self) -> Result<(), String> {
+        let new = self.start_another_master()?;
+        let dismissed = format!("{}#0: SIGWINCH received", self.master);
+        let before = self.server.said().matches(&dismissed).count();
+        self.signal(Signal::WINCH)?;
+        // Signals that come at the same time have no order. Its workers may have work to do still.
+        wait_until("it has got the signal", || self.server.said().matches(&dismissed).count() > before)?;
+        let serves = format!("{}#0: generation ", self.master);
+        let before = self.server.said().matches(&serves).count();
+        self.signal(Signal::HUP)?;
+        wait_until("the old master has workers again", || self.server.said().matches(&serves).count() > before)?;
+        process::signal(new, Signal::QUIT)?;
+        let pid_file = self.server.dir().join(PID_FILE);
+        wait_until("it has its names back", || pid_in(&pid_file) == Some(self.master))?;
+        self.look()?;
+        self.wait_for_rest()
+    }
+
+    /// Waits until it serves beside the old one: its process.
+    fn start_another_master(&mut self) -> Result<u32, String> {
+        const SERVES: &str = "the new master serves";
+        let before = self.server.said().matches(SERVES).count();
+        self.signal(Signal::USR2)?;
+        wait_until(SERVES, || self.server.said().matches(SERVES).count() > before)?;
+        let new = pid_in(&self.server.dir().join(PID_FILE)).filter(|pid| *pid != self.master);
+        new.ok_or_else(|| "the pid file does not name the new master".to_string())
+    }
+
+    fn wait_for_end_of(&mut self, master: u32) -> Result<(), String> {
+        let is_first = master == self.server.pid();
+        wait_until(
+            "the master has ended",
+            || {
+                if is_first { self.server.has_ended() } else { process::has_ended(master) }
+            },
+        )
+    }
+
     /// Has it end in good order: what it should not have logged.
     pub fn end(&mut self) -> Result<Vec<String>, String> {
-        let quit = self.server.ask(&["-s", "quit"])?;
-        if !quit.status.success() {
-            return Err(format!("it cannot be ended: {}", String::from_utf8_lossy(&quit.stderr)));
-        }
-        let master = self.master;
-        let is_first = master == self.server.pid();
-        wait_until("the master has ended", || {
-            if is_first { self.server.has_ended() } else { process::has_ended(master) }
-        })?;
+        self.ask("quit")?;
+        self.wait_for_end_of(self.master)?;
         let said = crate::server::complaints(&self.server.said());
         // Deaths were meant.
         let is_meant = |line: &&str| line.contains(" exited on signal ");

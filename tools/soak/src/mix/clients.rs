@@ -9,8 +9,8 @@ mod slow;
 
 use std::io;
 
-use super::random::Random;
 use crate::http::Target;
+use crate::random::Random;
 
 /// A kind of client.
 #[derive(Debug)]

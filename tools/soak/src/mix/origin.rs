@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::random::noise;
 use crate::http::{read_chunk, read_exact, read_line};
+use crate::random::noise;
 
 /// Connections at once; more are closed at once, which a test of proxies has to bear.
 const MAX_CONNECTIONS: usize = 1000;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 
-use super::random::{Random, noise};
+use crate::random::{Random, noise};
 use crate::server::{CONFIG, Place};
 
 /// The files: names, sizes, and whether they are text that is compressed.

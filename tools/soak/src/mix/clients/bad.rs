@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::failed;
 use crate::http::{Connection, Target};
-use crate::mix::random::Random;
+use crate::random::Random;
 
 /// Requests that two servers could read in two ways. Each is refused, and what follows it is not read as a request.
 const SMUGGLED: &[&str] = &[

@@ -5,8 +5,8 @@ use std::io::Read;
 use super::{failed, same};
 use crate::http::{Answer, Connection, Target};
 use crate::mix::origin;
-use crate::mix::random::{Random, noise};
 use crate::mix::site::{self, FILES, LISTED, MAX_BODY};
+use crate::random::{Random, noise};
 
 /// Something to ask for, and what has to come back.
 struct Wanted {

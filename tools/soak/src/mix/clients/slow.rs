@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{failed, same};
 use crate::http::{Connection, Target};
-use crate::mix::random::{Random, noise};
 use crate::mix::site;
+use crate::random::{Random, noise};
 
 /// A receive buffer that is soon full.
 const SMALL_WINDOW: usize = 8 * 1024;
