@@ -55,7 +55,7 @@ pub mod messages;
 
 pub mod channel;
 
-mod pipe;
+pub mod pipe;
 
 pub mod plan;
 

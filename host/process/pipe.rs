@@ -27,9 +27,15 @@ const STEP: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Reader {
     fd: OwnedFd,
-    /// What has come of the next message.
-    begun: Vec<u8>,
-    /// The longest message that is taken.
+    messages: Messages,
+}
+
+/// Takes messages out of bytes.
+#[derive(Debug)]
+pub struct Messages {
+    /// What has come of the next one, and what is behind it.
+    bytes: Vec<u8>,
+    /// The longest that is taken.
     limit: usize,
 }
 
@@ -40,41 +46,56 @@ pub struct Writer(Mutex<OwnedFd>);
 /// A pipe: the end that reads, which takes messages up to this length, and what is to become the one that writes.
 pub fn pair(limit: usize) -> io::Result<(Reader, OwnedFd)> {
     let (fd, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    Ok((Reader { fd, begun: Vec::new(), limit }, writer))
+    Ok((Reader { fd, messages: Messages::new(limit) }, writer))
 }
 
 impl Reader {
     /// Takes no longer messages than these from here on.
     pub fn set_limit(&mut self, limit: usize) {
-        self.limit = limit;
+        self.messages.limit = limit;
     }
 
     /// The next message; none if it has not come whole. An error of kind `UnexpectedEof`: the other side is gone.
     pub fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         loop {
-            if let Some((length, rest)) = self.begun.split_first_chunk::<LENGTH>() {
-                let length = usize::try_from(u32::from_ne_bytes(*length)).unwrap_or(usize::MAX);
-                if length > self.limit {
-                    return Err(io::Error::other(format!("a message of {length} bytes is too long")));
-                }
-                if let Some(text) = rest.get(..length) {
-                    let message = serde_json::from_slice(text)?;
-                    // A long one leaves no memory behind.
-                    self.begun = self.begun.split_off(LENGTH + length);
-                    return Ok(Some(message));
-                }
+            if let Some(message) = self.messages.take()? {
+                return Ok(Some(message));
             }
-            let before = self.begun.len();
-            self.begun.resize(before + STEP, 0);
-            let read = rustix::io::read(&self.fd, &mut self.begun[before..]);
-            self.begun.truncate(before + read.unwrap_or(0));
-            match read {
+            let mut bytes = [0; STEP];
+            match rustix::io::read(&self.fd, &mut bytes) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) | Err(Errno::INTR) => (),
+                Ok(n) => self.messages.put(&bytes[..n]),
+                Err(Errno::INTR) => (),
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+impl Messages {
+    /// None has come yet.
+    pub fn new(limit: usize) -> Messages {
+        Messages { bytes: Vec::new(), limit }
+    }
+
+    /// These have come.
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next one, if it has come whole. After an error there is nothing to be had any more.
+    pub fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+        let Some((length, rest)) = self.bytes.split_first_chunk::<LENGTH>() else { return Ok(None) };
+        let length = usize::try_from(u32::from_ne_bytes(*length)).unwrap_or(usize::MAX);
+        if length > self.limit {
+            return Err(io::Error::other(format!("a message of {length} bytes is too long")));
+        }
+        let Some(text) = rest.get(..length) else { return Ok(None) };
+        let message = serde_json::from_slice(text)?;
+        // A long one leaves no memory behind.
+        self.bytes = self.bytes.split_off(LENGTH + length);
+        Ok(Some(message))
     }
 }
 
