@@ -491,14 +491,19 @@ fn root_writes_no_log_where_a_worker_has_led_it() {
     by_worker("e.log");
     let answer = server.ask(&["-s", "reopen"]);
     let why = "in a folder into which others than root may write, so root does not open it";
-    let of_link = format!("logs/e.log\" failed (a part of the path is a link that is not root's, {why})");
+    let of_link = format!(
+        "logs/e.log\" failed (a part of the path is a link that is not root's, {why}; write the path that it leads to)"
+    );
     assert!(answer.code == Some(1) && answer.stderr.contains(&of_link), "{answer:#?}");
     let answer = server.ask(&["-s", "reload"]);
     assert!(answer.code == Some(1) && answer.stderr.contains(why), "{answer:#?}");
     fs::remove_file(path("e.log")).unwrap();
     fs::hard_link(server.folder.path("linked"), path("e.log")).unwrap();
     let answer = server.ask(&["-s", "reopen"]);
-    assert!(answer.stderr.contains(&format!("failed (the file has several names, {why})")), "{answer:#?}");
+    assert!(
+        answer.stderr.contains(&format!("failed (the file has several names, {why}; remove the others)")),
+        "{answer:#?}"
+    );
     // A folder on the way counts as well.
     fs::remove_file(path("e.log")).unwrap();
     fs::create_dir(server.folder.path("roots")).unwrap();

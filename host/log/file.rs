@@ -31,7 +31,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     let file = open_at(&folder, &name, if follow { OFlags::empty() } else { OFlags::NOFOLLOW })?;
     let found = fstat(&file)?;
     if !is_roots && kind(&found) == FileType::RegularFile && found.st_nlink > 1 {
-        return Err(refused("the file has several names"));
+        return Err(refused("the file has several names", "remove the others"));
     }
     Ok(file)
 }
@@ -80,8 +80,9 @@ fn kind(found: &Stat) -> FileType {
     FileType::from_raw_mode(found.st_mode)
 }
 
-fn refused(what: &str) -> io::Error {
-    let text = format!("{what}, in a folder into which others than root may write, so root does not open it");
+fn refused(what: &str, instead: &str) -> io::Error {
+    let text =
+        format!("{what}, in a folder into which others than root may write, so root does not open it; {instead}");
     io::Error::new(io::ErrorKind::PermissionDenied, text)
 }
 
@@ -118,7 +119,10 @@ impl Place {
                         return Ok(Place { folder, name, is_roots, follow: true });
                     }
                     if !is_roots && owner != 0 {
-                        return Err(refused("a part of the path is a link that is not root's"));
+                        return Err(refused(
+                            "a part of the path is a link that is not root's",
+                            "write the path that it leads to",
+                        ));
                     }
                     links += 1;
                     if links > MAX_LINKS {
