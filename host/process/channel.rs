@@ -99,7 +99,7 @@ impl Channel {
         let until = Instant::now() + time;
         loop {
             match self.send(message, fds) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(PollFlags::OUT, until)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait(self, PollFlags::OUT, until)?,
                 result => return result,
             }
         }
@@ -141,19 +141,20 @@ impl Channel {
         loop {
             match self.receive()? {
                 Some(received) => return Ok(received),
-                None => self.wait(PollFlags::IN, until)?,
+                None => wait(self, PollFlags::IN, until)?,
             }
         }
     }
+}
 
-    fn wait(&self, flags: PollFlags, until: Instant) -> io::Result<()> {
-        let left = until.saturating_duration_since(Instant::now());
-        let time = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(&self.0, flags)], Some(&time)) {
-            Ok(0) => Err(io::ErrorKind::TimedOut.into()),
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+/// Waits until a descriptor is ready, at most until then.
+pub fn wait(fd: impl AsFd, flags: PollFlags, until: Instant) -> io::Result<()> {
+    let left = until.saturating_duration_since(Instant::now());
+    let time = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+    match poll(&mut [PollFd::new(&fd, flags)], Some(&time)) {
+        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -10,13 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, poll},
-    io::Errno,
-    pipe::PipeFlags,
-    time::Timespec,
-};
+use rustix::{event::PollFlags, io::Errno, pipe::PipeFlags};
 use serde::{Serialize, de::DeserializeOwned};
+
+use super::channel::wait;
 
 /// Bytes of a length.
 const LENGTH: usize = size_of::<u32>();
@@ -125,21 +122,11 @@ impl Writer {
             match rustix::io::write(&*fd, left) {
                 Ok(written) => left = &left[written..],
                 Err(Errno::INTR) => (),
-                Err(Errno::AGAIN) => wait_for_room(&fd, until)?,
+                Err(Errno::AGAIN) => wait(&*fd, PollFlags::OUT, until)?,
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
-    }
-}
-
-fn wait_for_room(fd: &OwnedFd, until: Instant) -> io::Result<()> {
-    let left = until.saturating_duration_since(Instant::now());
-    let time = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-    match poll(&mut [PollFd::new(fd, PollFlags::OUT)], Some(&time)) {
-        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }
 
