@@ -28,8 +28,10 @@ return = {{ code = 204 }}
     );
     let site = site.replace("crash.how = \"segv\"\nreturn = { code = 204 }\n", "crash.how = \"segv\"\n");
     let place = |how: &str| format!("[[http.server.location]]\npath = \"/{how}\"\ncrash.how = \"{how}\"\n");
-    let places: String =
-        ["abort", "sleep", "junk", "long", "early", "descriptor", "spoil"].into_iter().map(place).collect();
+    let places: String = ["abort", "sleep", "junk", "long", "early", "drains", "descriptor", "spoil", "die_spoiled"]
+        .into_iter()
+        .map(place)
+        .collect();
     let places = places + "[[http.server.location]]\npath = \"/ok\"\nreturn = { code = 200, text = \"$pid\" }\n";
     Server::start(&(site.replace("return = { code = 200, text = \"$pid\" }\n", "") + &places))
 }
@@ -72,6 +74,8 @@ fn a_worker_that_talks_nonsense_to_its_master_is_ended() {
         ("/junk", "has sent what is no message (expected value at line 1 column 1); it is ended"),
         ("/long", "has sent what is no message (a message of 2097152 bytes is too long); it is ended"),
         ("/early", "has sent Ready when it was Serving; it is ended"),
+        // Else it would have no successor.
+        ("/drains", "has sent Draining when it was Serving; it is ended"),
     ] {
         let before = server.worker();
         let mut client = server.connect();
@@ -106,6 +110,17 @@ fn what_a_worker_does_to_the_listening_sockets_lasts_no_longer_than_the_next_rel
     }
     assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
     server.get("/ok").expect(200);
+}
+
+#[test]
+fn a_worker_that_shuts_the_listening_sockets_down_and_dies_has_a_successor_that_listens() {
+    let server = server("");
+    let before = server.worker();
+    let mut client = server.connect();
+    client.send("GET /die_spoiled HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.rest_and_end();
+    eventually("another worker listens", || std::net::TcpStream::connect(server.address()).is_ok());
+    assert_ne!(server.get("/ok").expect(200).text(), before.to_string());
 }
 
 #[test]

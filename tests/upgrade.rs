@@ -107,6 +107,30 @@ fn the_way_back() {
 }
 
 #[test]
+fn what_is_in_flight_is_finished_though_the_end_comes_right_behind_winch() {
+    let file = support::files::noise(4 << 20);
+    let site = "worker_threads = 1\nmodule = [{ name = \"static\" }]\nerror_log = { level = \"notice\" }\n\
+                [[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\nroot = \"html\"\n";
+    let mut server = Server::with(&[("html/large", &file)], site);
+    let mut slow = Client::slow(server.address());
+    slow.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    slow.head().unwrap();
+    let worker = rustix::process::Pid::from_raw(server.worker().cast_signed()).unwrap();
+    upgrade(&server);
+    // The worker is busy, and answers neither.
+    rustix::process::kill_process(worker, Signal::STOP).unwrap();
+    server.signal(Signal::WINCH);
+    server.stderr(|log| log.contains("shutting the workers down"));
+    server.signal(Signal::QUIT);
+    server.stderr(|log| log.contains("SIGQUIT received"));
+    rustix::process::kill_process(worker, Signal::CONT).unwrap();
+    assert_eq!(slow.take(file.len()).unwrap(), file);
+    drop(slow);
+    assert_eq!(server.ended(), Some(0));
+    assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
+}
+
+#[test]
 fn a_new_master_that_ends_has_the_old_one_serve_again() {
     for signal in [Signal::QUIT, Signal::KILL] {
         let server = Server::start(SITE);

@@ -247,7 +247,7 @@ fn run(arguments: &Arguments, program: PathBuf, words: Vec<OsString>) -> Result<
     }
     let is_daemon = flag("daemon") == Some(true);
     match beginning {
-        Beginning::Foreground if is_daemon => upgrade::start_daemon(&options).map(|greeting| eprint!("{greeting}")),
+        Beginning::Foreground if is_daemon => upgrade::start_daemon(&options).map(|greeting| say(&greeting)),
         Beginning::Daemon(_) => {
             let entered = upgrade::enter_background();
             entered.map_err(|error| format!("topnext: cannot go into the background ({})", ErrorText(&error)))?;
@@ -280,7 +280,12 @@ fn greet(site: &Site) {
         site.modules.iter().map(|module| format!("{} {}", module.name, module.description.version)).collect();
     let _ = writeln!(text, "  modules: {}", if modules.is_empty() { "none".to_string() } else { modules.join(", ") });
     // At once, so that whoever reads it does not see a part.
-    eprint!("{text}");
+    say(&text);
+}
+
+/// To standard error, which may be full, or gone.
+fn say(text: &str) {
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
 }
 
 /// Asks the server that runs with this prefix. Its configuration need not be there, and may be broken.

@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{Ordering, fence},
+    },
 };
 
 use super::{
@@ -33,9 +36,12 @@ impl<T: Send + 'static> Answer<T> {
 
     /// The answer, once. None while the job runs, or waits for its turn; an error if it has panicked.
     pub fn take(&self) -> Option<io::Result<T>> {
+        // Looked at before the answer, which is there when the job has ended.
+        let is_over = Arc::strong_count(&self.0) == 1;
+        fence(Ordering::Acquire);
         let result = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         match result {
-            None if Arc::strong_count(&self.0) == 1 => {
+            None if is_over => {
                 Some(Err(io::Error::other("the job on the thread pool has failed, which is a fault of the host")))
             }
             result => result,

@@ -86,6 +86,15 @@ pub fn restore(socket: impl AsFd) -> io::Result<()> {
     sockopt::detach_programs(&socket)
 }
 
+/// Has the close of a listening socket not wait. One that a worker has made a connection of could linger (SO_LINGER); of those
+/// that listen, connections would inherit the option.
+pub fn close_at_once(socket: impl AsFd) {
+    let of_socket = socket2::SockRef::from(&socket);
+    if !of_socket.is_listener().unwrap_or(true) {
+        let _ = of_socket.set_linger(Some(Duration::ZERO));
+    }
+}
+
 /// Sets the options of a socket of TCP that can be set at any time.
 pub fn set_options(socket: impl AsFd, options: &ListenOptions) -> Result<(), String> {
     let of_socket = socket2::SockRef::from(&socket);

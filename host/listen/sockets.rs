@@ -149,6 +149,14 @@ impl Sockets {
         }
     }
 
+    /// Has what listens listen again: a worker that died may have shut it down.
+    pub fn listen_again(&self) {
+        for held in &self.held {
+            let sockets = &held.sockets[..held.listening];
+            sockets.iter().for_each(|socket| log_failed(&held.wanted, bind::listen(socket, &held.wanted.options)));
+        }
+    }
+
     /// Closes what was prepared.
     pub fn abandon(&mut self) {
         self.held.retain_mut(|held| {
@@ -179,6 +187,7 @@ impl Sockets {
 
 impl Held {
     fn close(self, leave: bool) {
+        self.sockets.iter().for_each(bind::close_at_once);
         if let Some(file) = self.file.filter(|_| leave) {
             file.leave();
         }

@@ -137,7 +137,8 @@ pub fn write(level: Level, text: Arguments<'_>) {
         Some(log) => log.write(level, line.as_bytes()),
         None => match main() {
             Some(log) => log.write(level, line.as_bytes()),
-            None => eprint!("{line}"),
+            // A standard error that cannot be written is nobody's fault here.
+            None => drop(std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes())),
         },
     }
 }

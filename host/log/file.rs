@@ -111,14 +111,16 @@ impl Place {
                 found => Some(found?),
             };
             let of_next = next.as_ref().map(fstat).transpose()?;
-            let (kind, owner) = of_next.map_or((FileType::RegularFile, 0), |next| (kind(&next), next.st_uid));
+            let kind = of_next.map_or(FileType::RegularFile, |next| kind(&next));
+            // A link has one name, unless somebody has given root's another one.
+            let is_roots_link = of_next.is_some_and(|next| next.st_uid == 0 && next.st_nlink == 1);
             let is_roots = is_roots(&folder)?;
             match next {
                 Some(link) if kind == FileType::Symlink => {
                     if left.is_empty() && rustix::fs::fstatfs(&folder)?.f_type == PROC_SUPER_MAGIC {
                         return Ok(Place { folder, name, is_roots, follow: true });
                     }
-                    if !is_roots && owner != 0 {
+                    if !is_roots && !is_roots_link {
                         return Err(refused(
                             "a part of the path is a link that is not root's",
                             "write the path that it leads to",

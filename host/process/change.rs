@@ -161,6 +161,14 @@ impl Master {
     /// A worker has read its configuration.
     pub fn loaded(self: &Rc<Self>, child: &Rc<Child>, plan: Plan, texts: Option<String>) {
         let generation = &child.generation;
+        let is_serving = self.is_serving(generation);
+        if !is_serving && !self.is_starting(generation) {
+            // Given up meanwhile.
+            return child.kill();
+        }
+        if is_serving {
+            self.sockets.borrow().listen_again();
+        }
         let plan = Rc::new(plan);
         if generation.plan().is_none() {
             let kept = texts.map(|texts| channel::text_file("configuration", texts.as_bytes())).transpose();
@@ -175,13 +183,8 @@ impl Master {
             }
         }
         let Some(known) = generation.plan().filter(|known| known.is_served_like(&plan)) else {
-            log_line!(
-                Level::Alert,
-                "worker {} does not want the same sockets as the others of generation {}; it is ended",
-                child.pid,
-                generation.number
-            );
-            return child.kill();
+            let number = generation.number;
+            return child.end_for(&format!("does not want the same sockets as the others of generation {number}"));
         };
         for module in plan.modules.iter().filter(|module| !known.modules.contains(module)) {
             log_line!(
@@ -203,7 +206,7 @@ impl Master {
             }
         }
         if !child.give_sockets(&list) {
-            child.kill();
+            child.end_for("cannot be handed its sockets");
         }
     }
 
@@ -228,15 +231,28 @@ impl Master {
 
     /// A worker has got ahead.
     pub fn moved(self: &Rc<Self>, child: &Rc<Child>) {
-        let is_waited_for =
-            self.change.borrow().as_ref().is_some_and(|change| {
-                change.step == Step::Starting && Rc::ptr_eq(&change.generation, &child.generation)
-            });
-        if child.stage() == Stage::Ready && !is_waited_for {
-            // One that replaces another.
-            child.tell(&ToWorker::Serve, &[]);
+        if child.stage() == Stage::Ready && !self.is_starting(&child.generation) {
+            if self.is_serving(&child.generation) {
+                // One that replaces another.
+                child.tell(&ToWorker::Serve, &[]);
+            } else {
+                child.kill();
+            }
         }
         self.advance();
+    }
+
+    /// Whether its workers are those that a change waits for.
+    pub(super) fn is_starting(&self, generation: &Rc<Generation>) -> bool {
+        let change = self.change.borrow();
+        change
+            .as_ref()
+            .is_some_and(|change| change.step == Step::Starting && Rc::ptr_eq(&change.generation, generation))
+    }
+
+    /// Whether its configuration is the one that counts.
+    pub(super) fn is_serving(&self, generation: &Rc<Generation>) -> bool {
+        self.serving.borrow().as_ref().is_some_and(|serving| Rc::ptr_eq(serving, generation))
     }
 
     /// Goes through the steps of the change whose time has come.

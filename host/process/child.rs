@@ -82,6 +82,10 @@ pub struct Child {
     zones: Cell<usize>,
     /// How often it was told to open its logs again and has not answered.
     reopening: Cell<usize>,
+    /// It was told to finish what it has.
+    told_to_drain: Cell<bool>,
+    /// It is to be gone: what it says is of no interest, but for why.
+    is_killed: Cell<bool>,
     /// Why it cannot run, as it said.
     report: RefCell<Option<String>>,
     /// What the watchdog has seen of its threads.
@@ -129,6 +133,8 @@ impl Child {
             reopen_later: Cell::default(),
             zones: Cell::default(),
             reopening: Cell::default(),
+            told_to_drain: Cell::default(),
+            is_killed: Cell::default(),
             report: RefCell::default(),
             turns: RefCell::default(),
             master: Rc::downgrade(master),
@@ -189,8 +195,26 @@ impl Child {
         }
     }
 
+    /// Has it finish what it has. Told once: it answers each time.
+    pub fn drain(&self, timeout: Option<Duration>) {
+        if !self.told_to_drain.get() {
+            self.told_to_drain.set(self.tell(&ToWorker::Drain(timeout), &[]));
+        }
+    }
+
+    /// Ends it at once, for a reason that its end is explained with.
+    pub fn end_for(&self, reason: &str) {
+        let text = format!("worker {} {reason}; it is ended", self.pid);
+        log_line!(Level::Alert, "{text}");
+        if self.report.borrow().is_none() {
+            self.report.replace(Some(format!("topnext: {text}")));
+        }
+        self.kill();
+    }
+
     /// Ends it at once.
     pub fn kill(&self) {
+        self.is_killed.set(true);
         self.signal(Signal::KILL);
     }
 
@@ -236,10 +260,7 @@ impl Child {
                 // Its end is told by a signal.
                 Ok(None) => return,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return,
-                Err(error) => {
-                    log_line!(Level::Alert, "worker {} has sent what is no message ({error}); it is ended", self.pid);
-                    return self.kill();
-                }
+                Err(error) => return self.end_for(&format!("has sent what is no message ({error})")),
             }
         }
     }
@@ -248,6 +269,9 @@ impl Child {
     /// anything else is not what it should be, and is ended.
     fn handle(self: &Rc<Self>, master: &Rc<Master>, message: ToMaster) -> ControlFlow<()> {
         match (message, self.stage()) {
+            // What was on its way.
+            (message, _) if self.is_killed.get() && !matches!(message, ToMaster::Failed(_)) => (),
+            (_, _) if self.is_killed.get() && self.report.borrow().is_some() => (),
             (ToMaster::Zone { name, size }, Stage::Starting) if self.zones.get() < MAX_ZONES => {
                 self.zones.set(self.zones.get() + 1);
                 master.give_zone(self, name, size);
@@ -260,7 +284,7 @@ impl Child {
             (ToMaster::Failed(reason), Stage::Starting | Stage::Loaded | Stage::Ready)
                 if self.report.borrow().is_none() =>
             {
-                self.report.replace(Some(shortened(reason)));
+                self.report.replace(Some(shortened(printable(&reason))));
             }
             (ToMaster::Ready, Stage::Loaded) => {
                 self.reach(Stage::Ready);
@@ -273,18 +297,17 @@ impl Child {
                 self.reach(Stage::Serving);
                 master.moved(self);
             }
-            (ToMaster::Draining, Stage::Ready | Stage::Serving) => {
+            (ToMaster::Draining, Stage::Ready | Stage::Serving) if self.told_to_drain.get() => {
                 self.reach(Stage::Draining);
                 master.moved(self);
             }
             (ToMaster::Reopened { number, failed }, _) if self.reopening.get() > 0 => {
                 self.reopening.set(self.reopening.get() - 1);
+                let failed = failed.iter().map(|text| printable(text)).collect();
                 reopen::done(master, self.pid, Some(number), failed);
             }
             (message, stage) => {
-                let pid = self.pid;
-                log_line!(Level::Alert, "worker {pid} has sent {message:?} when it was {stage:?}; it is ended");
-                self.kill();
+                self.end_for(&format!("has sent {message:?} when it was {stage:?}"));
                 return ControlFlow::Break(());
             }
         }
@@ -363,6 +386,19 @@ impl Child {
         let count = |counter| stats::sum(self.board.boards(), counter);
         format!("{} requests and {} connections", count(Counter::Running), count(Counter::Connections))
     }
+}
+
+/// What a worker says, for somebody's terminal: lines, without what terminals obey.
+fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' {
+            out.push_str(&format!("\\x{:02X}", c as u32));
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// A report, as far as it is not too long.

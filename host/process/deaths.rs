@@ -4,7 +4,7 @@ use std::{process::ExitStatus, rc::Rc, time::Duration};
 
 use super::{
     alarm::Alarm,
-    change::{START_TIMEOUT, Step},
+    change::START_TIMEOUT,
     child::{self, Child, Stage},
     generation::Generation,
     master::Master,
@@ -33,12 +33,7 @@ impl Master {
         let generation = child.generation.clone();
         generation.remove(child);
         let report = child.take_report();
-        let is_starting = self
-            .change
-            .borrow()
-            .as_ref()
-            .is_some_and(|change| change.step == Step::Starting && Rc::ptr_eq(&change.generation, &generation));
-        let is_serving = self.serving.borrow().as_ref().is_some_and(|serving| Rc::ptr_eq(serving, &generation));
+        let (is_starting, is_serving) = (self.is_starting(&generation), self.is_serving(&generation));
         if self.ending.get().is_some() {
             log_line!(Level::Notice, "worker {} {}", child.pid, child::describe(status));
         } else if is_starting {
@@ -63,14 +58,14 @@ impl Master {
         let level = if status.success() { Level::Notice } else { Level::Alert };
         let (pid, number) = (child.pid, generation.number);
         match report {
-            Some(report) => {
+            Some(report) if child.stage() < Stage::Serving => {
                 log_line!(
                     Level::Alert,
                     "worker {pid}, which was to replace another of generation {number}, cannot run:"
                 );
                 report.lines().for_each(|line| log_line!(Level::Alert, "{line}"));
             }
-            None => {
+            _ => {
                 log_line!(level, "worker {pid} of generation {number} {}{}", child::describe(status), last_words(child))
             }
         }
@@ -88,8 +83,7 @@ impl Master {
     }
 
     fn respawn(self: &Rc<Self>, generation: &Rc<Generation>, slot: usize) {
-        let is_serving = self.serving.borrow().as_ref().is_some_and(|serving| Rc::ptr_eq(serving, generation));
-        if !is_serving || generation.is_dismissed.get() || self.ending.get().is_some() {
+        if !self.is_serving(generation) || generation.is_dismissed.get() || self.ending.get().is_some() {
             return;
         }
         match self.start_child(generation, slot, false) {

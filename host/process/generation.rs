@@ -114,10 +114,10 @@ impl Generation {
             if worker.stage() < Stage::Ready {
                 worker.kill();
             } else if worker.stage() < Stage::Draining {
-                worker.tell(&ToWorker::Drain(timeout), &[]);
+                worker.drain(timeout);
             }
         }
-        if let Some(timeout) = timeout {
+        if let Some(timeout) = timeout.filter(|_| self.end_alarm.borrow().is_none()) {
             let generation = Rc::downgrade(self);
             let kill = move |_: &Rc<Master>| {
                 for worker in generation.upgrade().iter().flat_map(|generation| generation.workers()) {

@@ -78,7 +78,10 @@ pub fn start(master: &Rc<Master>, waiter: Option<Waiter>) {
 
 /// A process has opened its logs, but for these; or has ended, without a number.
 pub fn done(master: &Rc<Master>, pid: u32, number: Option<u64>, failed: Vec<String>) {
-    let of_number = |reopening: &&Rc<Reopening>| number.is_none_or(|number| number == reopening.number);
+    // It has opened them for those that asked before, too.
+    let of_number = |reopening: &&Rc<Reopening>| {
+        number.is_none_or(|number| reopening.number <= number) && reopening.waits_for.borrow().contains(&pid)
+    };
     let concerned: Vec<_> = master.reopenings.borrow().iter().filter(of_number).cloned().collect();
     for reopening in concerned {
         reopening.waits_for.borrow_mut().retain(|other| *other != pid);

@@ -102,7 +102,9 @@ pub fn join(fd: impl AsFd) -> io::Result<()> {
 
 thread_local! {
     static MINE: Mine = Mine::new();
-    /// The same, where it is found at less cost; none before the first use, and while the thread ends.
+    /// The cell of a thread without a board, made when it is asked for, once.
+    static OWN: &'static RunningCell = Box::leak(Box::default());
+    /// The board, where it is found at less cost; none before the first use, and while the thread ends.
     static NEAR: Cell<Option<Board>> = const { Cell::new(None) };
 }
 
@@ -157,9 +159,8 @@ fn first() -> Option<Board> {
 pub fn cell() -> &'static RunningCell {
     match mine() {
         Some(board) => cell_of(board),
-        // The thread ends, and something that is dropped at its end belongs to a module; or there is no board for it. Leaked:
-        // both are rare.
-        None => Box::leak(Box::default()),
+        // There is no board for it; or it ends, and something that is dropped at its end belongs to a module.
+        None => OWN.try_with(|own| *own).unwrap_or_else(|_| Box::leak(Box::default())),
     }
 }
 

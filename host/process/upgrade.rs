@@ -12,10 +12,11 @@
 
 use std::{
     cell::Cell,
-    io,
+    ffi::OsStr,
+    io::{self, Write},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::process::CommandExt,
+        unix::{ffi::OsStrExt, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -108,7 +109,7 @@ impl Beginning {
     pub fn ready(self, master: &Rc<Master>, greeting: &str) {
         match self {
             // At once, so that whoever reads it does not see a part.
-            Beginning::Foreground => eprint!("{greeting}"),
+            Beginning::Foreground => drop(io::stderr().write_all(greeting.as_bytes())),
             Beginning::Daemon(channel) => {
                 tell(&channel, &Outcome::Ready, greeting);
             }
@@ -304,8 +305,8 @@ fn rename(master: &Rc<Master>, name: impl Fn(&Path) -> PathBuf) -> Result<(), St
 /// There is no new master, or no more: this one is the server again.
 fn give_names_back(master: &Rc<Master>) {
     let without_ending = |path: &Path| {
-        let text = path.as_os_str().to_string_lossy();
-        text.strip_suffix(pid_file::OLD).map_or(path.to_path_buf(), PathBuf::from)
+        let bytes = path.as_os_str().as_bytes().strip_suffix(pid_file::OLD.as_bytes());
+        bytes.map_or(path.to_path_buf(), |bytes| PathBuf::from(OsStr::from_bytes(bytes)))
     };
     if let Err(reason) = rename(master, without_ending) {
         log_line!(Level::Alert, "{reason}");

@@ -216,7 +216,13 @@ fn receive_sockets(channel: &Channel, site: &'static Site) -> io::Result<Vec<Loo
             return Err(io::Error::other("sockets were expected"));
         };
         for ((address, number), fd) in of.into_iter().zip(fds) {
-            bind::restore(&fd)?;
+            if let Err(error) = bind::restore(&fd) {
+                log_line!(
+                    Level::Alert,
+                    "a worker before this one has changed a listening socket ({})",
+                    ErrorText(&error)
+                );
+            }
             let address = site.addresses.get(address);
             if let (Some(address), Some(list)) = (address, sockets.get_mut(number)) {
                 list.push((&**address, Socket::from(fd)));
@@ -247,7 +253,9 @@ fn run(line: Arc<Line>, site: &'static Site, loops: &Rc<Loops>) {
         return;
     }
     if let Err(error) = loops.serve() {
+        // The master starts another.
         log_line!(Level::Emerg, "{error}");
+        return log::flush();
     }
     worker.line.tell(&ToMaster::Serving);
     loops.run();
@@ -339,6 +347,9 @@ impl Source for Worker {
                 Ok(None) => return,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     log_line!(Level::Alert, "the master has sent what is no message ({error})");
+                }
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                    return log_line!(Level::Alert, "what the master has sent cannot be read ({})", ErrorText(&error));
                 }
                 Err(_) => {
                     // Who started the master can start it again, and it could not bind while this one listens.

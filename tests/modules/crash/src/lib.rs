@@ -18,7 +18,7 @@ use topnext_module_api::prelude::*;
 /// The table `crash`.
 #[derive(Config)]
 pub struct Crash {
-    /// `segv`, `abort`, `sleep`; `junk`, `long` or `early`, which is said to the master; `descriptor`, which is sent to it; `spoil`, which
+    /// `segv`, `abort`, `sleep`; `junk`, `long`, `early` or `drains`, which is said to the master; `die_spoiled`, as `spoil` and the end; `descriptor`, which is sent to it; `spoil`, which
     /// shuts the listening sockets down and has them block.
     how: String,
 }
@@ -37,6 +37,11 @@ impl Content for Crash {
             "abort" => std::process::abort(),
             "junk" => tell_master(b"junk"),
             "early" => tell_master(b"\"Ready\""),
+            "drains" => tell_master(b"\"Draining\""),
+            "die_spoiled" => {
+                sockets_of(SocketType::STREAM).filter(is_listening).for_each(spoil);
+                std::process::abort();
+            }
             "long" => tell_master(&[b' '; 2 << 20]),
             "descriptor" => {
                 let text = if send_descriptor() { "sent" } else { "refused" };
