@@ -17,7 +17,7 @@ module = [{{ name = "crash", path = {:?} }}, {{ name = "return" }}]
 error_log = {{ level = "notice" }}
 {top}
 [[http.server]]
-listen = ["127.0.0.1:PORT"]
+listen = ["127.0.0.1:PORT", "unix:c.sock"]
 return = {{ code = 200, text = "$pid" }}
 [[http.server.location]]
 path = "/segv"
@@ -103,6 +103,10 @@ fn what_a_worker_does_to_the_listening_sockets_lasts_no_longer_than_the_next_rel
     client.response().expect(200);
     assert!(std::net::TcpStream::connect(server.address()).is_err(), "nobody listens");
     assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+    let mut unix = support::Client::unix(&server.folder.path("c.sock"));
+    unix.send("GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    unix.response().expect(200);
+    server.stderr(|log| log.contains("a worker has made a listening socket of 127.0.0.1:"));
     let now = server.get("/ok").expect(200).text().to_string();
     // The loop of the new worker turns, though nobody comes.
     for _ in 0..3 {

@@ -23,8 +23,10 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, poll},
     fs::{FlockOperation, Mode, OFlags},
     io::Errno,
+    time::Timespec,
 };
 use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
 
@@ -84,6 +86,15 @@ pub fn listen(socket: impl AsFd, options: &ListenOptions) -> Result<(), String> 
 pub fn restore(socket: impl AsFd) -> io::Result<()> {
     rustix::io::ioctl_fionbio(&socket, true)?;
     sockopt::detach_programs(&socket)
+}
+
+/// Whether a socket that should listen does not, or its filter cannot be taken away (SO_LOCK_FILTER).
+pub fn is_spoiled(socket: impl AsFd) -> bool {
+    // One of a file that was shut down counts as listening still.
+    let mut polled = [PollFd::new(&socket, PollFlags::empty())];
+    let is_shut = poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
+    is_shut || !socket2::SockRef::from(&socket).is_listener().unwrap_or(false) || sockopt::is_filter_locked(&socket)
 }
 
 /// Has the close of a listening socket not wait. One that a worker has made a connection of could linger (SO_LINGER); of those

@@ -69,6 +69,7 @@ impl Sockets {
     /// Binds what is missing for so many loops. An error has a line for each address that cannot be had, and leaves all as it
     /// was.
     pub fn prepare(&mut self, wanted: &[Wanted], loops: usize) -> Result<(), String> {
+        self.replace_spoiled();
         let mut errors: Vec<String> = Vec::new();
         let mut refuse =
             |wanted: &Wanted, reason| errors.push(format!("cannot listen on {}: {reason}", wanted.address));
@@ -150,10 +151,36 @@ impl Sockets {
     }
 
     /// Has what listens listen again: a worker that died may have shut it down.
-    pub fn listen_again(&self) {
+    pub fn listen_again(&mut self) {
+        self.replace_spoiled();
         for held in &self.held {
             let sockets = &held.sockets[..held.listening];
             sockets.iter().for_each(|socket| log_failed(&held.wanted, bind::listen(socket, &held.wanted.options)));
+        }
+    }
+
+    /// Binds sockets anew that a worker has made useless for all: workers have the same ones as the master. They do not listen yet.
+    fn replace_spoiled(&mut self) {
+        for held in self.held.iter_mut().filter(|held| !held.kind.is_foreign) {
+            let Held { wanted, sockets, listening, file, .. } = held;
+            for socket in sockets[..*listening].iter_mut().filter(|socket| bind::is_spoiled(socket)) {
+                let fresh = match &wanted.address {
+                    Listen::Tcp(ip) => bind::tcp(*ip, &wanted.options, true).map(|socket| (socket, None)),
+                    Listen::Unix(path) => {
+                        bind::unix(path, &wanted.options, SOCKET_MODE).map(|(socket, file)| (socket, Some(file)))
+                    }
+                };
+                let what = format!("a worker has made a listening socket of {} useless", wanted.address);
+                match fresh {
+                    Ok((fresh, fresh_file)) => {
+                        log_line!(Level::Alert, "{what}; it is replaced");
+                        bind::close_at_once(&*socket);
+                        *socket = fresh;
+                        *file = fresh_file.or(file.take());
+                    }
+                    Err(reason) => log_line!(Level::Alert, "{what}, and it cannot be replaced: {reason}"),
+                }
+            }
         }
     }
 

@@ -43,13 +43,22 @@ fn set_at(socket: impl AsFd, level: libc::c_int, option: libc::c_int, value: lib
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// SO_LOCK_FILTER: nobody can take the filter of the socket away any more (socket(7)).
+pub fn is_filter_locked(socket: impl AsFd) -> bool {
+    get_at(socket, libc::SOL_SOCKET, libc::SO_LOCK_FILTER).is_ok_and(|value| value != 0)
+}
+
 /// The value of a TCP option.
 #[cfg(test)]
 pub fn get(socket: impl AsFd, option: libc::c_int) -> io::Result<libc::c_int> {
+    get_at(socket, libc::IPPROTO_TCP, option)
+}
+
+fn get_at(socket: impl AsFd, level: libc::c_int, option: libc::c_int) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     let mut size = size_of_val(&value) as libc::socklen_t;
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the descriptor is open, for it is borrowed; the kernel writes at most `size` bytes into `value`.
-    let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, option, (&raw mut value).cast(), &mut size) };
+    let result = unsafe { libc::getsockopt(fd, level, option, (&raw mut value).cast(), &mut size) };
     if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }

@@ -167,7 +167,7 @@ impl Master {
             return child.kill();
         }
         if is_serving {
-            self.sockets.borrow().listen_again();
+            self.sockets.borrow_mut().listen_again();
         }
         let plan = Rc::new(plan);
         if generation.plan().is_none() {

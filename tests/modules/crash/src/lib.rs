@@ -4,7 +4,7 @@
 use std::{
     io::IoSlice,
     mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     thread,
     time::Duration,
 };
@@ -84,6 +84,12 @@ fn is_listening(socket: &BorrowedFd<'static>) -> bool {
 }
 
 fn spoil(socket: BorrowedFd<'static>) {
+    let on: libc::c_int = 1;
+    let size = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the kernel reads `size` bytes of `on`.
+    unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LOCK_FILTER, (&raw const on).cast(), size);
+    }
     let _ = rustix::io::ioctl_fionbio(socket, false);
     let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
 }
