@@ -93,7 +93,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match parse(lexopt::Parser::from_args(&words)) {
         Ok(arguments) => arguments,
         Err(error) => {
-            eprintln!("topnext: {error}\n\n{HELP}");
+            say(&format!("topnext: {error}\n\n{HELP}\n"));
             return ExitCode::from(2);
         }
     };
@@ -114,7 +114,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
-            eprintln!("{}", text.trim_end());
+            say(&format!("{}\n", text.trim_end()));
             ExitCode::FAILURE
         }
     }
@@ -176,12 +176,14 @@ fn with_configuration(arguments: &Arguments) -> Result<(), String> {
     let prefix = prefix(arguments.prefix.as_deref(), &path)?;
     let loaded = load(&path, &prefix)?;
     for warning in loaded.warnings.to_string().lines() {
-        eprintln!("topnext: [warn] {warning}");
+        say(&format!("topnext: [warn] {warning}\n"));
     }
     match arguments.command {
         Command::Test => {
-            eprintln!("topnext: the configuration file {} syntax is ok", path.display());
-            eprintln!("topnext: configuration file {} test is successful", path.display());
+            let path = path.display();
+            say(&format!(
+                "topnext: the configuration file {path} syntax is ok\ntopnext: configuration file {path} test is successful\n"
+            ));
             Ok(())
         }
         Command::Dump => dump(&loaded),

@@ -52,6 +52,8 @@ pub struct Change {
 pub enum Task {
     /// The configuration is read anew. With those who want to know how that comes out.
     Reload(Vec<Waiter>),
+    /// The workers are started again with the configuration that they had: the new master has ended.
+    Restart,
     /// A new master is started.
     Upgrade,
     /// The workers end, since another master serves.
@@ -77,14 +79,17 @@ impl Master {
             Task::Upgrade => upgrade::start(self),
             Task::Dismiss => self.dismiss(),
             Task::Reload(waiters) => {
-                // Without workers (after WINCH) the configuration is the one that they had, as in nginx.
-                let kept = match &*self.serving.borrow() {
-                    Some(serving) if serving.is_empty() || serving.is_dismissed.get() => serving.texts(),
-                    _ => None,
-                };
-                self.begin(kept, waiters);
+                // While another master serves the configuration is the one that the workers had, as in nginx: the way back.
+                let is_way_back = self.is_dismissed() && self.upgrade.borrow().is_under_way();
+                self.begin(if is_way_back { self.kept() } else { None }, waiters);
             }
+            Task::Restart => self.begin(self.kept(), Vec::new()),
         }
+    }
+
+    /// The texts of the configuration that counts.
+    fn kept(&self) -> Option<OwnedFd> {
+        self.serving.borrow().as_ref().and_then(|serving| serving.texts())
     }
 
     fn queue(&self, task: Task) {

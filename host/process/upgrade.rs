@@ -329,7 +329,7 @@ pub fn reap(master: &Rc<Master>) {
     give_names_back(master);
     if master.is_dismissed() {
         // Else nobody would serve (as in nginx).
-        master.perform(Task::Reload(Vec::new()));
+        master.perform(Task::Restart);
     }
 }
 

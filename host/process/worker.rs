@@ -123,10 +123,7 @@ fn serve(line: Line, given: Given) -> Result<(), (Arc<Line>, String)> {
         Err(reason) => return Err((line, reason)),
     };
     match start(&line, site, &loaded).map_err(|error| super::of_server(&error)) {
-        Ok(loops) => {
-            run(line, site, &loops);
-            Ok(())
-        }
+        Ok(worker) => run(&worker, site).map_err(|reason| (line, super::of_server(&reason))),
         Err(reason) => Err((line, reason)),
     }
 }
@@ -177,7 +174,7 @@ fn take_over(loaded: Loaded, what: &Start) -> &'static Site {
 }
 
 /// Gets its sockets, and everything ready.
-fn start(line: &Arc<Line>, site: &'static Site, loaded: &ToMaster) -> Result<Rc<Loops>, String> {
+fn start(line: &Arc<Line>, site: &'static Site, loaded: &ToMaster) -> Result<Rc<Worker>, String> {
     let Line { channel, pipe } = &**line;
     pipe.send_within(MASTER_TIMEOUT, loaded).map_err(of_line)?;
     let sockets = receive_sockets(channel, site).map_err(of_line)?;
@@ -190,12 +187,13 @@ fn start(line: &Arc<Line>, site: &'static Site, loaded: &ToMaster) -> Result<Rc<
         account.assume()?;
     }
     log::start();
-    let loops = Loops::start(site, sockets)?;
+    let worker = Worker::start(line, site, Loops::start(site, sockets)?)
+        .map_err(|error| format!("cannot wait for signals and the master ({})", ErrorText(&error)))?;
     pipe.send_within(MASTER_TIMEOUT, &ToMaster::Ready).map_err(of_line)?;
     // The others of the generation may take their time; a master that is gone ends the wait.
     loop {
         match channel.receive_within::<ToWorker>(MASTER_TIMEOUT) {
-            Ok(Received { message: ToWorker::Serve, .. }) => return Ok(loops),
+            Ok(Received { message: ToWorker::Serve, .. }) => return Ok(worker),
             Ok(Received { message: ToWorker::Reopen(number), .. }) => reopen(line, number),
             Ok(_) => return Err("the master has changed its mind".to_string()),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => (),
@@ -235,30 +233,10 @@ fn receive_sockets(channel: &Channel, site: &'static Site) -> io::Result<Vec<Loo
 }
 
 /// Accepts connections until the end.
-fn run(line: Arc<Line>, site: &'static Site, loops: &Rc<Loops>) {
-    let lp = &loops.first;
-    let worker = Rc::new(Worker {
-        line,
-        loops: loops.clone(),
-        timeout: site.main.worker_shutdown_timeout,
-        shutdown: Cell::default(),
-    });
-    worker.shutdown.set(Some(lp.add_timer(worker.clone(), 0)));
-    let of_signals = worker.clone();
-    let signals = Signals::start(lp, move |signal| of_signals.signal(signal));
-    let listening = lp.register_listener(&mut SourceFd(&worker.line.channel.as_fd().as_raw_fd()), worker.clone());
-    if let Err(error) = signals.and(listening.map(drop)) {
-        log_line!(Level::Emerg, "cannot wait for signals and the master ({})", ErrorText(&error));
-        log::flush();
-        return;
-    }
-    if let Err(error) = loops.serve() {
-        // The master starts another.
-        log_line!(Level::Emerg, "{error}");
-        return log::flush();
-    }
+fn run(worker: &Rc<Worker>, site: &'static Site) -> Result<(), String> {
+    worker.loops.serve()?;
     worker.line.tell(&ToMaster::Serving);
-    loops.run();
+    worker.loops.run();
     // Jobs are code of modules: with one still running their state stays, and goes with the process.
     if site.pool.stop(JOBS_TIMEOUT) {
         site.end();
@@ -267,6 +245,7 @@ fn run(line: Arc<Line>, site: &'static Site, loops: &Rc<Loops>) {
     }
     log_line!(Level::Notice, "exit");
     log::flush();
+    Ok(())
 }
 
 impl Line {
@@ -289,6 +268,18 @@ struct Worker {
 }
 
 impl Worker {
+    /// Waits for signals and the master from here on. What they ask for is done once the loops turn.
+    fn start(line: &Arc<Line>, site: &'static Site, loops: Rc<Loops>) -> io::Result<Rc<Worker>> {
+        let timeout = site.main.worker_shutdown_timeout;
+        let worker = Rc::new(Worker { line: line.clone(), loops, timeout, shutdown: Cell::default() });
+        let lp = &worker.loops.first;
+        worker.shutdown.set(Some(lp.add_timer(worker.clone(), 0)));
+        let of_signals = worker.clone();
+        Signals::start(lp, move |signal| of_signals.signal(signal))?;
+        lp.register_listener(&mut SourceFd(&worker.line.channel.as_fd().as_raw_fd()), worker.clone())?;
+        Ok(worker)
+    }
+
     /// Finishes what there is. `drained` is called when no loop accepts any more.
     fn finish(&self, time: Option<Duration>, drained: impl FnOnce() + 'static) {
         if self.loops.is_draining() {
