@@ -243,3 +243,15 @@ fn a_port_in_use() {
         assert_eq!(answer.stderr, expected);
     }
 }
+
+#[test]
+fn two_commands_are_one_too_many() {
+    let folder = Folder::with(&[("plugins.toml", b"")]);
+    for arguments in
+        [&["-t", "-s", "stop"][..], &["-s", "stop", "-t"], &["status", "-s", "reload"], &["-s", "quit", "-s", "stop"]]
+    {
+        let answer = support::server::answer(support::command(&folder, arguments));
+        assert_eq!(answer.code, Some(2), "{answer:#?}");
+        assert!(answer.stderr.starts_with("topnext: found two commands; give one at a time\n"), "{answer:#?}");
+    }
+}

@@ -110,6 +110,16 @@ fn an_old_worker_that_does_not_answer_is_told_of() {
 }
 
 #[test]
+fn workers_that_cannot_serve_fail_the_reload() {
+    let server = Server::start(&answering("good"));
+    let worker = server.worker();
+    let bad = answering("bad").replace("worker_threads = 2", "worker_threads = 8\nworker_rlimit_nofile = 16");
+    let (code, said) = reload(&server, &bad);
+    assert!(code == Some(1) && said.contains("24: Too many open files"), "{said}");
+    assert_eq!((server.get("/").expect(200).text(), server.worker()), ("good", worker));
+}
+
+#[test]
 fn modules_are_added_removed_and_reordered() {
     let server = Server::start(&answering("x"));
     let with = |modules: &[&str], more: &str| {

@@ -123,23 +123,37 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn parse(mut parser: lexopt::Parser) -> Result<Arguments, lexopt::Error> {
     let mut arguments = Arguments { command: Command::Run, config: None, prefix: None };
     while let Some(argument) = parser.next()? {
-        match argument {
-            Short('c') => arguments.config = Some(parser.value()?.into()),
-            Short('p') => arguments.prefix = Some(parser.value()?.into()),
-            Short('s') => arguments.command = Command::Signal(signal(&parser.value()?)?),
+        let command = match argument {
+            Short('c') => {
+                arguments.config = Some(parser.value()?.into());
+                continue;
+            }
+            Short('p') => {
+                arguments.prefix = Some(parser.value()?.into());
+                continue;
+            }
             Long("json") if matches!(arguments.command, Command::Status { .. }) => {
                 arguments.command = Command::Status { json: true };
+                continue;
             }
-            Short('t') => arguments.command = Command::Test,
-            Short('T') => arguments.command = Command::Dump,
-            Short('v') => arguments.command = Command::Version,
-            Short('V') | Long("version") => arguments.command = Command::Build,
-            Short('h') | Short('?') | Long("help") => arguments.command = Command::Help,
-            Value(word) if word == "modules" => arguments.command = Command::Modules,
-            Value(word) if word == "status" => arguments.command = Command::Status { json: false },
-            Value(word) if word == "inspect" => arguments.command = Command::Inspect(parser.value()?.into()),
+            Short('s') => Command::Signal(signal(&parser.value()?)?),
+            Short('t') => Command::Test,
+            Short('T') => Command::Dump,
+            Short('v') => Command::Version,
+            Short('V') | Long("version") => Command::Build,
+            Short('h') | Short('?') | Long("help") => Command::Help,
+            Value(word) if word == "modules" => Command::Modules,
+            Value(word) if word == "status" => Command::Status { json: false },
+            Value(word) if word == "inspect" => Command::Inspect(parser.value()?.into()),
             other => return Err(other.unexpected()),
-        }
+        };
+        arguments.command = match (arguments.command, command) {
+            (Command::Run, command) => command,
+            // As in nginx, -T tests too.
+            (Command::Test | Command::Dump, Command::Dump) | (Command::Dump, Command::Test) => Command::Dump,
+            (before, command) if before == command => command,
+            _ => return Err("found two commands; give one at a time".into()),
+        };
     }
     Ok(arguments)
 }
