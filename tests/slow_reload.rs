@@ -8,7 +8,7 @@ use std::fs;
 use std::thread::{ScopedJoinHandle, scope};
 
 use rustix::process::Signal;
-use support::{Answer, Server, eventually};
+use support::{Answer, Server, eventually, eventually_within};
 
 /// A site that answers with this text. Its workers wait as long as there is a file `hang`.
 fn site(text: &str) -> String {
@@ -170,11 +170,9 @@ fn one_that_is_to_replace_another_and_hangs_is_ended() {
     rustix::process::kill_process(rustix::process::Pid::from_raw(worker.cast_signed()).unwrap(), Signal::KILL).unwrap();
     eventually("the next one hangs", || hangs(&server));
     let next = server.worker();
-    let start = std::time::Instant::now();
-    while std::path::Path::new(&format!("/proc/{next}/fd/0")).exists() {
-        assert!(start.elapsed() < std::time::Duration::from_secs(90), "it hangs still");
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    // The master gives it a minute.
+    let gone = || !std::path::Path::new(&format!("/proc/{next}/fd/0")).exists();
+    eventually_within(std::time::Duration::from_secs(90), "the one that hangs is ended", gone);
     go_on(&server);
     let log = server.stderr(|log| log.matches(" exited on signal 9").count() == 2);
     let text = format!(

@@ -1,4 +1,4 @@
-//! A worker, as the master sees it: a process, a channel, a scoreboard.
+//! A worker, as the master sees it: a process, a channel to it, a pipe from it, a scoreboard.
 
 use std::{
     cell::{Cell, RefCell},
@@ -40,6 +40,8 @@ const MAX_LOADED: usize = 256 << 20;
 const MAX_MESSAGE: usize = 1 << 20;
 /// What is kept of a report of errors, in bytes.
 const MAX_REPORT: usize = 256 * 1024;
+/// What is shown of a message that has no place, in characters.
+const MAX_SHOWN: usize = 200;
 /// The most zones that a worker may ask for.
 const MAX_ZONES: usize = 10_000;
 
@@ -235,7 +237,7 @@ impl Child {
         status
     }
 
-    /// Forgets the channel. What has come through it and was not handled is handled before.
+    /// Forgets the pipe. What has come through it and was not handled is handled before.
     pub fn forget(self: &Rc<Self>, master: &Rc<Master>) {
         self.read(master);
         if let Some(id) = self.registered.take() {
@@ -269,9 +271,10 @@ impl Child {
     /// anything else is not what it should be, and is ended.
     fn handle(self: &Rc<Self>, master: &Rc<Master>, message: ToMaster) -> ControlFlow<()> {
         match (message, self.stage()) {
-            // What was on its way.
-            (message, _) if self.is_killed.get() && !matches!(message, ToMaster::Failed(_)) => (),
-            (_, _) if self.is_killed.get() && self.report.borrow().is_some() => (),
+            // What was on its way: of interest is why it cannot run, if that is not known.
+            (message, _)
+                if self.is_killed.get()
+                    && (self.report.borrow().is_some() || !matches!(message, ToMaster::Failed(_))) => {}
             (ToMaster::Zone { name, size }, Stage::Starting) if self.zones.get() < MAX_ZONES => {
                 self.zones.set(self.zones.get() + 1);
                 master.give_zone(self, name, size);
@@ -307,7 +310,8 @@ impl Child {
                 reopen::done(master, self.pid, Some(number), failed);
             }
             (message, stage) => {
-                self.end_for(&format!("has sent {message:?} when it was {stage:?}"));
+                let message: String = format!("{message:?}").chars().take(MAX_SHOWN).collect();
+                self.end_for(&format!("has sent {message} when it was {stage:?}"));
                 return ControlFlow::Break(());
             }
         }

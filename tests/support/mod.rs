@@ -36,10 +36,16 @@ pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Waits until this holds, which comes by itself.
 #[track_caller]
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    eventually_within(PATIENCE, what, holds);
+}
+
+/// As [`eventually`], for what has a time-out of its own that is longer.
+#[track_caller]
+pub fn eventually_within(patience: std::time::Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
     while !holds() {
-        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        assert!(start.elapsed() < patience, "never: {what}");
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
 }

@@ -18,6 +18,7 @@ impl State for Patient {
     fn create() -> Result<Patient, String> {
         while Path::new("hang").exists() {
             fs::write("hangs", "").map_err(|error| format!("hangs: {error}"))?;
+            // Nothing relies on the time: it is how often the file is looked for.
             thread::sleep(Duration::from_millis(2));
         }
         Ok(Patient)
