@@ -59,7 +59,12 @@ pub struct Listener {
 
 impl Listener {
     /// Has the loop accept connections.
-    pub fn start(lp: &Rc<Loop>, site: &'static Site, address: &'static Address, socket: Socket) -> io::Result<()> {
+    pub fn start(
+        lp: &Rc<Loop>,
+        site: &'static Site,
+        address: &'static Address,
+        socket: Socket,
+    ) -> io::Result<Rc<Listener>> {
         let listener = Rc::new(Listener {
             lp: lp.clone(),
             site,
@@ -71,7 +76,17 @@ impl Listener {
         });
         listener.retry.set(Some(lp.add_timer(listener.clone(), 0)));
         listener.id.set(Some(lp.register_listener(&mut &listener.socket, listener.clone())?));
-        Ok(())
+        Ok(listener)
+    }
+
+    /// Accepts no more.
+    pub fn stop(&self) {
+        if let Some(id) = self.id.take() {
+            self.lp.deregister(&mut &self.socket, id);
+        }
+        if let Some(timer) = self.retry.take() {
+            self.lp.remove_timer(timer);
+        }
     }
 
     fn accept(self: &Rc<Self>) {
@@ -157,11 +172,6 @@ impl Source for Listener {
         for _ in 0..=MAX_LAST / BATCH {
             self.accept();
         }
-        if let Some(id) = self.id.take() {
-            self.lp.deregister(&mut &self.socket, id);
-        }
-        if let Some(timer) = self.retry.take() {
-            self.lp.remove_timer(timer);
-        }
+        self.stop();
     }
 }

@@ -9,6 +9,8 @@ mod build;
 
 mod files;
 
+pub mod kept;
+
 pub mod facts;
 
 mod logs;
@@ -38,6 +40,7 @@ use crate::{
 
 pub use build::{Loaded, Report, load, load_kept};
 pub use facts::module_fact;
+pub use kept::Kept;
 
 /// The server's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

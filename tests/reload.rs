@@ -179,7 +179,7 @@ fn requests_in_flight_are_finished_and_idle_connections_are_closed() {
     let (code, said) = reload(&server, &config("2"));
     assert_eq!(code, Some(0), "{said}");
     assert!(
-        said.contains(&format!("\n  draining   worker {old} of generation 1: 1 requests and 3 connections\n")),
+        said.contains(&format!("\n  draining   worker {old} of generation 1: 1 request and 3 connections\n")),
         "{said}"
     );
     // One that was used a moment ago may be used once more; then it ends.

@@ -38,6 +38,10 @@ fn write(server: &Server, config: &str) {
     server.folder.write("plugins.toml", config.replace("PORT", &server.port.to_string()).as_bytes());
 }
 
+fn signal(pid: u32, signal: Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+}
+
 fn go_on(server: &Server) {
     fs::remove_file(server.folder.path("hang")).unwrap();
 }
@@ -164,10 +168,71 @@ fn one_that_hangs_is_given_up() {
 }
 
 #[test]
+fn while_a_worker_is_replaced_another_one_stands_in_for_it() {
+    let server = Server::start(&format!("worker_processes = 2\n{}", site("$pid")));
+    server.folder.write("hang", b"");
+    let workers = server.workers();
+    signal(workers[0], Signal::KILL);
+    eventually("the next one hangs", || hangs(&server));
+    // Half of them come to the sockets of the one that is dead.
+    for _ in 0..40 {
+        assert_eq!(server.get("/").expect(200).text(), workers[1].to_string());
+    }
+    go_on(&server);
+    // From here on each has its own again.
+    let answers = || server.get("/").expect(200).text().to_string();
+    eventually("the next one answers", || answers() != workers[1].to_string());
+    eventually("the other one too", || answers() == workers[1].to_string());
+    // One that stands in dies too.
+    server.folder.write("hang", b"");
+    fs::remove_file(server.folder.path("hangs")).unwrap();
+    let workers = server.workers();
+    signal(workers[0], Signal::KILL);
+    eventually("the next one hangs", || hangs(&server));
+    signal(workers[1], Signal::KILL);
+    go_on(&server);
+    for _ in 0..40 {
+        assert!(!workers.iter().any(|old| server.get("/").expect(200).text() == old.to_string()));
+    }
+}
+
+#[test]
+fn a_reload_whose_workers_do_not_get_to_serve_fails() {
+    let server = server();
+    let old = server.worker();
+    let two = site("new").replace("\"127.0.0.1:PORT\"", "\"127.0.0.1:PORT\", \"127.0.0.1:PORT2\"");
+    write(&server, &format!("worker_processes = 2\n{two}"));
+    let is = |pid: u32, slot: u32, state: &str| {
+        let text = format!("\"pid\":{pid},\"slot\":{slot},\"state\":\"{state}\"");
+        server.ask(&["status", "--json"]).stdout.contains(&text)
+    };
+    scope(|scope| {
+        let asked = ask(scope, &server, "reload", || hangs(&server));
+        let first = server.workers().into_iter().find(|pid| *pid != old).unwrap();
+        server.folder.write("hang", first.to_string().as_bytes());
+        let second = || server.workers().into_iter().find(|pid| ![old, first].contains(pid));
+        eventually("the other one is started", || second().is_some());
+        let second = second().unwrap();
+        eventually("the first one is ready", || is(first, 0, "ready"));
+        signal(first, Signal::STOP);
+        go_on(&server);
+        eventually("the other one serves", || is(second, 1, "serving"));
+        signal(first, Signal::KILL);
+        let answer = asked.join().unwrap();
+        assert_eq!(answer.code, Some(1), "{answer:#?}");
+        assert!(answer.stderr.contains("a new worker exited on signal 9 (SIGKILL) before it served"), "{answer:#?}");
+    });
+    assert_eq!((server.get("/").expect(200).text(), server.worker()), ("old", old));
+    assert!(std::net::TcpStream::connect(server.address2()).is_err(), "the new address is closed again");
+    assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+    assert_eq!(server.get("/").expect(200).text(), "new");
+}
+
+#[test]
 fn one_that_is_to_replace_another_and_hangs_is_ended() {
     let server = server();
     let worker = server.worker();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(worker.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    signal(worker, Signal::KILL);
     eventually("the next one hangs", || hangs(&server));
     let next = server.worker();
     // The master gives it a minute.

@@ -151,6 +151,11 @@ impl Document {
         &self.texts
     }
 
+    /// The texts alone.
+    pub fn into_texts(self) -> Texts {
+        Arc::unwrap_or_clone(self.texts)
+    }
+
     /// The unchecked tree of all files together.
     pub fn tree(&self) -> &Table {
         &self.main

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! prepare    what a new configuration adds is bound, and does not listen yet      all or none
-//! commit     it listens; what no configuration wants any more is closed           or abandon: it is as it was
+//! listen     it does                                                              or abandon: it is as it was
+//! commit     options that have changed are set; what no configuration wants any more is closed
 //! ```
 //!
 //! An address of IP has one socket for each event loop of all workers. If a later configuration has fewer loops, some of them
@@ -125,6 +126,15 @@ impl Sockets {
             _ => (),
         }
         Ok(())
+    }
+
+    /// Has what was prepared listen, beside what does already. Until [`Sockets::commit`] it can be given up.
+    pub fn listen(&self, wanted: &[Wanted]) {
+        for held in &self.held {
+            let Some(wanted) = wanted.iter().find(|wanted| wanted.address == held.wanted.address) else { continue };
+            let prepared = &held.sockets[held.listening..];
+            prepared.iter().for_each(|socket| log_failed(wanted, bind::listen(socket, &wanted.options)));
+        }
     }
 
     /// Has what was prepared listen, with these options, and closes what is not wanted any more; with `leave`, socket files stay:

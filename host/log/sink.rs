@@ -79,7 +79,7 @@ struct Waiting {
 /// The writer's half.
 #[derive(Default)]
 struct Out {
-    /// None for stdout and stderr.
+    /// None for stdout and stderr, and while it cannot be opened.
     file: Option<File>,
     /// What comes first: the rest of a line whose start is in the file, or what a pipe had no room for.
     rest: Vec<u8>,
@@ -134,6 +134,14 @@ impl Sink {
             let file = file::open(&path)?;
             Ok(Sink::new(Target::File { path, real: real.clone() }, Some(file)))
         })
+    }
+
+    /// A file that cannot be opened now: it is tried again when there is something to write.
+    pub fn unopened(path: &Path) -> Arc<Sink> {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let is_it = |sink: &Sink| matches!(&sink.target, Target::File { path: known, .. } if *known == path);
+        let make = || Ok(Sink::new(Target::File { path: path.clone(), real: path.clone() }, None));
+        writer().sink(is_it, make).expect("opens nothing")
     }
 
     fn new(target: Target, file: Option<File>) -> Sink {
@@ -271,6 +279,12 @@ impl Out {
             joined.extend_from_slice(lines);
             &joined
         };
+        if let (Target::File { path, .. }, None) = (target, &self.file) {
+            match file::open(path) {
+                Ok(file) => self.file = Some(file),
+                Err(error) => return self.trouble.failed(target, &error, lines_in(bytes)),
+            }
+        }
         let (stdout, stderr) = (io::stdout(), io::stderr());
         let fd = match (target, &self.file) {
             (Target::Stdout, _) => stdout.as_fd(),

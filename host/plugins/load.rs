@@ -144,7 +144,7 @@ fn refusal(candidate: &Candidate, kind: RefusalKind) -> Refusal {
 
 /// The file is still the one that was checked.
 fn unchanged(candidate: &Candidate) -> Result<(), Refusal> {
-    let now = std::fs::metadata(&candidate.file);
+    let now = std::fs::metadata(&candidate.description.file);
     if now.as_ref().is_ok_and(|now| Identity::of(now) == candidate.description.identity) {
         return Ok(());
     }
@@ -163,7 +163,8 @@ fn open(candidate: &Candidate) -> Result<&'static LibHeader, Refusal> {
         refusal(candidate, RefusalKind::Open).line("error", error).line("fix", fix)
     };
     // A name without a slash would be looked for in the system's folders.
-    let path = std::path::absolute(&candidate.file).map_err(|error| cannot(ErrorText(&error).to_string()))?;
+    let path =
+        std::path::absolute(&candidate.description.file).map_err(|error| cannot(ErrorText(&error).to_string()))?;
     // RTLD_NOW: a missing symbol is found here, and not in the middle of a request.
     // SAFETY: initializers of the library run. The operator named it as a module, and its description says it is one.
     let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) };

@@ -61,6 +61,8 @@ pub struct Declared {
     pub ignore_order: Vec<String>,
     /// Where it is declared: `plugins.toml:14:1`.
     pub place: String,
+    /// Its file and a path that leads to it, if it was found before: it is not looked for.
+    pub known: Option<(PathBuf, PathBuf)>,
 }
 
 impl Declared {
@@ -77,7 +79,7 @@ pub struct Candidate {
     pub name: String,
     /// Its file, as it was declared or found.
     pub file: PathBuf,
-    /// What it says about itself.
+    /// What it says about itself, read from a path that leads to it, which need not be that of its file any more.
     pub description: Description,
     /// 1 and up, in declared order. Slots of refused modules stay empty.
     pub slot: u32,
@@ -112,8 +114,14 @@ pub fn candidates(declared: &[Declared], dirs: &[PathBuf]) -> (Vec<Candidate>, V
 }
 
 fn candidate(module: &Declared, index: usize, dirs: &[PathBuf]) -> Result<Candidate, Refusal> {
-    let file = find::find(&module.name, module.path.as_deref(), dirs)?;
-    let description = Description::read(&file)?;
+    let (file, source) = match &module.known {
+        Some(known) => known.clone(),
+        None => {
+            let found = find::find(&module.name, module.path.as_deref(), dirs)?;
+            (found.clone(), found)
+        }
+    };
+    let description = Description::read(&source)?;
     check::host(&description)?;
     check::declaration(&description, module)?;
     Ok(Candidate {

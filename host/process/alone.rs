@@ -22,7 +22,7 @@ use crate::{
 const JOBS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs a configuration until a signal ends it. `ready` is called when connections are accepted.
-pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
+pub fn run(site: Site, ready: impl FnOnce(&Site) + 'static) -> Result<(), String> {
     let site: &'static Site = Box::leak(Box::new(site));
     stats::uptime();
     let wanted: Vec<Wanted> = site
@@ -50,9 +50,7 @@ pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
     let of_signals = loops.clone();
     Signals::start(&loops.first, move |signal| handle(&of_signals, signal))
         .map_err(|error| format!("cannot wait for signals ({})", ErrorText(&error)))?;
-    loops.serve()?;
-    ready(site);
-    loops.run();
+    loops.run(move || ready(site))?;
     // The files of sockets go first, so that clients see at once that nobody is there.
     drop(sockets);
     if site.pool.stop(JOBS_TIMEOUT) {

@@ -4,23 +4,18 @@
 //! ```text
 //! begin     the first worker reads the configuration                     or why not: nothing has changed
 //! loaded    sockets that are missing are bound; the other workers start
-//! commit    (all are ready) the sockets listen; the new workers serve
-//! drain     (all serve) the old workers accept no more
+//! serve     (all are ready) the sockets listen; the new workers accept
+//! commit    (all accept) what is not wanted any more is closed; the old workers accept no more
 //! finish    (none accepts) whoever asked for the change is told
 //! ```
 
-use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    rc::Rc,
-    time::Duration,
-};
+use std::{rc::Rc, time::Duration};
 
 use super::{
     alarm::Alarm,
-    channel,
     child::{Child, Stage},
     deaths::where_it_is,
-    generation::Generation,
+    generation::{Generation, Kept},
     master::{ENDING, Ending, Master, Options, Waiter, answer},
     messages::{Plan, Start, ToWorker},
     pid_file::{self, PidFile},
@@ -32,6 +27,8 @@ use crate::{config::Listen, error_text::ErrorText, log::error::Level, log_line, 
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long old workers are waited for to say that they accept no more.
 const DRAINING_TIMEOUT: Duration = Duration::from_secs(5);
+/// When workers that could not be started again are tried once more.
+const RESTART_DELAY: Duration = Duration::from_secs(5);
 /// The most that may wait for the end of a change.
 const MAX_QUEUED: usize = 256;
 /// The most generations that may drain at a time.
@@ -41,6 +38,8 @@ const MAX_OLD: usize = 64;
 pub struct Change {
     pub(super) generation: Rc<Generation>,
     pub(super) previous: Option<Rc<Generation>>,
+    /// The workers of that, once they have been told to finish.
+    drained: Vec<Rc<Child>>,
     pub(super) waiters: Vec<Waiter>,
     pub(super) step: Step,
     /// When it has lasted too long.
@@ -74,8 +73,12 @@ impl Master {
             return self.queue(task);
         }
         match task {
-            Task::Reload(waiters) if self.ending.get().is_some() => answer(waiters, &Err(ENDING.to_string())),
-            _ if self.ending.get().is_some() => log_line!(Level::Warn, "ignored, since the server is ending"),
+            task if self.ending.get().is_some() => {
+                log_line!(Level::Warn, "ignored, since the server is ending");
+                if let Task::Reload(waiters) = task {
+                    answer(waiters, &Err(ENDING.to_string()));
+                }
+            }
             Task::Upgrade => upgrade::start(self),
             Task::Dismiss => self.dismiss(),
             Task::Reload(waiters) => {
@@ -88,8 +91,8 @@ impl Master {
     }
 
     /// The texts of the configuration that counts.
-    fn kept(&self) -> Option<OwnedFd> {
-        self.serving.borrow().as_ref().and_then(|serving| serving.texts())
+    fn kept(&self) -> Option<Rc<Kept>> {
+        self.serving.borrow().as_ref().and_then(|serving| serving.kept())
     }
 
     fn queue(&self, task: Task) {
@@ -121,14 +124,15 @@ impl Master {
         }
     }
 
-    pub(super) fn begin(self: &Rc<Self>, kept: Option<OwnedFd>, waiters: Vec<Waiter>) {
+    pub(super) fn begin(self: &Rc<Self>, kept: Option<Rc<Kept>>, waiters: Vec<Waiter>) {
         if self.old.borrow().len() >= MAX_OLD {
             let text = format!(
                 "topnext: {MAX_OLD} generations of workers have not finished their requests yet; set worker_shutdown_timeout, or end \
                  them"
             );
             log_line!(Level::Error, "{text}");
-            return answer(waiters, &Err(text));
+            answer(waiters, &Err(text));
+            return self.restart_later();
         }
         let number = self.last_number.get() + 1;
         self.last_number.set(number);
@@ -139,7 +143,15 @@ impl Master {
             systemd::reloading();
         }
         let step = Step::Starting;
-        let change = Change { generation: generation.clone(), previous, waiters, step, alarm: None, pid_file: None };
+        let change = Change {
+            generation: generation.clone(),
+            previous,
+            drained: Vec::new(),
+            waiters,
+            step,
+            alarm: None,
+            pid_file: None,
+        };
         self.change.replace(Some(change));
         self.set_step(step, START_TIMEOUT);
         if let Err(reason) = self.start_child(&generation, 0, true) {
@@ -155,16 +167,17 @@ impl Master {
     ) -> Result<Rc<Child>, String> {
         let Options { config, prefix, .. } = self.options.clone();
         let loops = generation.plan().map(|plan| (plan.processes, plan.threads));
-        let start = Start { config, prefix, generation: generation.number, slot, loops, warns };
-        let texts = generation.texts();
-        let child = Child::start(self, generation, &start, texts.as_ref().map(AsFd::as_fd))
+        let kept = generation.kept();
+        let modules = kept.as_ref().map_or_else(Vec::new, |kept| kept.modules());
+        let start = Start { config, prefix, generation: generation.number, slot, loops, warns, modules };
+        let child = Child::start(self, generation, &start, kept.as_deref())
             .map_err(|error| format!("topnext: a worker cannot be started ({})", ErrorText(&error)))?;
         generation.add(child.clone());
         Ok(child)
     }
 
     /// A worker has read its configuration.
-    pub fn loaded(self: &Rc<Self>, child: &Rc<Child>, plan: Plan, texts: Option<String>) {
+    pub fn loaded(self: &Rc<Self>, child: &Rc<Child>, plan: Plan, kept: Option<String>) {
         let generation = &child.generation;
         let is_serving = self.is_serving(generation);
         if !is_serving && !self.is_starting(generation) {
@@ -176,11 +189,11 @@ impl Master {
         }
         let plan = Rc::new(plan);
         if generation.plan().is_none() {
-            let kept = texts.map(|texts| channel::text_file("configuration", texts.as_bytes())).transpose();
+            let kept = kept.map(|text| Kept::new(&text, &plan.modules)).transpose();
             let prepared = kept
                 .map_err(|error| format!("topnext: the configuration cannot be kept ({})", ErrorText(&error)))
-                .and_then(|texts| {
-                    generation.set_plan(plan.clone(), texts);
+                .and_then(|kept| {
+                    generation.set_plan(plan.clone(), kept);
                     self.prepare(generation, &plan)
                 });
             if let Err(reason) = prepared {
@@ -202,15 +215,7 @@ impl Master {
             );
         }
         let sockets = self.sockets.borrow();
-        let loops = plan.processes * plan.threads;
-        let mut list: Vec<(usize, usize, BorrowedFd)> = Vec::new();
-        for (index, wanted) in plan.addresses.iter().enumerate() {
-            for thread in 0..plan.threads {
-                let of_loop = sockets.of_loop(&wanted.address, child.slot * plan.threads + thread, loops);
-                list.extend(of_loop.map(|socket| (index, thread, socket.as_fd())));
-            }
-        }
-        if !child.give_sockets(&list) {
+        if !child.give_sockets(&plan::sockets_of(&plan, &sockets, child.slot)) {
             child.end_for("cannot be handed its sockets");
         }
     }
@@ -244,6 +249,9 @@ impl Master {
                 child.kill();
             }
         }
+        if child.stage() == Stage::Serving {
+            self.stand_in();
+        }
         self.advance();
     }
 
@@ -253,6 +261,11 @@ impl Master {
         change
             .as_ref()
             .is_some_and(|change| change.step == Step::Starting && Rc::ptr_eq(&change.generation, generation))
+    }
+
+    /// Whether a change waits for its workers to accept connections: if one cannot, it can still go back.
+    pub(super) fn is_to_serve(&self) -> bool {
+        self.change.borrow().as_ref().is_some_and(|change| change.step == Step::Serving)
     }
 
     /// Whether its configuration is the one that counts.
@@ -268,11 +281,8 @@ impl Master {
                 Some(change) => (change.step, change.generation.clone(), change.previous.clone()),
             };
             match step {
-                Step::Starting if generation.has_reached(Stage::Ready) => {
-                    self.commit(&generation);
-                    self.set_step(Step::Serving, START_TIMEOUT);
-                }
-                Step::Serving if generation.has_reached(Stage::Serving) => self.drain_previous(),
+                Step::Starting if generation.has_reached(Stage::Ready) => self.serve(&generation),
+                Step::Serving if generation.has_reached(Stage::Serving) => self.commit(),
                 Step::Draining => {
                     let drains = |child: &Rc<Child>| child.stage() >= Stage::Draining;
                     if !previous.is_none_or(|previous| previous.workers().iter().all(drains)) {
@@ -294,28 +304,38 @@ impl Master {
         }
     }
 
-    fn drain_previous(self: &Rc<Self>) {
-        let previous = self.change.borrow().as_ref().and_then(|change| change.previous.clone());
-        self.set_step(Step::Draining, DRAINING_TIMEOUT);
-        if let Some(previous) = previous {
-            previous.drain(self);
-        }
+    /// The workers of the new configuration serve, beside those of the one before.
+    fn serve(self: &Rc<Self>, generation: &Rc<Generation>) {
+        let Some(plan) = generation.plan() else { return };
+        self.sockets.borrow_mut().listen(&plan.addresses);
+        generation.tell(&ToWorker::Serve);
+        let previous = self.serving.replace(Some(generation.clone()));
+        self.old.borrow_mut().extend(previous.filter(|previous| !previous.is_empty()));
+        self.set_step(Step::Serving, START_TIMEOUT);
     }
 
-    /// The new configuration is the one that counts.
-    fn commit(self: &Rc<Self>, generation: &Rc<Generation>) {
-        let Some(plan) = generation.plan() else { return };
+    /// The new configuration is the one that counts, for good.
+    fn commit(self: &Rc<Self>) {
+        let Some(plan) = self.serving.borrow().as_ref().and_then(|serving| serving.plan()) else { return };
         self.sockets.borrow_mut().commit(&plan.addresses, self.leaves_socket_files());
-        let pid_file = self.change.borrow_mut().as_mut().and_then(|change| change.pid_file.take());
+        let (previous, pid_file) = match &mut *self.change.borrow_mut() {
+            Some(change) => (change.previous.clone(), change.pid_file.take()),
+            None => return,
+        };
         if pid_file.is_some() {
             // The one before is removed.
             self.pid_file.replace(pid_file);
         }
         self.open_logs(&plan);
-        generation.tell(&ToWorker::Serve);
-        let previous = self.serving.replace(Some(generation.clone()));
-        self.old.borrow_mut().extend(previous.filter(|previous| !previous.is_empty()));
         self.watch(plan.watchdog_timeout);
+        self.set_step(Step::Draining, DRAINING_TIMEOUT);
+        if let Some(previous) = previous {
+            if let Some(change) = &mut *self.change.borrow_mut() {
+                change.drained = previous.workers();
+            }
+            previous.give_up_kept();
+            previous.drain(self);
+        }
     }
 
     /// The change is complete.
@@ -345,15 +365,21 @@ impl Master {
         }
     }
 
-    /// The change cannot be: all is as it was.
+    /// The change cannot be: all is as it was. Nothing that served before has been told of it.
     pub(super) fn fail(self: &Rc<Self>, reason: &str) {
         let Some(change) = self.change.take() else { return };
         change.generation.kill();
+        let is_first = change.previous.is_none();
+        if change.step == Step::Serving {
+            self.old.borrow_mut().retain(|old| !change.previous.as_ref().is_some_and(|it| Rc::ptr_eq(old, it)));
+            self.serving.replace(change.previous.clone());
+            // What has died meanwhile was not replaced.
+            change.previous.iter().for_each(|previous| self.refill(previous));
+        }
         if !change.generation.is_empty() {
-            self.old.borrow_mut().push(change.generation.clone());
+            self.old.borrow_mut().push(change.generation);
         }
         self.sockets.borrow_mut().abandon();
-        let is_first = self.serving.borrow().is_none();
         if is_first {
             *self.outcome.borrow_mut() = Err(reason.to_string());
             self.end(Ending::Fast, None);
@@ -362,7 +388,24 @@ impl Master {
             systemd::ready();
         }
         answer(change.waiters, &Err(reason.to_string()));
+        self.restart_later();
         self.go_on();
+    }
+
+    /// Tries again some time later to have workers, if they were dismissed for a master that is gone: nobody serves.
+    fn restart_later(self: &Rc<Self>) {
+        let is_due = |master: &Master| {
+            master.is_dismissed() && !master.upgrade.borrow().is_under_way() && master.ending.get().is_none()
+        };
+        if is_due(self) {
+            log_line!(Level::Alert, "nobody serves; workers are started again in {} s", RESTART_DELAY.as_secs());
+            let restart = move |master: &Rc<Master>| {
+                if is_due(master) {
+                    master.perform(Task::Restart);
+                }
+            };
+            Alarm::new(self, RESTART_DELAY, restart).detach();
+        }
     }
 
     /// A step has not ended in time, unless it has.
@@ -376,14 +419,22 @@ impl Master {
                 let seconds = START_TIMEOUT.as_secs();
                 self.fail(&format!("topnext: the new workers were not ready within {seconds} s: {}", list.join("; ")));
             }
-            Step::Serving => {
+            Step::Serving if generation.workers().iter().any(|worker| worker.stage() == Stage::Serving) => {
                 log_line!(
                     Level::Alert,
                     "not all workers of generation {} serve; the old ones are drained anyway",
                     generation.number
                 );
-                self.drain_previous();
+                self.commit();
                 self.advance();
+            }
+            Step::Serving => {
+                let list: Vec<String> = generation.workers().iter().map(where_it_is).collect();
+                let seconds = START_TIMEOUT.as_secs();
+                self.fail(&format!(
+                    "topnext: no new worker accepts connections after {seconds} s: {}",
+                    list.join("; ")
+                ));
             }
             Step::Draining => {
                 log_line!(Level::Alert, "old workers do not answer; they may accept connections still");
@@ -395,8 +446,8 @@ impl Master {
     /// Says where to look, and what was loaded.
     fn greeting(&self, plan: &Plan) -> String {
         use std::fmt::Write;
-        let workers = counted(plan.processes, "worker");
-        let threads = counted(plan.threads, "thread");
+        let workers = counted(plan.processes as u64, "worker");
+        let threads = counted(plan.threads as u64, "thread");
         let mut text = String::new();
         for warning in &plan.warnings {
             let _ = writeln!(text, "topnext: [warn] {warning}");
@@ -427,14 +478,13 @@ impl Master {
             let changes = plan::changes(&old, plan);
             text.push_str(if changes.is_empty() { "  nothing has changed\n" } else { &changes });
         }
-        for worker in previous.workers() {
-            let _ = writeln!(
-                text,
-                "  draining   worker {} of generation {}: {}",
-                worker.pid,
-                previous.number,
-                worker.in_flight()
-            );
+        let left = previous.workers();
+        for worker in &change.drained {
+            let (pid, number) = (worker.pid, previous.number);
+            let _ = match left.iter().any(|other| Rc::ptr_eq(other, worker)) {
+                true => writeln!(text, "  draining   worker {pid} of generation {number}: {}", worker.in_flight()),
+                false => writeln!(text, "  ended      worker {pid} of generation {number}"),
+            };
         }
         for worker in previous.workers().iter().filter(|worker| worker.stage() < Stage::Draining) {
             let _ =
@@ -454,6 +504,7 @@ impl Master {
     }
 }
 
-fn counted(number: usize, what: &str) -> String {
+/// A number of things, in words.
+pub(super) fn counted(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }

@@ -15,8 +15,9 @@ use std::{
 };
 
 use super::{
+    change::counted,
     channel::{Channel, MAX_FDS},
-    generation::Generation,
+    generation::{Generation, Kept},
     master::Master,
     messages::{Start, ToMaster, ToWorker},
     pipe, reopen,
@@ -109,7 +110,7 @@ impl Child {
         master: &Rc<Master>,
         generation: &Rc<Generation>,
         start: &Start,
-        texts: Option<BorrowedFd<'_>>,
+        kept: Option<&Kept>,
     ) -> io::Result<Rc<Child>> {
         let (channel, theirs) = Channel::pair()?;
         channel.only_send()?;
@@ -141,7 +142,8 @@ impl Child {
             turns: RefCell::default(),
             master: Rc::downgrade(master),
         });
-        let fds: Vec<BorrowedFd> = [writer.as_fd(), board.as_fd()].into_iter().chain(texts).collect();
+        let fds: Vec<BorrowedFd> =
+            [writer.as_fd(), board.as_fd()].into_iter().chain(kept.into_iter().flat_map(Kept::fds)).collect();
         let begun = master
             .lp
             .register_listener(&mut SourceFd(&child.pipe.borrow().as_fd().as_raw_fd()), child.clone())
@@ -197,6 +199,25 @@ impl Child {
         }
     }
 
+    /// Has it stand in for the worker of another slot, which has these sockets.
+    pub fn lend_sockets(&self, slot: usize, sockets: &[(usize, usize, BorrowedFd<'_>)]) -> bool {
+        sockets.chunks(MAX_FDS).all(|part| {
+            let of = part.iter().map(|(address, ..)| *address).collect();
+            let fds: Vec<BorrowedFd> = part.iter().map(|(.., fd)| *fd).collect();
+            self.tell(&ToWorker::Lend { slot, of }, &fds)
+        })
+    }
+
+    /// Whether it was ended.
+    pub fn is_killed(&self) -> bool {
+        self.is_killed.get()
+    }
+
+    /// Whether it does what it is told to, or may at least: it was not told to end, in one way or another.
+    pub fn is_to_stay(&self) -> bool {
+        !self.is_killed.get() && !self.told_to_drain.get()
+    }
+
     /// Has it finish what it has. Told once: it answers each time.
     pub fn drain(&self, timeout: Option<Duration>) {
         if !self.told_to_drain.get() {
@@ -237,9 +258,8 @@ impl Child {
         status
     }
 
-    /// Forgets the pipe. What has come through it and was not handled is handled before.
-    pub fn forget(self: &Rc<Self>, master: &Rc<Master>) {
-        self.read(master);
+    /// Listens to it no more.
+    pub fn forget(&self, master: &Rc<Master>) {
         if let Some(id) = self.registered.take() {
             master.lp.deregister(&mut SourceFd(&self.pipe.borrow().as_fd().as_raw_fd()), id);
         }
@@ -250,7 +270,8 @@ impl Child {
         self.report.take()
     }
 
-    fn read(self: &Rc<Self>, master: &Rc<Master>) {
+    /// Handles what it has said.
+    pub fn read(self: &Rc<Self>, master: &Rc<Master>) {
         loop {
             let received = self.pipe.borrow_mut().receive::<ToMaster>();
             match received {
@@ -279,10 +300,10 @@ impl Child {
                 self.zones.set(self.zones.get() + 1);
                 master.give_zone(self, name, size);
             }
-            (ToMaster::Loaded { plan, texts }, Stage::Starting) => {
+            (ToMaster::Loaded { plan, kept }, Stage::Starting) => {
                 self.reach(Stage::Loaded);
                 self.pipe.borrow_mut().set_limit(MAX_MESSAGE);
-                master.loaded(self, *plan, texts);
+                master.loaded(self, *plan, kept);
             }
             (ToMaster::Failed(reason), Stage::Starting | Stage::Loaded | Stage::Ready)
                 if self.report.borrow().is_none() =>
@@ -388,7 +409,8 @@ impl Child {
     /// What it was doing, for a line of the log.
     pub fn in_flight(&self) -> String {
         let count = |counter| stats::sum(self.board.boards(), counter);
-        format!("{} requests and {} connections", count(Counter::Running), count(Counter::Connections))
+        let (requests, connections) = (count(Counter::Running), count(Counter::Connections));
+        format!("{} and {}", counted(requests, "request"), counted(connections, "connection"))
     }
 }
 

@@ -1,6 +1,10 @@
 //! Workers that end, or do not turn: what is said of them, and what takes their place.
 
-use std::{process::ExitStatus, rc::Rc, time::Duration};
+use std::{
+    process::ExitStatus,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use super::{
     alarm::Alarm,
@@ -8,7 +12,9 @@ use super::{
     child::{self, Child, Stage},
     generation::Generation,
     master::Master,
-    reopen, upgrade,
+    reopen,
+    respawn::Respawn,
+    upgrade,
 };
 use crate::{log::error::Level, log_line};
 
@@ -23,11 +29,14 @@ impl Master {
         }
         self.old.borrow_mut().retain(|generation| !generation.is_empty());
         self.give_up_zones();
+        self.stand_in();
         self.advance();
         self.end_if_last();
     }
 
     fn ended(self: &Rc<Self>, child: &Rc<Child>, status: ExitStatus) {
+        // Its last words first.
+        child.read(self);
         child.forget(self);
         reopen::done(self, child.pid, None, Vec::new());
         let generation = child.generation.clone();
@@ -43,11 +52,16 @@ impl Master {
                 format!("topnext: a new worker {} before it was ready{was}", child::describe(status))
             });
             self.fail(&reason);
+        } else if is_serving && child.stage() < Stage::Serving && self.is_to_serve() {
+            let end = child::describe(status);
+            self.fail(
+                &report.unwrap_or_else(|| format!("topnext: a new worker {end} before it served{}", last_words(child))),
+            );
         } else if is_serving && child.stage() < Stage::Draining {
             self.died(child, status, report);
         } else if status.success() {
             log_line!(Level::Notice, "worker {} of generation {} has finished", child.pid, generation.number);
-        } else if child.stage() >= Stage::Draining {
+        } else if child.stage() >= Stage::Draining || !child.is_killed() {
             log_line!(Level::Alert, "worker {} {}{}", child.pid, child::describe(status), last_words(child));
         }
     }
@@ -57,8 +71,9 @@ impl Master {
         let generation = &child.generation;
         let level = if status.success() { Level::Notice } else { Level::Alert };
         let (pid, number) = (child.pid, generation.number);
+        let has_said_why = report.is_some() && child.stage() < Stage::Serving;
         match report {
-            Some(report) if child.stage() < Stage::Serving => {
+            Some(report) if has_said_why => {
                 log_line!(
                     Level::Alert,
                     "worker {pid}, which was to replace another of generation {number}, cannot run:"
@@ -70,30 +85,45 @@ impl Master {
             }
         }
         generation.warn_of_overwritten();
-        let lived = child.started.elapsed();
-        let delay = generation.with_respawn(child.slot, |respawn| respawn.died(self.lp.now_ms(), lived));
-        let (generation, slot) = (generation.clone(), child.slot);
+        let delay = generation.with_respawn(child.slot, |respawn| match has_said_why {
+            true => respawn.failed(),
+            false => respawn.died(self.lp.now_ms(), child.started.elapsed()),
+        });
         match delay.unwrap_or_default() {
-            Duration::ZERO => self.respawn(&generation, slot),
+            Duration::ZERO => self.respawn(generation, child.slot),
             delay => {
-                log_line!(Level::Alert, "workers die too often; the next one is started in {} s", delay.as_secs());
-                Alarm::new(self, delay, move |master| master.respawn(&generation, slot)).detach();
+                let why = if has_said_why { "the next one" } else { "workers die too often; the next one" };
+                log_line!(Level::Alert, "{why} is started in {} s", delay.as_secs());
+                self.respawn_later(generation, child.slot, delay);
             }
         }
     }
 
+    /// Starts workers for slots that have none.
+    pub(super) fn refill(self: &Rc<Self>, generation: &Rc<Generation>) {
+        let slots = generation.plan().map_or(0, |plan| plan.processes);
+        let workers = generation.workers();
+        let is_empty = |slot: &usize| workers.iter().all(|worker| worker.slot != *slot);
+        (0..slots).filter(is_empty).for_each(|slot| self.respawn(generation, slot));
+    }
+
+    fn respawn_later(self: &Rc<Self>, generation: &Rc<Generation>, slot: usize, delay: Duration) {
+        generation.set_next_start(slot, Instant::now() + delay);
+        let generation = generation.clone();
+        Alarm::new(self, delay, move |master| master.respawn(&generation, slot)).detach();
+    }
+
     fn respawn(self: &Rc<Self>, generation: &Rc<Generation>, slot: usize) {
-        if !self.is_serving(generation) || generation.is_dismissed.get() || self.ending.get().is_some() {
+        let is_taken = generation.workers().iter().any(|worker| worker.slot == slot);
+        if is_taken || !self.is_serving(generation) || generation.is_dismissed.get() || self.ending.get().is_some() {
             return;
         }
         match self.start_child(generation, slot, false) {
             Ok(child) => self.await_start(&child),
             Err(reason) => {
                 log_line!(Level::Emerg, "{reason}");
-                let delay = generation.with_respawn(slot, |respawn| respawn.died(self.lp.now_ms(), Duration::ZERO));
-                let delay = delay.unwrap_or_default().max(Duration::from_secs(1));
-                let generation = generation.clone();
-                Alarm::new(self, delay, move |master| master.respawn(&generation, slot)).detach();
+                let delay = generation.with_respawn(slot, Respawn::failed).unwrap_or_default();
+                self.respawn_later(generation, slot, delay);
             }
         }
     }

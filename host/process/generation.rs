@@ -2,29 +2,39 @@
 
 use std::{
     cell::{Cell, RefCell},
-    os::fd::OwnedFd,
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
+    time::{Duration, Instant},
 };
+
+use rustix::fs::{Mode, OFlags};
 
 use super::{
     alarm::Alarm,
+    channel,
     child::{Child, Stage},
     deaths::where_it_is,
     master::{Master, STOP_TIMEOUT},
-    messages::{Plan, ToWorker},
+    messages::{Plan, PlannedModule, ToWorker},
     respawn::Respawn,
 };
-use crate::{log::error::Level, log_line};
+use crate::{log::error::Level, log_line, plugins::description::Identity};
 
 /// A generation.
 pub struct Generation {
     /// Its number: 1 and up.
     pub number: u64,
     plan: RefCell<Option<Rc<Plan>>>,
-    /// What its configuration was read from.
-    texts: RefCell<Option<OwnedFd>>,
+    /// What another worker of it starts from, once the first has loaded it, as long as there may be another.
+    kept: RefCell<Option<Rc<Kept>>>,
     workers: RefCell<Vec<Rc<Child>>>,
+    /// Workers that stand in for those of other slots.
+    stand_ins: RefCell<Vec<(usize, Rc<Child>)>>,
     respawns: RefCell<Vec<Respawn>>,
+    /// When the next worker of a slot is started, if it has none.
+    next_starts: RefCell<Vec<(usize, Instant)>>,
     /// Its workers were told to finish, and have no successors: another master serves.
     pub is_dismissed: Cell<bool>,
     /// When they have not ended in time.
@@ -35,13 +45,15 @@ pub struct Generation {
 
 impl Generation {
     /// One whose configuration is still to be read, or was read before.
-    pub fn new(number: u64, texts: Option<OwnedFd>) -> Rc<Generation> {
+    pub fn new(number: u64, kept: Option<Rc<Kept>>) -> Rc<Generation> {
         Rc::new(Generation {
             number,
             plan: RefCell::default(),
-            texts: RefCell::new(texts),
+            kept: RefCell::new(kept),
             workers: RefCell::default(),
+            stand_ins: RefCell::default(),
             respawns: RefCell::default(),
+            next_starts: RefCell::default(),
             is_dismissed: Cell::new(false),
             end_alarm: RefCell::default(),
             overwritten_said: Cell::new(false),
@@ -53,18 +65,23 @@ impl Generation {
         self.plan.borrow().clone()
     }
 
-    /// Notes that, with the texts if it has read them.
-    pub fn set_plan(&self, plan: Rc<Plan>, texts: Option<OwnedFd>) {
+    /// Notes that, with what is kept of it if that is new.
+    pub fn set_plan(&self, plan: Rc<Plan>, kept: Option<Kept>) {
         self.respawns.borrow_mut().resize_with(plan.processes, Respawn::default);
         self.plan.replace(Some(plan));
-        if let Some(texts) = texts {
-            self.texts.replace(Some(texts));
+        if let Some(kept) = kept {
+            self.kept.replace(Some(Rc::new(kept)));
         }
     }
 
-    /// Its texts, once they have been read.
-    pub fn texts(&self) -> Option<OwnedFd> {
-        self.texts.borrow().as_ref().and_then(|texts| texts.try_clone().ok())
+    /// What another worker of it starts from.
+    pub fn kept(&self) -> Option<Rc<Kept>> {
+        self.kept.borrow().clone()
+    }
+
+    /// It gets no more workers.
+    pub fn give_up_kept(&self) {
+        self.kept.take();
     }
 
     /// Its workers.
@@ -80,6 +97,32 @@ impl Generation {
     /// A worker of it has ended.
     pub fn remove(&self, child: &Rc<Child>) {
         self.workers.borrow_mut().retain(|other| !Rc::ptr_eq(other, child));
+        self.stand_ins.borrow_mut().retain(|(_, other)| !Rc::ptr_eq(other, child));
+    }
+
+    /// The worker of a slot that has come this far, and is not to end.
+    pub fn worker(&self, slot: usize, stage: Stage) -> Option<Rc<Child>> {
+        let is_it = |worker: &&Rc<Child>| {
+            worker.slot == slot && (stage..=Stage::Serving).contains(&worker.stage()) && worker.is_to_stay()
+        };
+        self.workers.borrow().iter().find(is_it).cloned()
+    }
+
+    /// The worker that stands in for that of a slot.
+    pub fn stand_in(&self, slot: usize) -> Option<Rc<Child>> {
+        self.stand_ins.borrow().iter().find(|(of, _)| *of == slot).map(|(_, worker)| worker.clone())
+    }
+
+    /// This one stands in for that of a slot from here on, or none does.
+    pub fn set_stand_in(&self, slot: usize, worker: Option<Rc<Child>>) {
+        let mut stand_ins = self.stand_ins.borrow_mut();
+        stand_ins.retain(|(of, _)| *of != slot);
+        stand_ins.extend(worker.map(|worker| (slot, worker)));
+    }
+
+    /// For how many slots a worker stands in.
+    pub fn stands_in_for(&self, worker: &Rc<Child>) -> usize {
+        self.stand_ins.borrow().iter().filter(|(_, other)| Rc::ptr_eq(other, worker)).count()
     }
 
     /// Whether none of its workers is left.
@@ -97,6 +140,26 @@ impl Generation {
     /// The deaths of a slot.
     pub fn with_respawn<T>(&self, slot: usize, act: impl FnOnce(&mut Respawn) -> T) -> Option<T> {
         self.respawns.borrow_mut().get_mut(slot).map(act)
+    }
+
+    /// The next worker of a slot is started then.
+    pub fn set_next_start(&self, slot: usize, at: Instant) {
+        let mut next_starts = self.next_starts.borrow_mut();
+        next_starts.retain(|(of, _)| *of != slot);
+        next_starts.push((slot, at));
+    }
+
+    /// The slots that have no worker, and how long they wait for one, if that is known.
+    pub fn missing(&self) -> Vec<(usize, Option<Duration>)> {
+        let Some(plan) = self.plan() else { return Vec::new() };
+        let workers = self.workers.borrow();
+        let is_empty = |slot: &usize| workers.iter().all(|worker| worker.slot != *slot);
+        let wait = |slot| {
+            let next_starts = self.next_starts.borrow();
+            let next = next_starts.iter().find(|(of, _)| *of == slot);
+            (slot, next.map(|(_, at)| at.saturating_duration_since(Instant::now())))
+        };
+        (0..plan.processes).filter(is_empty).map(wait).collect()
     }
 
     /// Tells all its workers.
@@ -139,8 +202,8 @@ impl Generation {
     /// the end of them.
     pub fn overwritten(&self) -> Vec<String> {
         let Some(plan) = self.plan() else { return Vec::new() };
-        let is_overwritten = |module: &&super::messages::PlannedModule| {
-            let now = crate::plugins::description::Identity::at(&module.file);
+        let is_overwritten = |module: &&PlannedModule| {
+            let now = Identity::at(&module.file);
             now.is_ok_and(|now| now.file() == module.identity.file() && now != module.identity)
         };
         plan.modules.iter().filter(is_overwritten).map(|module| module.file.display().to_string()).collect()
@@ -161,4 +224,38 @@ impl Generation {
         }
         files
     }
+}
+
+/// What a worker starts from, if another one has loaded the same configuration before.
+pub struct Kept {
+    /// What that has read and found ([`site::Kept`](crate::site::Kept)).
+    text: OwnedFd,
+    /// The files of modules, by their places in the plan: open, so that they are there when they have no name any more.
+    modules: Vec<(usize, OwnedFd)>,
+}
+
+impl Kept {
+    /// What a worker has read and found, as it says, with the files that it has loaded.
+    pub fn new(text: &str, modules: &[PlannedModule]) -> io::Result<Kept> {
+        let text = channel::text_file("configuration", text.as_bytes())?;
+        let opened = modules.iter().enumerate().filter_map(|(at, module)| Some((at, open(module)?)));
+        Ok(Kept { text, modules: opened.collect() })
+    }
+
+    /// The modules whose files there are.
+    pub fn modules(&self) -> Vec<usize> {
+        self.modules.iter().map(|(at, _)| *at).collect()
+    }
+
+    /// The descriptors, in the order in which a worker expects them.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(self.text.as_fd()).chain(self.modules.iter().map(|(_, fd)| fd.as_fd()))
+    }
+}
+
+/// The file of a module, if it is still the one that was loaded. Without waiting, whatever is there by now.
+fn open(module: &PlannedModule) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(&module.file, flags, Mode::empty()).ok()?);
+    (Identity::of(&file.metadata().ok()?) == module.identity).then(|| file.into())
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start    threads, loops, all that can fail          nothing is accepted yet
-//! serve    listening sockets join their loops
+//! run      listening sockets join their loops
 //! drain    they leave them; a loop ends when its last connection has ended
 //! stop     loops end after their current turn
 //! ```
@@ -40,6 +40,8 @@ const DRAIN: u64 = 2;
 const EMPTIED: u64 = 3;
 const THREAD_ENDED: u64 = 4;
 const DRAINED: u64 = 5;
+const SERVED: u64 = 6;
+const NOT_SERVED: u64 = 7;
 
 /// The listening sockets of one loop.
 pub type LoopSockets = Vec<(&'static Address, Socket)>;
@@ -59,7 +61,7 @@ struct Thread {
 }
 
 impl Loops {
-    /// Starts the threads of a site, with the sockets of each loop. Nothing is accepted before [`Loops::serve`].
+    /// Starts the threads of a site, with the sockets of each loop. Nothing is accepted before [`Loops::run`].
     pub fn start(site: &'static Site, mut sockets: Vec<LoopSockets>) -> Result<Rc<Loops>, String> {
         scoreboard::set_accounting(site.main.module_accounting);
         let others = sockets.split_off(1);
@@ -80,21 +82,65 @@ impl Loops {
         Ok(loops)
     }
 
-    /// Has all loops accept connections. An error is one of the first loop; those of others are logged.
-    pub fn serve(&self) -> Result<(), String> {
-        self.threads.borrow().iter().for_each(|thread| thread.remote.call(thread.intake, SERVE));
-        self.intake.serve()
+    /// Has all loops accept connections, and turns the first one until all have ended. `served` is called when all accept; an error
+    /// if they cannot.
+    pub fn run(&self, served: impl FnOnce() + 'static) -> Result<(), String> {
+        self.serve(served);
+        // What is registered by now, signals and the like, does not keep the loop from ending.
+        turn(&self.first, 0);
+        self.stop();
+        for thread in self.threads.take() {
+            // A loop that panicked has said so.
+            let _ = thread.handle.join();
+        }
+        let troubles = self.intake.troubles.take();
+        if troubles.is_empty() { Ok(()) } else { Err(troubles.join("\n")) }
+    }
+
+    fn serve(&self, served: impl FnOnce() + 'static) {
+        let threads = self.threads.borrow();
+        let intake = Rc::downgrade(&self.intake);
+        self.intake.served.begin(threads.len() + 1, move || match intake.upgrade() {
+            Some(intake) if !intake.troubles.borrow().is_empty() => intake.lp.remote().stop(),
+            _ => served(),
+        });
+        threads.iter().for_each(|thread| thread.remote.call(thread.intake, SERVE));
+        self.intake.serve();
+        self.intake.served.tell();
+    }
+
+    /// Has the first loop accept from the listening sockets of another slot too: for each, the address's index.
+    pub fn lend(&self, slot: usize, sockets: Vec<(usize, Socket)>) {
+        if self.is_draining() {
+            return;
+        }
+        let addresses = &self.intake.site.addresses;
+        for (address, socket) in sockets {
+            if let Some(address) = addresses.get(address) {
+                let listener = self.intake.listen(address, socket);
+                self.intake.lent.borrow_mut().extend(listener.ok().map(|listener| (slot, listener)));
+            }
+        }
+    }
+
+    /// That slot has a worker again.
+    pub fn give_back(&self, slot: usize) {
+        self.intake.lent.borrow_mut().retain(|(of, listener)| {
+            if *of == slot {
+                listener.stop();
+            }
+            *of != slot
+        });
     }
 
     /// Has all loops finish what they have. What is kept of upstreams is closed. `drained` is called when none of them accepts any
     /// more.
     pub fn drain(&self, drained: impl FnOnce() + 'static) {
         let threads = self.threads.borrow();
-        self.intake.accepting.set(threads.len() + 1);
-        self.intake.drained.replace(Some(Box::new(drained)));
+        self.intake.drained.begin(threads.len() + 1, drained);
         threads.iter().for_each(|thread| thread.remote.call(thread.intake, DRAIN));
         self.intake.clone().drain_loop();
-        self.intake.tell_drained();
+        self.intake.drained.tell();
     }
 
     /// Whether [`Loops::drain`] was called.
@@ -106,17 +152,6 @@ impl Loops {
     pub fn stop(&self) {
         self.threads.borrow().iter().for_each(|thread| thread.remote.stop());
         self.first.remote().stop();
-    }
-
-    /// Turns the first loop until all have ended.
-    pub fn run(&self) {
-        // What is registered by now, signals and the like, does not keep the loop from ending.
-        turn(&self.first, 0);
-        self.stop();
-        for thread in self.threads.take() {
-            // A loop that panicked has said so.
-            let _ = thread.handle.join();
-        }
     }
 }
 
@@ -147,8 +182,10 @@ fn start_loop(
         first,
         others: Cell::new(others),
         is_empty: Cell::new(false),
-        accepting: Cell::new(0),
-        drained: RefCell::default(),
+        served: WhenAll::default(),
+        troubles: RefCell::default(),
+        drained: WhenAll::default(),
+        lent: RefCell::default(),
     };
     Ok((lp, Rc::new(intake)))
 }
@@ -205,9 +242,36 @@ struct Intake {
     /// Loops of other threads that have not ended: the first one ends last.
     others: Cell<usize>,
     is_empty: Cell<bool>,
-    /// Of the first one: loops that may still accept connections, and what is to be done when there is none.
-    accepting: Cell<usize>,
-    drained: RefCell<Option<Box<dyn FnOnce()>>>,
+    /// Of the first one: all loops accept connections, or cannot for these reasons.
+    served: WhenAll,
+    troubles: RefCell<Vec<String>>,
+    /// Of the first one: no loop accepts connections any more.
+    drained: WhenAll,
+    /// Of the first one: what it listens on for other slots.
+    lent: RefCell<Vec<(usize, Rc<Listener>)>>,
+}
+
+/// Something that is done when all loops have said that they are so far.
+#[derive(Default)]
+struct WhenAll {
+    left: Cell<usize>,
+    act: RefCell<Option<Box<dyn FnOnce()>>>,
+}
+
+impl WhenAll {
+    fn begin(&self, loops: usize, act: impl FnOnce() + 'static) {
+        self.left.set(loops);
+        self.act.replace(Some(Box::new(act)));
+    }
+
+    /// One more is.
+    fn tell(&self) {
+        self.left.set(self.left.get().saturating_sub(1));
+        let act = if self.left.get() == 0 { self.act.take() } else { None };
+        if let Some(act) = act {
+            act();
+        }
+    }
 }
 
 impl Intake {
@@ -217,31 +281,35 @@ impl Intake {
         (self.lp.remote().clone(), remote::announce(&source))
     }
 
-    fn serve(&self) -> Result<(), String> {
+    fn serve(&self) {
         self.lp.leave_uncounted();
-        let mut errors = Vec::new();
         for (address, socket) in self.sockets.take() {
-            if let Err(error) = Listener::start(&self.lp, self.site, address, socket) {
-                errors.push(format!("{} cannot be polled ({})", address.address, ErrorText(&error)));
-            }
+            self.troubles.borrow_mut().extend(self.listen(address, socket).err());
         }
-        if errors.is_empty() { Ok(()) } else { Err(errors.join("\n")) }
+    }
+
+    /// An error is logged.
+    fn listen(&self, address: &'static Address, socket: Socket) -> Result<Rc<Listener>, String> {
+        Listener::start(&self.lp, self.site, address, socket).map_err(|error| {
+            let text = format!("{} cannot be polled ({})", address.address, ErrorText(&error));
+            log_line!(Level::Emerg, "{text}");
+            text
+        })
     }
 
     fn drain_loop(self: Rc<Self>) {
         self.sockets.take();
+        self.lent.take();
         for upstream in &self.site.upstreams {
             upstream.keepalive.close();
         }
         self.lp.drain(self.clone(), EMPTIED);
     }
 
-    /// Another loop accepts no more, or this one.
-    fn tell_drained(&self) {
-        self.accepting.set(self.accepting.get().saturating_sub(1));
-        let drained = if self.accepting.get() == 0 { self.drained.take() } else { None };
-        if let Some(drained) = drained {
-            drained();
+    /// To the first one.
+    fn tell_first(&self, code: u64) {
+        if let Some((remote, id)) = &self.first {
+            remote.call(*id, code);
         }
     }
 
@@ -258,17 +326,19 @@ impl Source for Intake {
     fn posted(self: Rc<Self>, code: u64) {
         match code {
             SERVE => {
-                if let Err(error) = self.serve() {
-                    log_line!(Level::Emerg, "{error}");
-                }
+                self.serve();
+                self.tell_first(if self.troubles.borrow().is_empty() { SERVED } else { NOT_SERVED });
             }
             DRAIN => {
                 self.clone().drain_loop();
-                if let Some((remote, id)) = &self.first {
-                    remote.call(*id, DRAINED);
-                }
+                self.tell_first(DRAINED);
             }
-            DRAINED => self.tell_drained(),
+            SERVED => self.served.tell(),
+            NOT_SERVED => {
+                self.troubles.borrow_mut().push("not all loops accept connections; see the error log".to_string());
+                self.served.tell();
+            }
+            DRAINED => self.drained.tell(),
             EMPTIED => {
                 self.is_empty.set(true);
                 self.end_if_last();

@@ -10,6 +10,7 @@
 //!                   <----------   Ready, or Failed and its end
 //!   Serve           ---------->   accepts connections
 //!                   <----------   Serving
+//!   Lend, GiveBack  ---------->   accepts for another worker that has died, until that is replaced
 //!   Reopen          ---------->   opens its logs again
 //!                   <----------   Reopened
 //!   Drain           ---------->   accepts no more, finishes what it has, and ends
@@ -26,8 +27,8 @@ use crate::{listen::sockets::Wanted, plugins::description::Identity};
 /// From the master to a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// What it is to be. With the pipe to the master, the scoreboard, and the texts of the configuration if a worker before it has
-    /// read them.
+    /// What it is to be. With the pipe to the master, the scoreboard, and, if a worker before it has read the configuration, what is
+    /// kept of that ([`Kept`](crate::site::Kept)) and the files of modules.
     Start(Start),
     /// The zone that it has asked for, with the memory; or why there is none.
     Zone(Result<(), String>),
@@ -40,6 +41,15 @@ pub enum ToWorker {
     },
     /// The worker accepts connections from now on.
     Serve,
+    /// It stands in for the worker of another slot, and accepts from that one's listening sockets too, one for each descriptor.
+    Lend {
+        /// The slot.
+        slot: usize,
+        /// For each: the index of the address.
+        of: Vec<usize>,
+    },
+    /// The slot has a worker again.
+    GiveBack(usize),
     /// It opens its logs again, and says so with this number.
     Reopen(u64),
     /// It finishes what it has, and ends; in this time, if there is one.
@@ -62,8 +72,8 @@ pub enum ToMaster {
     Loaded {
         /// What the master has to know of it.
         plan: Box<Plan>,
-        /// What it was read from, if that was not handed to this worker.
-        texts: Option<String>,
+        /// What is kept of it, if that was not handed to this worker.
+        kept: Option<String>,
     },
     /// The worker cannot run, for this reason, and ends.
     Failed(String),
@@ -97,6 +107,8 @@ pub struct Start {
     pub loops: Option<(usize, usize)>,
     /// It is the first of its generation: it logs what it warns of.
     pub warns: bool,
+    /// The modules whose files it gets: their places in the list of those that were loaded.
+    pub modules: Vec<usize>,
 }
 
 /// What the master has to know of a configuration. It reads none itself.

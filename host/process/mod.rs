@@ -10,8 +10,9 @@
 //! master.rs          a life: start, signals, end              worker.rs     a life: load, serve, drain
 //! change.rs          a start or a reload, step by step        loops.rs      its threads
 //! deaths.rs          workers that end, or are stuck;          privileges.rs whom it runs as
-//!                    respawn.rs says when they are replaced   plan.rs       what the master has to know of its configuration
-//! generation.rs      a configuration, with its workers        zones.rs      memory that outlives it
+//!                    respawn.rs says when they are replaced,  plan.rs       what the master has to know of its configuration
+//!                    stand_in.rs who serves until then        zones.rs      memory that outlives it
+//! generation.rs      a configuration, with its workers
 //! child.rs           a worker, from outside
 //! control.rs         what `topnext -s` asks for; status.rs answers `topnext status`
 //! reopen.rs          logs, after they were renamed
@@ -30,6 +31,8 @@ pub mod master;
 mod change;
 
 mod deaths;
+
+mod stand_in;
 
 pub mod generation;
 

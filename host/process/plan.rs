@@ -1,13 +1,18 @@
 //! What the master has to know of a configuration, and what has changed between two.
 
-use std::{fmt::Write as _, hash::Hasher, path::Path};
+use std::{
+    fmt::Write as _,
+    hash::Hasher,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
 
 use rustc_hash::FxHasher;
 
 use super::messages::{Plan, PlannedModule};
 use crate::{
     config::Listen,
-    listen::sockets::Wanted,
+    listen::sockets::{Sockets, Wanted},
     log::{self, error::Level},
     site::Loaded,
 };
@@ -42,9 +47,22 @@ pub fn of(loaded: &Loaded, prefix: &Path) -> Plan {
         shutdown_timeout: main.worker_shutdown_timeout,
         watchdog_timeout: main.watchdog_timeout,
         modules: site.modules.iter().map(module).collect(),
-        files: loaded.texts.files().map(|(path, text)| (path.to_path_buf(), hash(text))).collect(),
+        files: loaded.kept.texts.files().map(|(path, text)| (path.to_path_buf(), hash(text))).collect(),
         warnings: loaded.warnings.to_string().lines().map(str::to_string).collect(),
     }
+}
+
+/// The listening sockets of the worker in a slot: for each the address's index, the loop, and the socket.
+pub fn sockets_of<'s>(plan: &Plan, sockets: &'s Sockets, slot: usize) -> Vec<(usize, usize, BorrowedFd<'s>)> {
+    let loops = plan.processes * plan.threads;
+    let mut list = Vec::new();
+    for (index, wanted) in plan.addresses.iter().enumerate() {
+        for thread in 0..plan.threads {
+            let of_loop = sockets.of_loop(&wanted.address, slot * plan.threads + thread, loops);
+            list.extend(of_loop.map(|socket| (index, thread, socket.as_fd())));
+        }
+    }
+    list
 }
 
 fn hash(text: &str) -> u64 {

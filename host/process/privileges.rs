@@ -4,15 +4,16 @@ use std::ffi::CString;
 
 use nix::unistd::{Gid, Group, Uid, User};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use serde::{Deserialize, Serialize};
 
 use crate::{config, error_text::ErrorText};
 
 /// A user of the system, with a group.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Account {
     name: CString,
-    uid: Uid,
-    gid: Gid,
+    uid: u32,
+    gid: u32,
 }
 
 impl Account {
@@ -32,12 +33,12 @@ impl Account {
             }
         };
         let name = CString::new(found.name).map_err(|_| "the name of the user has a NUL character".to_string())?;
-        Ok(Uid::effective().is_root().then_some(Account { name, uid: found.uid, gid }))
+        Ok(Uid::effective().is_root().then_some(Account { name, uid: found.uid.as_raw(), gid: gid.as_raw() }))
     }
 
     /// The numbers of the user and its group.
     pub fn ids(&self) -> (u32, u32) {
-        (self.uid.as_raw(), self.gid.as_raw())
+        (self.uid, self.gid)
     }
 
     /// Becomes this user, for good.
@@ -45,9 +46,10 @@ impl Account {
         let cannot = |what: &str, error: nix::Error| {
             format!("cannot become user {:?}: {what}() failed ({})", self.name, ErrorText(&error.into()))
         };
-        nix::unistd::initgroups(&self.name, self.gid).map_err(|error| cannot("initgroups", error))?;
-        nix::unistd::setgid(self.gid).map_err(|error| cannot("setgid", error))?;
-        nix::unistd::setuid(self.uid).map_err(|error| cannot("setuid", error))?;
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        nix::unistd::initgroups(&self.name, gid).map_err(|error| cannot("initgroups", error))?;
+        nix::unistd::setgid(gid).map_err(|error| cannot("setgid", error))?;
+        nix::unistd::setuid(uid).map_err(|error| cannot("setuid", error))?;
         // A process that has changed its user leaves no core dump, unless it says that it may (prctl(2)). As in nginx.
         let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
         Ok(())

@@ -14,6 +14,8 @@ pub struct Respawn {
     /// When they were, in milliseconds of a clock that never goes back.
     recent: VecDeque<u64>,
     delay: Duration,
+    /// Of those that could not start, as long as none can.
+    delay_of_start: Duration,
 }
 
 impl Respawn {
@@ -24,7 +26,14 @@ impl Respawn {
         let is_calm = self.recent.len() < AT_ONCE && (self.delay.is_zero() || lived >= WINDOW);
         self.delay = if is_calm { Duration::ZERO } else { (2 * self.delay).clamp(FIRST_DELAY, MAX_DELAY) };
         self.recent.push_back(now_ms);
+        self.delay_of_start = Duration::ZERO;
         self.delay
+    }
+
+    /// A worker could not start, and has said why: when it is tried again. Never at once, since that would come out the same.
+    pub fn failed(&mut self) -> Duration {
+        self.delay_of_start = (2 * self.delay_of_start).clamp(FIRST_DELAY, MAX_DELAY);
+        self.delay_of_start
     }
 }
 
@@ -42,6 +51,16 @@ mod tests {
         assert_eq!(respawn.died(1_000_000, Duration::from_secs(59)).as_secs(), 60);
         assert_eq!(respawn.died(2_000_000, Duration::from_secs(60)), Duration::ZERO);
         assert_eq!(respawn.died(2_000_001, lived), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_cannot_start_is_not_tried_at_once() {
+        let mut respawn = Respawn::default();
+        let delays: Vec<u64> = (0..8).map(|_| respawn.failed().as_secs()).collect();
+        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60]);
+        // One has started.
+        assert_eq!(respawn.died(1_000, Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!(respawn.failed().as_secs(), 1);
     }
 
     #[test]

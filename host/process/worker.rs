@@ -21,7 +21,6 @@ use super::{
     signals::{Signal, Signals},
 };
 use crate::{
-    config::Texts,
     error_text::ErrorText,
     event::{Ready, Source, TimerId},
     listen::bind,
@@ -30,7 +29,7 @@ use crate::{
         error::{self, Level},
     },
     log_line,
-    site::{self, Loaded, Site},
+    site::{self, Kept, Loaded, Site},
     socket::Socket,
     stats,
 };
@@ -59,7 +58,8 @@ struct Line {
 struct Given {
     start: Start,
     board: Option<OwnedFd>,
-    texts: Option<OwnedFd>,
+    /// What is kept of the configuration, and the files of the modules that `start` names.
+    kept: Vec<OwnedFd>,
 }
 
 /// Runs as a worker, until the master says that it is to end, or ends itself.
@@ -94,7 +94,7 @@ fn greet() -> io::Result<(Line, Given)> {
         return Err(io::Error::other("the master began with another message"));
     };
     let line = Line { channel, pipe: pipe::Writer::new(pipe) };
-    Ok((line, Given { start, board: fds.next(), texts: fds.next() }))
+    Ok((line, Given { start, board: fds.next(), kept: fds.collect() }))
 }
 
 /// Opens the logs again, and tells the master. It is told of as many that could not be opened as one write takes; all are logged.
@@ -130,12 +130,13 @@ fn serve(line: Line, given: Given) -> Result<(), (Arc<Line>, String)> {
 
 /// Reads the configuration, and loads all that it names. With what the master is told of it.
 fn prepare(given: Given) -> Result<(&'static Site, ToMaster), String> {
-    let Given { start, board, texts } = given;
+    let Given { start, board, kept } = given;
     if let Some(board) = board {
         scoreboard::join(board)
             .map_err(|error| format!("topnext: the scoreboard cannot be mapped ({})", ErrorText(&error)))?;
     }
-    let kept = texts.map(read_texts).transpose()?;
+    let kept = read_kept(kept, &start.modules)
+        .map_err(|error| format!("topnext: what is kept of the configuration cannot be read ({error})"))?;
     let is_kept = kept.is_some();
     let mut loaded = site::load_kept(&start.config, &start.prefix, kept)
         .map_err(|report| format!("{report}topnext: configuration file {} test failed", start.config.display()))?;
@@ -144,30 +145,42 @@ fn prepare(given: Given) -> Result<(&'static Site, ToMaster), String> {
         (loaded.site.processes, loaded.site.threads) = (processes, threads);
     }
     let plan = Box::new(plan::of(&loaded, &start.prefix));
-    let texts = if is_kept {
+    let kept = if is_kept {
         None
     } else {
         let cannot = |error| format!("topnext: the configuration cannot be described: {error}");
-        Some(serde_json::to_string(&*loaded.texts).map_err(cannot)?)
+        Some(serde_json::to_string(&loaded.kept).map_err(cannot)?)
     };
-    Ok((take_over(loaded, &start), ToMaster::Loaded { plan, texts }))
+    Ok((take_over(loaded, &start), ToMaster::Loaded { plan, kept }))
 }
 
-fn read_texts(fd: OwnedFd) -> Result<Texts, String> {
-    let text =
-        channel::read_text(fd).map_err(|error| format!("topnext: the texts cannot be read ({})", ErrorText(&error)))?;
-    serde_json::from_slice(&text).map_err(|error| format!("topnext: the texts cannot be read: {error}"))
+/// What a worker before this one has read and found, and the files of modules. None if this is the first one.
+fn read_kept(fds: Vec<OwnedFd>, modules: &[usize]) -> io::Result<Option<Kept>> {
+    let mut fds = fds.into_iter();
+    let Some(text) = fds.next() else { return Ok(None) };
+    let mut kept: Kept = serde_json::from_slice(&channel::read_text(text)?)?;
+    for (at, fd) in modules.iter().zip(fds) {
+        if let Some(module) = kept.modules.get_mut(*at) {
+            module.opened = Some(fd);
+        }
+    }
+    Ok(Some(kept))
 }
 
 /// Opens the logs, and makes the site the one of the process.
 fn take_over(loaded: Loaded, what: &Start) -> &'static Site {
-    let Loaded { site, places, warnings, .. } = loaded;
+    let Loaded { site, places, warnings, missing, .. } = loaded;
     error::open(site.error_log.clone(), places.iter().map(|place| &place.error_log));
     drop(places);
     if what.warns && site.main.error_log.iter().any(|log| log.path != "stderr") {
         // Standard error has them already, and may not be kept.
         warnings.to_string().lines().for_each(|warning| log_line!(Level::Warn, "{warning}"));
     }
+    // The workers before this one have it open, and so do without.
+    missing
+        .to_string()
+        .lines()
+        .for_each(|line| log_line!(Level::Alert, "gone since the configuration was read: {line}"));
     // A worker has one configuration for its whole life (a reload starts another process), so that nothing on the path of
     // a request has to count who uses it.
     Box::leak(Box::new(site))
@@ -214,16 +227,9 @@ fn receive_sockets(channel: &Channel, site: &'static Site) -> io::Result<Vec<Loo
             return Err(io::Error::other("sockets were expected"));
         };
         for ((address, number), fd) in of.into_iter().zip(fds) {
-            if let Err(error) = bind::restore(&fd) {
-                log_line!(
-                    Level::Alert,
-                    "a worker before this one has changed a listening socket ({})",
-                    ErrorText(&error)
-                );
-            }
             let address = site.addresses.get(address);
             if let (Some(address), Some(list)) = (address, sockets.get_mut(number)) {
-                list.push((&**address, Socket::from(fd)));
+                list.push((&**address, restored(fd)));
             }
         }
         if last {
@@ -232,11 +238,18 @@ fn receive_sockets(channel: &Channel, site: &'static Site) -> io::Result<Vec<Loo
     }
 }
 
+/// A listening socket, without what a worker may have done to it.
+fn restored(fd: OwnedFd) -> Socket {
+    if let Err(error) = bind::restore(&fd) {
+        log_line!(Level::Alert, "a worker before this one has changed a listening socket ({})", ErrorText(&error));
+    }
+    Socket::from(fd)
+}
+
 /// Accepts connections until the end.
 fn run(worker: &Rc<Worker>, site: &'static Site) -> Result<(), String> {
-    worker.loops.serve()?;
-    worker.line.tell(&ToMaster::Serving);
-    worker.loops.run();
+    let line = worker.line.clone();
+    worker.loops.run(move || line.tell(&ToMaster::Serving))?;
     // Jobs are code of modules: with one still running their state stays, and goes with the process.
     if site.pool.stop(JOBS_TIMEOUT) {
         site.end();
@@ -311,12 +324,17 @@ impl Worker {
         }
     }
 
-    fn handle(self: &Rc<Self>, message: ToWorker) {
+    fn handle(self: &Rc<Self>, message: ToWorker, fds: Vec<OwnedFd>) {
         match message {
             ToWorker::Reopen(number) => {
                 log_line!(Level::Notice, "reopening logs");
                 reopen(&self.line, number);
             }
+            ToWorker::Lend { slot, of } => {
+                let sockets = of.into_iter().zip(fds).map(|(address, fd)| (address, restored(fd))).collect();
+                self.loops.lend(slot, sockets);
+            }
+            ToWorker::GiveBack(slot) => self.loops.give_back(slot),
             ToWorker::Drain(time) => {
                 let worker = self.clone();
                 self.finish(time, move || worker.line.tell(&ToMaster::Draining));
@@ -334,7 +352,7 @@ impl Source for Worker {
     fn ready(self: Rc<Self>, _: Ready) {
         loop {
             match self.line.channel.receive::<ToWorker>() {
-                Ok(Some(received)) => self.handle(received.message),
+                Ok(Some(received)) => self.handle(received.message, received.fds),
                 Ok(None) => return,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     log_line!(Level::Alert, "the master has sent what is no message ({error})");

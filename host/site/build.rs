@@ -15,12 +15,17 @@ use topnext_module_api::{
     handler::{HandlerHooksRef, HandlerLink},
 };
 
-use super::{Place, Server, Site, addresses, facts, files::FileRules, logs::Logs};
+use super::{
+    Place, Server, Site, addresses, facts,
+    files::FileRules,
+    kept::{Kept, KeptModule},
+    logs::Logs,
+};
 use crate::{
     config::{
         self, Config, Contexts, Diagnostics, Document, ErrorPage, Files, HttpCore, Location, LocationKind,
         LocationPath, Main, ModuleDecl, ModuleSchema, ModuleTable, NameForm, Node, Origin, PeerAddress, Scope,
-        ServerName, Texts, User,
+        ServerName, User,
         address::unix_socket_path,
         diagnostic::{did_you_mean, join_key},
     },
@@ -42,8 +47,9 @@ use crate::{
     template::Templates,
     upstream::{
         Upstream,
+        names::Names,
         peers::{Keepalive, Peer, Peers},
-        registry::{self, Registry},
+        registry::Registry,
     },
     variables::{self, Added, ModuleVariable},
 };
@@ -54,14 +60,16 @@ pub struct Loaded {
     pub site: Site,
     /// The files that were read, the main one first.
     pub files: Arc<Files>,
-    /// And their texts.
-    pub texts: Arc<Texts>,
+    /// What another worker with this configuration starts from.
+    pub kept: Kept,
     /// All places, in the order of the configuration.
     pub places: Vec<Arc<Place>>,
     /// The modules as the configuration declares them.
     pub declared: Vec<Declared>,
     /// What is not wrong, but has no effect.
     pub warnings: Diagnostics,
+    /// What was there when the configuration was first read, and is not any more.
+    pub missing: Diagnostics,
 }
 
 /// Everything that is wrong with a configuration.
@@ -96,11 +104,14 @@ pub fn load(path: &Path, prefix: &Path) -> Result<Loaded, Report> {
     load_kept(path, prefix, None)
 }
 
-/// As [`load`]: from these texts, if the configuration was read before.
-pub fn load_kept(path: &Path, prefix: &Path, kept: Option<Texts>) -> Result<Loaded, Report> {
-    let document = Document::read_kept(path, kept).map_err(Report::of)?;
+/// As [`load`]: from what is kept of it, if the configuration was read before. Then a folder or log that is missing is no error.
+pub fn load_kept(path: &Path, prefix: &Path, kept: Option<Kept>) -> Result<Loaded, Report> {
+    let is_kept = kept.is_some();
+    let Kept { texts, names, account, modules: known } = kept.unwrap_or_default();
+    let document = Document::read_kept(path, is_kept.then_some(texts)).map_err(Report::of)?;
     let (head, errors_of_head) = document.head_partial();
-    let declared: Vec<Declared> = head.modules.iter().map(|module| declare(module, document.files(), prefix)).collect();
+    let declared: Vec<Declared> =
+        head.modules.iter().map(|module| declare(module, document.files(), prefix, &known)).collect();
     let (candidates, mut refusals) = plugins::candidates(&declared, &module_dirs(&head.module_path, prefix));
     if let Err(order) = plugins::order::check(&candidates, &declared) {
         refusals.extend(order);
@@ -115,17 +126,24 @@ pub fn load_kept(path: &Path, prefix: &Path, kept: Option<Texts>) -> Result<Load
     }
     let Some(config) = config else { return Err(Report { refusals, errors: Some(errors) }) };
     let builder = Builder::new(&modules, &schemas, prefix, &config, &mut errors, document.diagnostics());
-    let (site, places, warnings) = builder.build(&config);
+    let Built { site, places, names, warnings, missing } = builder.build(&config, names, account);
+    if !is_kept {
+        errors.append(missing.clone());
+    }
     errors.sort();
     if !refusals.is_empty() || !errors.is_empty() {
         return Err(Report { refusals, errors: Some(errors) });
     }
-    let (files, texts) = (document.files().clone(), document.texts().clone());
-    Ok(Loaded { site, files, texts, places, declared, warnings })
+    let (files, modules) = (document.files().clone(), modules.iter().map(|module| KeptModule::of(module)).collect());
+    let kept = Kept { texts: document.into_texts(), names, account: site.account.clone(), modules };
+    Ok(Loaded { site, files, kept, places, declared, warnings, missing })
 }
 
-fn declare(module: &ModuleDecl, files: &Files, prefix: &Path) -> Declared {
+fn declare(module: &ModuleDecl, files: &Files, prefix: &Path, known: &[KeptModule]) -> Declared {
+    let name = module.alias.as_ref().unwrap_or(&module.name);
+    let known = known.iter().find(|known| known.name == *name);
     Declared {
+        known: known.and_then(|known| Some((known.file.clone(), known.source()?))),
         name: module.name.clone(),
         alias: module.alias.clone(),
         path: module.path.as_ref().map(|path| prefix.join(path)),
@@ -276,7 +294,18 @@ struct Builder<'a> {
     error_pages: Vec<CompiledPages>,
     regexes: RegexLists,
     warnings: Diagnostics,
+    /// What the system does not have, though the configuration names it.
+    missing: Diagnostics,
     files: FileRules,
+}
+
+/// What is made of a configuration.
+struct Built {
+    site: Site,
+    places: Vec<Arc<Place>>,
+    names: Names,
+    warnings: Diagnostics,
+    missing: Diagnostics,
 }
 
 /// Error pages as they were written, and compiled.
@@ -291,6 +320,7 @@ impl<'a> Builder<'a> {
         errors: &'a mut Diagnostics,
         mut warnings: Diagnostics,
     ) -> Builder<'a> {
+        let missing = warnings.clone();
         let of_modules = variables_of(modules);
         let patterns = patterns(config);
         warn_of_slow(&patterns, &mut warnings);
@@ -308,18 +338,20 @@ impl<'a> Builder<'a> {
             error_pages: Vec::new(),
             regexes: RegexLists::new(captures),
             warnings,
+            missing,
             files: FileRules::default(),
         }
     }
 
-    fn build(mut self, config: &'a Config) -> (Site, Vec<Arc<Place>>, Diagnostics) {
+    /// With these names and this account, which were found before.
+    fn build(mut self, config: &'a Config, names: Names, account: Option<Account>) -> Built {
         let named = config.http.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         main::begin_configuring(Configuring {
             templates: Templates::new(std::mem::take(&mut self.added)),
-            upstreams: Registry::new(named, self.prefix),
+            upstreams: Registry::new(named, self.prefix, names),
             zones: self.zones(&config.main),
         });
-        let error_log = self.logs.error(&config.main.error_log, self.errors);
+        let error_log = self.logs.error(&config.main.error_log, self.errors, &mut self.missing);
         let servers: Vec<Arc<Server>> = config.http.servers.iter().map(|server| self.server(server)).collect();
         let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
         for upstream in &config.http.upstreams {
@@ -353,7 +385,7 @@ impl<'a> Builder<'a> {
             processes,
             threads,
             modules: self.modules.to_vec(),
-            account: self.account(config.main.user.as_ref()),
+            account: account.or_else(|| self.account(config.main.user.as_ref())),
             working_directory: self.working_directory(&config.main),
         };
         if let Some(origin) = config.main.daemon
@@ -363,7 +395,8 @@ impl<'a> Builder<'a> {
             self.warnings.push(origin, "daemon", text);
         }
         self.warnings.sort();
-        (site, self.places, self.warnings)
+        let Builder { places, warnings, missing, .. } = self;
+        Built { site, places, names: registry.names, warnings, missing }
     }
 
     // ---- the process
@@ -388,7 +421,8 @@ impl<'a> Builder<'a> {
         let (path, origin) = main.working_directory.as_ref()?;
         let path = self.prefix.join(path);
         if !path.is_dir() {
-            self.errors.push(*origin, "working_directory", format!("{} is not a folder", path.display()));
+            self.missing.push(*origin, "working_directory", format!("{} is not a folder", path.display()));
+            return None;
         }
         Some(path)
     }
@@ -499,8 +533,8 @@ impl<'a> Builder<'a> {
             root: self.root(path, scope),
             error_pages: self.error_pages(scope),
             files: self.files.rules(scope, self.errors),
-            access_logs: self.logs.access(&scope.core.access_log, self.errors),
-            error_log: self.logs.error(&scope.core.error_log, self.errors),
+            access_logs: self.logs.access(&scope.core.access_log, self.errors, &mut self.missing),
+            error_log: self.logs.error(&scope.core.error_log, self.errors, &mut self.missing),
             core: self.core(scope),
             chains: Chains::new(&filters),
             next_phase: next_phases(&handlers),
@@ -543,7 +577,7 @@ impl<'a> Builder<'a> {
             && !open_file::is_directory(folder)
         {
             let text = format!("found {:?}, which is not a folder", folder.display());
-            self.errors.push(scope.origin_of(key), key, text);
+            self.missing.push(scope.origin_of(key), key, text);
         }
         Some(root)
     }
@@ -574,7 +608,7 @@ impl<'a> Builder<'a> {
             let addresses = match &server.address {
                 PeerAddress::Ip(address) => Ok(vec![Endpoint::Ip(*address)]),
                 PeerAddress::Name { host, port } => {
-                    registry::resolve(host, *port).map(|list| list.into_iter().map(Endpoint::Ip).collect())
+                    main::resolve(host, *port).map(|list| list.into_iter().map(Endpoint::Ip).collect())
                 }
                 PeerAddress::Unix(path) => unix_socket_path(self.prefix, path).map(|path| vec![Endpoint::Unix(path)]),
             };

@@ -52,7 +52,12 @@ impl<'a> Logs<'a> {
     }
 
     /// The logs of errors that these are.
-    pub fn error(&mut self, conf: &'a [config::ErrorLog], errors: &mut Diagnostics) -> Arc<ErrorLog> {
+    pub fn error(
+        &mut self,
+        conf: &'a [config::ErrorLog],
+        errors: &mut Diagnostics,
+        missing: &mut Diagnostics,
+    ) -> Arc<ErrorLog> {
         if let Some((_, known)) = self.error.iter().find(|(known, _)| *known == conf) {
             return known.clone();
         }
@@ -65,7 +70,7 @@ impl<'a> Logs<'a> {
                     errors.push(log.origin, "error_log", text);
                     None
                 }
-                path => self.file("error_log", path, log.origin, errors),
+                path => self.file("error_log", path, log.origin, errors, missing),
             };
             outputs.extend(sink.map(|sink| (sink, Level::from(log.level))));
         }
@@ -78,16 +83,26 @@ impl<'a> Logs<'a> {
     }
 
     /// The access logs that these are.
-    pub fn access(&mut self, conf: &'a [config::AccessLog], errors: &mut Diagnostics) -> Arc<[AccessLog]> {
+    pub fn access(
+        &mut self,
+        conf: &'a [config::AccessLog],
+        errors: &mut Diagnostics,
+        missing: &mut Diagnostics,
+    ) -> Arc<[AccessLog]> {
         if let Some((_, known)) = self.access.iter().find(|(known, _)| *known == conf) {
             return known.clone();
         }
-        let made: Arc<[AccessLog]> = conf.iter().filter_map(|log| self.access_log(log, errors)).collect();
+        let made: Arc<[AccessLog]> = conf.iter().filter_map(|log| self.access_log(log, errors, missing)).collect();
         self.access.push((conf, made.clone()));
         made
     }
 
-    fn access_log(&self, log: &config::AccessLog, errors: &mut Diagnostics) -> Option<AccessLog> {
+    fn access_log(
+        &self,
+        log: &config::AccessLog,
+        errors: &mut Diagnostics,
+        missing: &mut Diagnostics,
+    ) -> Option<AccessLog> {
         let format = self.format(log, errors);
         let condition = log.condition.as_deref().and_then(|text| match template::parse(text, &self.added) {
             Ok(parts) => Some(parts),
@@ -102,7 +117,7 @@ impl<'a> Logs<'a> {
                 errors.push(log.origin, "access_log", "found \"off\", which cannot stand beside other logs");
                 return None;
             }
-            path => self.file("access_log", path, log.origin, errors)?,
+            path => self.file("access_log", path, log.origin, errors, missing)?,
         };
         self.buffer(log, &sink, errors);
         Some(AccessLog { sink, format: format?, condition })
@@ -142,7 +157,15 @@ impl<'a> Logs<'a> {
         }
     }
 
-    fn file(&self, key: &str, path: &str, origin: Origin, errors: &mut Diagnostics) -> Option<Arc<Sink>> {
+    /// What cannot be opened is missing, and opened when there is something to write, if it can be by then.
+    fn file(
+        &self,
+        key: &str,
+        path: &str,
+        origin: Origin,
+        errors: &mut Diagnostics,
+        missing: &mut Diagnostics,
+    ) -> Option<Arc<Sink>> {
         for other in ["syslog:", "memory:"] {
             if path.starts_with(other) {
                 let text = format!("found {path:?}; \"{other}\" is not supported, expected a file");
@@ -159,15 +182,12 @@ impl<'a> Logs<'a> {
             return None;
         }
         let path = self.prefix.join(path);
-        match Sink::file(&path) {
-            Ok(sink) => Some(sink),
-            Err(error) => {
-                let text =
-                    format!("found {:?}, which cannot be opened for writing ({})", path.display(), ErrorText(&error));
-                errors.push(origin, key, text);
-                None
-            }
-        }
+        Some(Sink::file(&path).unwrap_or_else(|error| {
+            let text =
+                format!("found {:?}, which cannot be opened for writing ({})", path.display(), ErrorText(&error));
+            missing.push(origin, key, text);
+            Sink::unopened(&path)
+        }))
     }
 }
 

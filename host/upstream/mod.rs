@@ -13,6 +13,8 @@
 
 pub mod attempts;
 
+pub mod names;
+
 pub mod peers;
 
 pub mod registry;

@@ -1,15 +1,13 @@
 //! The upstreams of a configuration: those that it names, and those that an address in a location implies.
 
 use std::{
-    net::{SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use topnext_module_api::upstream::RawUpstream;
 
-use super::peers::Peer;
-use crate::error_text::ErrorText;
+use super::{names::Names, peers::Peer};
 use crate::{config::address::unix_socket_path, socket::Endpoint};
 
 /// What a location wants of an upstream.
@@ -60,12 +58,14 @@ pub struct Registry {
     pub implied: Vec<(String, Vec<Peer>)>,
     /// By the number that modules get.
     pub targets: Vec<Target>,
+    /// The names that have been resolved.
+    pub names: Names,
 }
 
 impl Registry {
-    /// Knows the upstreams that the configuration names, in its order. Relative paths start from `prefix`.
-    pub fn new(named: Vec<String>, prefix: &Path) -> Registry {
-        Registry { named, prefix: prefix.to_path_buf(), ..Registry::default() }
+    /// Knows the upstreams that the configuration names, in its order, and these names. Relative paths start from `prefix`.
+    pub fn new(named: Vec<String>, prefix: &Path, names: Names) -> Registry {
+        Registry { named, prefix: prefix.to_path_buf(), names, ..Registry::default() }
     }
 
     /// Finds or makes an upstream, and numbers the use of it. Names are resolved here, blocking.
@@ -89,7 +89,7 @@ impl Registry {
         if let Some(known) = self.implied.iter().position(|(known, _)| *known == full) {
             return Ok(known);
         }
-        let addresses = resolve(&host, port).map_err(|error| match self.near(name) {
+        let addresses = self.names.resolve(&host, port).map_err(|error| match self.near(name) {
             Some(near) => format!("{error}; is the upstream {near:?} meant?"),
             None => format!("{error}; no [http.upstream.{name}] is configured either"),
         })?;
@@ -129,15 +129,6 @@ fn split_port(name: &str, default_port: u16) -> Result<(String, u16), String> {
         port => port.parse().ok().filter(|port| *port > 0).ok_or_else(bad)?,
     };
     if host.is_empty() { Err(bad()) } else { Ok((host, port)) }
-}
-
-/// The addresses of a name. Blocks: only while the configuration is read.
-pub fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-    let found: Vec<SocketAddr> = format!("{host}:{port}")
-        .to_socket_addrs()
-        .map_err(|error| format!("found {host:?}, which cannot be resolved ({})", ErrorText(&error)))?
-        .collect();
-    if found.is_empty() { Err(format!("found {host:?}, which has no address")) } else { Ok(found) }
 }
 
 #[cfg(test)]

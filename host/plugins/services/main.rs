@@ -1,6 +1,6 @@
 //! Services that need no request: logging, panics, facts about modules, and what is asked for while configuring.
 
-use std::{cell::RefCell, sync::atomic::AtomicU64};
+use std::{cell::RefCell, net::SocketAddr, sync::atomic::AtomicU64};
 
 use abi_stable::{
     prefix_type::WithMetadata,
@@ -93,6 +93,14 @@ pub fn compile(text: &str) -> Result<u32, String> {
     CONFIGURING.with_borrow_mut(|configuring| match configuring {
         Some(configuring) => configuring.templates.compile(text),
         None => Err("templates are compiled while the configuration is read".to_string()),
+    })
+}
+
+/// The addresses of a name of the configuration.
+pub fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    CONFIGURING.with_borrow_mut(|configuring| match configuring {
+        Some(configuring) => configuring.upstreams.names.resolve(host, port),
+        None => Err("names are resolved while the configuration is read".to_string()),
     })
 }
 

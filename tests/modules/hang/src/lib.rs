@@ -1,9 +1,9 @@
-//! Its state is not made as long as there is a file `hang` in the folder that the server was started in. It says so with another
-//! one, `hangs`.
+//! Its state is not made as long as there is a file `hang` in the folder that the server was started in, unless that names the
+//! process. It says so with another one, `hangs`.
 
 #![forbid(unsafe_code)]
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::{fs, process, thread, time::Duration};
 
 use topnext_module_api::prelude::*;
 
@@ -16,7 +16,7 @@ pub struct Patient;
 
 impl State for Patient {
     fn create() -> Result<Patient, String> {
-        while Path::new("hang").exists() {
+        while fs::read_to_string("hang").is_ok_and(|pid| pid != process::id().to_string()) {
             fs::write("hangs", "").map_err(|error| format!("hangs: {error}"))?;
             // Nothing relies on the time: it is how often the file is looked for.
             thread::sleep(Duration::from_millis(2));

@@ -195,7 +195,7 @@ impl Subject {
         if by_module && !line.contains("in module crash 0.1.0, hook content") {
             return Err(format!("the log does not name the module: {line}"));
         }
-        let connections = line.split(" requests and ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+        let connections = line.rsplit(" and ").next().and_then(|rest| rest.split(' ').next()?.parse().ok());
         let connections = connections.ok_or_else(|| format!("the log does not say what was in flight: {line}"))?;
         self.wait_for_rest()?;
         Ok(Death { worker, began, over, connections })
