@@ -11,6 +11,8 @@ mod files;
 
 pub mod kept;
 
+pub mod limits;
+
 pub mod facts;
 
 mod logs;

@@ -463,3 +463,37 @@ fn what_an_operator_of_nginx_types() {
     }
     assert_eq!(errors.len(), 9, "{errors:#?}");
 }
+
+#[test]
+fn what_the_system_does_not_give_is_said_with_its_place_and_all_at_once() {
+    let folder = Folder::with(&[("noise.log", b"GET /\n"), ("run/x", b"")]);
+    let test = |top: &str| {
+        let answer = Server::tests(&folder, &format!("{top}\n[[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\n"));
+        (answer.code, answer.stderr)
+    };
+    let (code, said) = test("worker_threads = 900\nthread_pool.threads = 200");
+    assert_eq!(code, Some(1));
+    let text = "worker_threads: found 900 event loops, which are 1100 threads with the 200 of thread_pool, expected at most 1000";
+    assert!(said.contains(&format!("plugins.toml:1:18: {text}")), "{said}");
+    for (pid, why) in [
+        ("run", "is no regular file"),
+        ("noise.log", "is there, and no pid file"),
+        ("nowhere/topnext.pid", "its folder is not there"),
+    ] {
+        let (code, said) = test(&format!("pid = {pid:?}"));
+        assert!(code == Some(1) && said.contains("plugins.toml:1:7: pid: found ") && said.contains(why), "{said}");
+    }
+    let (code, said) = test("worker_threads = 2\nworker_rlimit_nofile = 64\nworker_connections = 64");
+    let text = "worker_connections: 128 connections of 2 threads exceed worker_rlimit_nofile, which is 64";
+    assert!(code == Some(0) && said.contains(text), "{said}");
+    assert_eq!(folder.read("noise.log"), "GET /\n");
+    if rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (code, said) = test("worker_priority = -5\nworker_rlimit_nofile = 900000000");
+    assert!(
+        code == Some(1) && said.contains("plugins.toml:1:19: worker_priority: found -5, expected 0 to 19"),
+        "{said}"
+    );
+    assert!(said.contains("plugins.toml:2:24: worker_rlimit_nofile: found 900000000, expected at most "), "{said}");
+}

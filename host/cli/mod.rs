@@ -189,6 +189,9 @@ fn with_configuration(arguments: &Arguments) -> Result<(), String> {
     let path = configuration_path(arguments.config.as_deref())?;
     let prefix = prefix(arguments.prefix.as_deref(), &path)?;
     let loaded = load(&path, &prefix)?;
+    if arguments.command != Command::Modules {
+        check_pid(&loaded, &path, &prefix)?;
+    }
     for warning in loaded.warnings.to_string().lines() {
         say(&format!("topnext: [warn] {warning}\n"));
     }
@@ -208,6 +211,15 @@ fn with_configuration(arguments: &Arguments) -> Result<(), String> {
 fn load(path: &Path, prefix: &Path) -> Result<Loaded, String> {
     site::load(path, prefix)
         .map_err(|report| format!("{report}topnext: configuration file {} test failed", path.display()))
+}
+
+/// What a start would find out.
+fn check_pid(loaded: &Loaded, path: &Path, prefix: &Path) -> Result<(), String> {
+    let main = &loaded.site.main;
+    site::limits::check_pid(&prefix.join(&main.pid)).map_err(|error| {
+        let place = loaded.files.place(main.origin_of("pid"));
+        format!("{place}: pid: {error}\ntopnext: configuration file {} test failed", path.display())
+    })
 }
 
 fn configuration_path(given: Option<&Path>) -> Result<PathBuf, String> {

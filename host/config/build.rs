@@ -51,6 +51,7 @@ impl<'a> Builder<'a> {
         }
         for (directive, entry) in &level.core {
             main.set(directive.name, &merge::filled(&directive.ty, &entry.node));
+            main.origins.push((directive.name, entry.node.origin));
         }
         let http = level.core("http").and_then(|node| Some((node, node.as_table()?)));
         let Some((node, table)) = http else {

@@ -68,6 +68,8 @@ pub struct Main {
     pub error_log: Vec<ErrorLog>,
     /// The thread pool.
     pub thread_pool: ThreadPool,
+    /// Where directives were written.
+    pub(super) origins: Vec<(&'static str, Origin)>,
 }
 
 /// `user`
@@ -530,6 +532,12 @@ pub(super) fn defaults(context: Contexts) -> impl Iterator<Item = (&'static str,
 }
 
 impl Main {
+    /// Where a directive was written; the main file as a whole if it was not. For faults that show only later.
+    pub fn origin_of(&self, directive: &str) -> Origin {
+        let found = self.origins.iter().find(|(name, _)| *name == directive);
+        found.map_or(Origin::whole_file(0), |(_, origin)| *origin)
+    }
+
     /// Sets a directive. False if no field has this name.
     pub(super) fn set(&mut self, name: &str, node: &Node) -> bool {
         match name {

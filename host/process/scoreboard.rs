@@ -29,7 +29,9 @@ use topnext_module_api::running::{Account, HOOKS, Hook, Running, RunningCell};
 use super::shared_memory::{self, Mapping};
 
 /// Threads that have a place; others have memory of their own, which the master does not see.
-pub const MAX_THREADS: usize = 256;
+pub const MAX_THREADS: usize = 1024;
+/// Of these, loops and the thread pool; the others are threads of modules.
+pub const MAX_OWN_THREADS: usize = 1000;
 const HEADER: usize = 8;
 
 /// The cell, a cache line.

@@ -19,6 +19,7 @@ use super::{
     Place, Server, Site, addresses, facts,
     files::FileRules,
     kept::{Kept, KeptModule},
+    limits::Demands,
     logs::Logs,
 };
 use crate::{
@@ -373,6 +374,8 @@ impl<'a> Builder<'a> {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let processes = config.main.worker_processes.map_or(processors, |number| number as usize);
         let threads = config.main.worker_threads.map_or((processors / processes).max(1), |number| number as usize);
+        let demands = Demands { main: &config.main, threads, addresses: addresses.len() };
+        demands.check(&mut self.missing, &mut self.warnings);
         let site = Site {
             main: config.main.clone(),
             servers,
