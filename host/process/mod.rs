@@ -87,6 +87,11 @@ fn close_stdin() -> io::Result<()> {
     Ok(rustix::stdio::dup2_stdin(File::open("/dev/null")?)?)
 }
 
+/// Has lists of processes show the program's name, and not that of the link that it was started by (/proc/self/exe).
+fn set_name() {
+    let _ = rustix::thread::set_name(c"topnext");
+}
+
 /// Takes variables of the environment away that are meant for this process only.
 fn hide_from_children(command: &mut Command) {
     for name in systemd::VARIABLES.iter().chain(&[master::DAEMON, master::UPGRADE]) {

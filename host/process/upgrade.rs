@@ -166,6 +166,7 @@ pub fn start_daemon(options: &Options) -> Result<String, String> {
 
 /// Leaves the terminal and the session of who started this process.
 pub fn enter_background() -> io::Result<()> {
+    super::set_name();
     rustix::process::setsid()?;
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(&null)?;

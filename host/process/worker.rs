@@ -64,6 +64,7 @@ struct Given {
 
 /// Runs as a worker, until the master says that it is to end, or ends itself.
 pub fn main() -> ExitCode {
+    super::set_name();
     let (line, given) = match greet() {
         Ok(greeted) => greeted,
         Err(error) => {
