@@ -130,6 +130,9 @@ fn a_worker_that_shuts_the_listening_sockets_down_and_dies_has_a_successor_that_
 #[test]
 fn a_worker_that_is_killed_is_replaced_at_once() {
     let server = server("worker_processes = 2");
+    for pid in server.workers() {
+        assert_eq!(fs::read_to_string(format!("/proc/{pid}/comm")).unwrap(), "topnext\n");
+    }
     for _ in 0..8 {
         let before = server.workers();
         kill(before[0]);

@@ -70,7 +70,7 @@ pub enum ToMaster {
     },
     /// The configuration is good.
     Loaded {
-        /// What the master has to know of it.
+        /// What the master has to know of it. Of a worker that is not the first of its generation it is only held against that one's.
         plan: Box<Plan>,
         /// What is kept of it, if that was not handed to this worker.
         kept: Option<String>,

@@ -82,8 +82,8 @@ pub mod alone;
 
 use std::{fs::File, io, process::Command};
 
-/// Standard input has been taken for something else: it is empty from here on.
-fn close_stdin() -> io::Result<()> {
+/// Standard input, which was a channel, is empty from here on.
+fn empty_stdin() -> io::Result<()> {
     Ok(rustix::stdio::dup2_stdin(File::open("/dev/null")?)?)
 }
 

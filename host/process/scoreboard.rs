@@ -60,6 +60,7 @@ const _: () = assert!(size_of::<RunningCell>() == (TURN - CELL) * size_of::<Atom
 const _: () = assert!(align_of::<RunningCell>() == align_of::<AtomicU64>());
 const _: () = assert!(align_of::<Account>() == align_of::<AtomicU64>());
 const _: () = assert!(Hook::ALL.len() <= HOOKS);
+const _: () = assert!(crate::plugins::running::MAX_MODULES < ROWS);
 
 /// The words of one thread.
 pub type Board = &'static [AtomicU64];

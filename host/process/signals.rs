@@ -16,7 +16,8 @@ use signal_hook::{
 
 use crate::event::{Loop, Ready, Source};
 
-/// Those that some process of the server knows. All are caught by all, since by default they would end the process.
+/// Those that some process of the server knows. All are caught by all: most would end a process by default, and the others would not be
+/// heard of.
 const CAUGHT: [i32; 8] = [
     signal::SIGHUP,
     signal::SIGINT,

@@ -99,7 +99,7 @@ impl Beginning {
             return Ok(Beginning::Foreground);
         };
         let channel = io::stdin().as_fd().try_clone_to_owned().and_then(Channel::from_fd);
-        let channel = channel.and_then(|channel| super::close_stdin().map(|()| channel)).map_err(|error| {
+        let channel = channel.and_then(|channel| super::empty_stdin().map(|()| channel)).map_err(|error| {
             format!("{DAEMON} or {UPGRADE} is set, and standard input is no channel ({}); unset it", ErrorText(&error))
         })?;
         Ok(make(channel))

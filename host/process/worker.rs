@@ -88,7 +88,7 @@ pub fn main() -> ExitCode {
 /// Takes the channel from standard input, and the first message from it.
 fn greet() -> io::Result<(Line, Given)> {
     let channel = Channel::from_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
-    super::close_stdin()?;
+    super::empty_stdin()?;
     let first = channel.receive_within(MASTER_TIMEOUT)?;
     let mut fds = first.fds.into_iter();
     let (ToWorker::Start(start), Some(pipe)) = (first.message, fds.next()) else {
