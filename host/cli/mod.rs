@@ -19,6 +19,7 @@ use crate::{
     log::{
         self,
         error::{self, Level},
+        say,
     },
     log_line, plugins,
     process::{
@@ -309,11 +310,6 @@ fn greet(site: &Site) {
     let _ = writeln!(text, "  modules: {}", if modules.is_empty() { "none".to_string() } else { modules.join(", ") });
     // At once, so that whoever reads it does not see a part.
     say(&text);
-}
-
-/// To standard error, which may be full, or gone.
-fn say(text: &str) {
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
 }
 
 /// Asks the server that runs with this prefix. Its configuration need not be there, and may be broken.

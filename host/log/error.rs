@@ -138,7 +138,7 @@ pub fn write(level: Level, text: Arguments<'_>) {
         None => match main() {
             Some(log) => log.write(level, line.as_bytes()),
             // A standard error that cannot be written is nobody's fault here.
-            None => drop(std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes())),
+            None => super::say(&line),
         },
     }
 }

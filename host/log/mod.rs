@@ -22,10 +22,18 @@ mod sink;
 
 mod writer;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    io::{self, Write},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 pub use sink::{Buffering, Conflict, Sink};
 pub use writer::{close_unused, files, flush, reopen, start};
+
+/// To standard error at once, whatever logs there are. It may be full, or gone.
+pub fn say(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

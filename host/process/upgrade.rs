@@ -13,7 +13,7 @@
 use std::{
     cell::Cell,
     ffi::OsStr,
-    io::{self, Write},
+    io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::{ffi::OsStrExt, process::CommandExt},
@@ -38,7 +38,7 @@ use crate::{
     error_text::ErrorText,
     event::{Ready, Source},
     listen::sockets::{Kind, Wanted},
-    log::error::Level,
+    log::{self, error::Level},
     log_line,
     socket::Socket,
 };
@@ -109,7 +109,7 @@ impl Beginning {
     pub fn ready(self, master: &Rc<Master>, greeting: &str) {
         match self {
             // At once, so that whoever reads it does not see a part.
-            Beginning::Foreground => drop(io::stderr().write_all(greeting.as_bytes())),
+            Beginning::Foreground => log::say(greeting),
             Beginning::Daemon(channel) => {
                 tell(&channel, &Outcome::Ready, greeting);
             }

@@ -68,7 +68,9 @@ pub fn main() -> ExitCode {
     let (line, given) = match greet() {
         Ok(greeted) => greeted,
         Err(error) => {
-            eprintln!("topnext: {VARIABLE} is set, and standard input is no channel to a master ({error}); unset it");
+            log::say(&format!(
+                "topnext: {VARIABLE} is set, and standard input is no channel to a master ({error}); unset it\n"
+            ));
             return ExitCode::FAILURE;
         }
     };
@@ -77,7 +79,7 @@ pub fn main() -> ExitCode {
         Err((line, reason)) => {
             let reason = reason.trim_end().to_string();
             if let Err(error) = line.pipe.send_within(MASTER_TIMEOUT, &ToMaster::Failed(reason.clone())) {
-                eprintln!("{reason}\ntopnext: the master cannot be told ({})", ErrorText(&error));
+                log::say(&format!("{reason}\ntopnext: the master cannot be told ({})\n", ErrorText(&error)));
             }
             log::flush();
             ExitCode::FAILURE
