@@ -20,7 +20,11 @@ use super::{
     messages::{Plan, PlannedModule, ToWorker},
     respawn::Respawn,
 };
-use crate::{log::error::Level, log_line, plugins::description::Identity};
+use crate::{
+    log::error::Level,
+    log_line,
+    plugins::{description::Identity, running::MAX_MODULES},
+};
 
 /// A generation.
 pub struct Generation {
@@ -225,6 +229,9 @@ impl Generation {
         files
     }
 }
+
+// The pipe, the scoreboard and the text come in the same message.
+const _: () = assert!(MAX_MODULES + 3 <= channel::MAX_FDS);
 
 /// What a worker starts from, if another one has loaded the same configuration before.
 pub struct Kept {
