@@ -297,3 +297,43 @@ fn a_terminal_whose_size_changes_ends_no_worker() {
     assert_eq!(answer.code, Some(0), "{answer:#?}");
     assert!(terminal.0.wait().unwrap().success());
 }
+
+#[test]
+fn a_socket_file_is_there_as_long_as_somebody_listens_on_it() {
+    let mut server = Server::start(SITE);
+    let with = server.folder.read("plugins.toml");
+    let without = with.replace(", \"unix:a.sock\"", "");
+    let reload = |config: &str| {
+        server.folder.write("plugins.toml", config.as_bytes());
+        let answer = server.ask(&["-s", "reload"]);
+        assert_eq!(answer.code, Some(0), "{answer:#?}");
+    };
+    let path = server.folder.path("a.sock");
+    let answers = || {
+        let mut unix = Client::unix(&path);
+        unix.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        unix.response().expect(200);
+    };
+    upgrade(&server);
+    reload(&without);
+    // The old one listens on it still, and goes on to when the new one ends.
+    answers();
+    assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
+    eventually("it has its names back", || pid_in(&server.folder, "topnext.pid") == Some(server.pid()));
+    answers();
+    upgrade(&server);
+    answers();
+    server.signal(Signal::WINCH);
+    assert_eq!(server.end_alone(Signal::QUIT), Some(0));
+    assert!(!path.exists(), "nobody listens on it any more");
+    let reload = |config: &str| {
+        server.folder.write("plugins.toml", config.as_bytes());
+        assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+    };
+    reload(&with);
+    let mut unix = Client::unix(&path);
+    unix.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    unix.response().expect(200);
+    assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
+    assert!(!path.exists());
+}

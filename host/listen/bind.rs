@@ -18,6 +18,7 @@ use std::{
         unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
+    sync::mpsc,
     thread,
     time::Duration,
 };
@@ -30,7 +31,7 @@ use rustix::{
 };
 use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
 
-use super::sockopt;
+use super::sockopt::{self, Buffer};
 use crate::{
     config::{Listen, ListenOptions, SoKeepalive},
     error_text::ErrorText,
@@ -45,6 +46,8 @@ pub const SOCKET_MODE: u32 = 0o666;
 /// done without at last.
 const LOCK_TRIES: u32 = 100;
 const LOCK_WAIT: Duration = Duration::from_millis(20);
+/// How long the master waits for sockets to close.
+const CLOSE_WAIT: Duration = Duration::from_millis(100);
 /// What nginx asks of the kernel where connections are accepted with their first bytes.
 const DEFER_ACCEPT: i32 = 1;
 
@@ -82,13 +85,14 @@ pub fn listen(socket: impl AsFd, options: &ListenOptions) -> Result<(), String> 
     rustix::net::listen(socket, backlog).map_err(io::Error::from).map_err(|error| plain(&error))
 }
 
-/// Undoes what a worker before this one may have done to a socket that all of them share: they are its users like the master.
+/// Undoes what a worker before this one may have done to a socket that all of them share: they are its users like the master. The
+/// worker that gets it does it, since it can have been done a moment ago; what nobody can undo the master looks for ([`is_spoiled`]).
 pub fn restore(socket: impl AsFd) -> io::Result<()> {
     rustix::io::ioctl_fionbio(&socket, true)?;
     sockopt::detach_programs(&socket)
 }
 
-/// Whether a socket that should listen does not, or its filter cannot be taken away (SO_LOCK_FILTER).
+/// Whether a socket that should listen is of no use any more: it does not, or its filter cannot be taken away (SO_LOCK_FILTER).
 pub fn is_spoiled(socket: impl AsFd) -> bool {
     // One of a file that was shut down counts as listening still.
     let mut polled = [PollFd::new(&socket, PollFlags::empty())];
@@ -97,12 +101,20 @@ pub fn is_spoiled(socket: impl AsFd) -> bool {
     is_shut || !socket2::SockRef::from(&socket).is_listener().unwrap_or(false) || sockopt::is_filter_locked(&socket)
 }
 
-/// Has the close of a listening socket not wait. One that a worker has made a connection of could linger (SO_LINGER); of those
-/// that listen, connections would inherit the option.
-pub fn close_at_once(socket: impl AsFd) {
-    let of_socket = socket2::SockRef::from(&socket);
-    if !of_socket.is_listener().unwrap_or(true) {
-        let _ = of_socket.set_linger(Some(Duration::ZERO));
+/// Closes listening sockets. Usually that is done when this returns; but a worker, which has had them too, may have made one a
+/// connection that lingers (SO_LINGER), whose last close takes as long as it likes. So that is left to another thread.
+pub fn close(sockets: Vec<Socket>) {
+    if sockets.is_empty() {
+        return;
+    }
+    let (closed, is_closed) = mpsc::channel();
+    let close = move || {
+        drop(sockets);
+        let _ = closed.send(());
+    };
+    // Without a thread they are closed here.
+    if thread::Builder::new().name("topnext-close".to_string()).spawn(close).is_ok() {
+        let _ = is_closed.recv_timeout(CLOSE_WAIT);
     }
 }
 
@@ -118,6 +130,42 @@ pub fn set_options(socket: impl AsFd, options: &ListenOptions) -> Result<(), Str
     }
     if options.deferred {
         sockopt::set_defer_accept(&socket, DEFER_ACCEPT).map_err(of("deferred"))?;
+    }
+    Ok(())
+}
+
+/// Gives a socket of TCP whose options were these, and are to be others, what a new socket has in place of those that are gone.
+pub fn unset_options(socket: impl AsFd, before: &ListenOptions, now: &ListenOptions) -> Result<(), String> {
+    let of_socket = socket2::SockRef::from(&socket);
+    let domain = of_socket.domain().map_err(|error| plain(&error))?;
+    let fresh = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(|error| plain(&error))?;
+    if before.deferred && !now.deferred {
+        sockopt::set_defer_accept(&socket, 0).map_err(of("deferred"))?;
+    }
+    if before.fastopen.is_some() && now.fastopen.is_none() {
+        sockopt::set_fastopen(&socket, 0).map_err(of("fastopen"))?;
+    }
+    if before.so_keepalive.is_some() && before.so_keepalive != now.so_keepalive {
+        let unset = || {
+            let parameters = TcpKeepalive::new()
+                .with_time(fresh.tcp_keepalive_time()?)
+                .with_interval(fresh.tcp_keepalive_interval()?)
+                .with_retries(fresh.tcp_keepalive_retries()?);
+            of_socket.set_tcp_keepalive(&parameters)?;
+            of_socket.set_keepalive(false)
+        };
+        unset().map_err(of("so_keepalive"))?;
+    }
+    // The kernel doubles what it is asked for.
+    if before.rcvbuf.is_some() && now.rcvbuf.is_none() {
+        let size = fresh.recv_buffer_size().map(|size| size / 2);
+        let unset = size.and_then(|size| of_socket.set_recv_buffer_size(size));
+        unset.and_then(|()| sockopt::unlock_buffer(&socket, Buffer::Receive)).map_err(of("the default of rcvbuf"))?;
+    }
+    if before.sndbuf.is_some() && now.sndbuf.is_none() {
+        let size = fresh.send_buffer_size().map(|size| size / 2);
+        let unset = size.and_then(|size| of_socket.set_send_buffer_size(size));
+        unset.and_then(|()| sockopt::unlock_buffer(&socket, Buffer::Send)).map_err(of("the default of sndbuf"))?;
     }
     Ok(())
 }
@@ -246,8 +294,16 @@ impl SocketFile {
     }
 
     /// Leaves the file to another process.
-    pub fn leave(mut self) {
+    fn leave(mut self) {
         self.path.clear();
+    }
+
+    /// Leaves the file if another process listens on it.
+    pub fn leave_if_used(self) {
+        let _lock = lock_folder(&self.path);
+        if make_way(&self.path).is_err() {
+            self.leave();
+        }
     }
 
     /// Gives it another name, in the same folder.
@@ -332,6 +388,37 @@ mod tests {
         assert_eq!(sockopt::get(&socket, libc::TCP_FASTOPEN).unwrap(), 7);
         assert_eq!(sockopt::get(&socket, libc::TCP_DEFER_ACCEPT).unwrap(), 1);
         assert!(!of.reuse_port().unwrap());
+        // What is configured no more is as of a new socket.
+        let plain = tcp(any(), &ListenOptions::default(), false).expect("a socket");
+        let plain = socket2::SockRef::from(&plain);
+        unset_options(&socket, &options, &ListenOptions::default()).expect("all can be");
+        assert_eq!(of.recv_buffer_size().unwrap(), plain.recv_buffer_size().unwrap());
+        assert_eq!(of.send_buffer_size().unwrap(), plain.send_buffer_size().unwrap());
+        assert_eq!(of.tcp_keepalive_time().unwrap(), plain.tcp_keepalive_time().unwrap());
+        assert_eq!(of.tcp_keepalive_interval().unwrap(), plain.tcp_keepalive_interval().unwrap());
+        assert_eq!(of.tcp_keepalive_retries().unwrap(), plain.tcp_keepalive_retries().unwrap());
+        assert!(!of.keepalive().unwrap() && of.is_listener().unwrap());
+        assert_eq!(sockopt::get(&socket, libc::TCP_FASTOPEN).unwrap(), 0);
+        assert_eq!(sockopt::get(&socket, libc::TCP_DEFER_ACCEPT).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_close_that_lingers_keeps_nobody_waiting() {
+        let listener = tcp(any(), &ListenOptions::default(), false).expect("a socket");
+        listen(&listener, &ListenOptions::default()).expect("listens");
+        let address = socket2::SockRef::from(&listener).local_addr().expect("bound");
+        // What a worker can make of it: a connection with something unsent, to one that does not read.
+        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.connect(&address).expect("it listens");
+        socket.set_nonblocking(true).expect("open");
+        while socket.send(&[0; 65536]).is_ok() {}
+        socket.set_linger(Some(Duration::from_secs(60))).expect("open");
+        socket.set_nonblocking(false).expect("open");
+        let before = std::time::Instant::now();
+        close(vec![Socket::from(OwnedFd::from(socket))]);
+        // It would be a minute.
+        assert!(before.elapsed() < Duration::from_secs(30));
+        drop(listener);
     }
 
     #[test]

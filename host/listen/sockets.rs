@@ -7,10 +7,12 @@
 //! commit     options that have changed are set; what no configuration wants any more is closed
 //! ```
 //!
+//! A socket file listens from the start: others take one that does not for left behind.
+//!
 //! An address of IP has one socket for each event loop of all workers. If a later configuration has fewer loops, some of them
 //! get several: the kernel goes on spreading connections over all of them.
 
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +49,8 @@ struct Held {
     sockets: Vec<Socket>,
     /// How many of them listen: those behind have been prepared.
     listening: usize,
+    /// One that was spoiled has been replaced for a configuration that does not count yet.
+    is_renewed: bool,
     kind: Kind,
     file: Option<SocketFile>,
 }
@@ -55,6 +59,8 @@ struct Held {
 #[derive(Debug, Default)]
 pub struct Sockets {
     held: Vec<Held>,
+    /// Files on which another process listens, as far as was known.
+    left: Vec<SocketFile>,
 }
 
 impl Sockets {
@@ -64,7 +70,8 @@ impl Sockets {
             Listen::Unix(path) if !kind.is_foreign => SocketFile::new(path).ok(),
             _ => None,
         };
-        self.held.push(Held { wanted, listening: sockets.len(), sockets, kind, file });
+        let listening = sockets.len();
+        self.held.push(Held { wanted, sockets, listening, is_renewed: false, kind, file });
     }
 
     /// Binds what is missing for so many loops. An error has a line for each address that cannot be had, and leaves all as it
@@ -106,7 +113,7 @@ impl Sockets {
             None => {
                 let kind = Kind { is_single: matches!(wanted.address, Listen::Unix(_)), is_foreign: false };
                 let wanted = wanted.clone();
-                self.held.push(Held { wanted, sockets: Vec::new(), listening: 0, kind, file: None });
+                self.held.push(Held { wanted, sockets: Vec::new(), listening: 0, is_renewed: false, kind, file: None });
                 self.held.len() - 1
             }
         };
@@ -141,21 +148,32 @@ impl Sockets {
     /// another process listens on them. It does not fail: an address that cannot listen is logged.
     pub fn commit(&mut self, wanted: &[Wanted], leave: bool) {
         let is_wanted = |held: &Held| wanted.iter().any(|wanted| wanted.address == held.wanted.address);
-        let (kept, closed) = self.held.drain(..).partition(|held| held.kind.is_foreign || is_wanted(held));
+        let (kept, closed): (Vec<Held>, Vec<Held>) =
+            self.held.drain(..).partition(|held| held.kind.is_foreign || is_wanted(held));
         self.held = kept;
-        closed.into_iter().for_each(|held: Held| held.close(leave));
+        self.close_held(closed, leave);
         for held in &mut self.held {
-            let Some(wanted) = wanted.iter().find(|wanted| wanted.address == held.wanted.address) else { continue };
+            let Some(wanted) = wanted.iter().find(|wanted| wanted.address == held.wanted.address) else {
+                log_line!(
+                    Level::Warn,
+                    "nothing listens on {}, though its socket was opened for this server (LISTEN_FDS), so that connections to it \
+                     wait for nobody; add it to a listen, or have it opened no more",
+                    held.wanted.address
+                );
+                continue;
+            };
             let is_changed = held.wanted.options != wanted.options;
             for (number, socket) in held.sockets.iter().enumerate() {
                 let is_new = number >= held.listening;
                 if !is_new && is_changed && matches!(wanted.address, Listen::Tcp(_)) {
+                    log_failed(wanted, bind::unset_options(socket, &held.wanted.options, &wanted.options));
                     log_failed(wanted, bind::set_options(socket, &wanted.options));
                 }
                 // Those that listen too: a worker that has them may have shut one down.
                 log_failed(wanted, bind::listen(socket, &wanted.options));
             }
             held.listening = held.sockets.len();
+            held.is_renewed = false;
             held.wanted = wanted.clone();
         }
     }
@@ -163,7 +181,9 @@ impl Sockets {
     /// Has what listens listen again: a worker that died may have shut it down.
     pub fn listen_again(&mut self) {
         self.replace_spoiled();
-        for held in &self.held {
+        for held in &mut self.held {
+            // In use from here on, whatever becomes of a change that is under way.
+            held.is_renewed = false;
             let sockets = &held.sockets[..held.listening];
             sockets.iter().for_each(|socket| log_failed(&held.wanted, bind::listen(socket, &held.wanted.options)));
         }
@@ -172,7 +192,7 @@ impl Sockets {
     /// Binds sockets anew that a worker has made useless for all: workers have the same ones as the master. They do not listen yet.
     fn replace_spoiled(&mut self) {
         for held in self.held.iter_mut().filter(|held| !held.kind.is_foreign) {
-            let Held { wanted, sockets, listening, file, .. } = held;
+            let Held { wanted, sockets, listening, is_renewed, file, .. } = held;
             for socket in sockets[..*listening].iter_mut().filter(|socket| bind::is_spoiled(socket)) {
                 let fresh = match &wanted.address {
                     Listen::Tcp(ip) => bind::tcp(*ip, &wanted.options, true).map(|socket| (socket, None)),
@@ -184,9 +204,9 @@ impl Sockets {
                 match fresh {
                     Ok((fresh, fresh_file)) => {
                         log_line!(Level::Alert, "{what}; it is replaced");
-                        bind::close_at_once(&*socket);
-                        *socket = fresh;
+                        bind::close(vec![std::mem::replace(socket, fresh)]);
                         *file = fresh_file.or(file.take());
+                        *is_renewed = true;
                     }
                     Err(reason) => log_line!(Level::Alert, "{what}, and it cannot be replaced: {reason}"),
                 }
@@ -196,10 +216,16 @@ impl Sockets {
 
     /// Closes what was prepared.
     pub fn abandon(&mut self) {
+        let mut closed = Vec::new();
         self.held.retain_mut(|held| {
-            held.sockets.truncate(held.listening);
+            closed.extend(held.sockets.drain(held.listening..));
+            if std::mem::take(&mut held.is_renewed) && matches!(held.wanted.address, Listen::Unix(_)) {
+                // It listens, and no worker has it. So it is as useless again as the one before, and replaced the next time.
+                held.sockets.iter().for_each(|socket| drop(socket.shutdown(Shutdown::Both)));
+            }
             !held.sockets.is_empty()
         });
+        bind::close(closed);
     }
 
     /// The sockets of one loop of so many, for an address: all loops together get every socket.
@@ -218,18 +244,28 @@ impl Sockets {
 
     /// Closes all. With `leave`, socket files stay: another process listens on them.
     pub fn close(&mut self, leave: bool) {
-        self.held.drain(..).for_each(|held| held.close(leave));
+        let held = std::mem::take(&mut self.held);
+        self.close_held(held, leave);
+    }
+
+    fn close_held(&mut self, held: Vec<Held>, leave: bool) {
+        let mut closed = Vec::new();
+        for held in held {
+            closed.extend(held.sockets);
+            self.left.extend(held.file.filter(|_| leave));
+        }
+        bind::close(closed);
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        // The other process may be gone by now, or listen elsewhere.
+        self.left.drain(..).for_each(SocketFile::leave_if_used);
     }
 }
 
 impl Held {
-    fn close(self, leave: bool) {
-        self.sockets.iter().for_each(bind::close_at_once);
-        if let Some(file) = self.file.filter(|_| leave) {
-            file.leave();
-        }
-    }
-
     /// Whether these options can be set while it is open.
     fn takes(&self, options: &ListenOptions) -> Result<(), String> {
         let is_ipv6 = matches!(self.wanted.address, Listen::Tcp(SocketAddr::V6(_)));

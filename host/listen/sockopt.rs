@@ -28,6 +28,25 @@ pub fn detach_programs(socket: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// SO_BUF_LOCK: the kernel goes on to fit the size of a buffer that was set by hand. An error before Linux 5.12.
+pub fn unlock_buffer(socket: impl AsFd, buffer: Buffer) -> io::Result<()> {
+    let locked = get_at(&socket, libc::SOL_SOCKET, SO_BUF_LOCK)?;
+    set_at(&socket, libc::SOL_SOCKET, SO_BUF_LOCK, locked & !(buffer as libc::c_int))
+}
+
+/// The bits of SO_BUF_LOCK.
+#[derive(Clone, Copy, Debug)]
+#[repr(i32)]
+pub enum Buffer {
+    /// SO_SNDBUF.
+    Send = 1,
+    /// SO_RCVBUF.
+    Receive = 2,
+}
+
+/// Not in the crate libc (asm-generic/socket.h).
+const SO_BUF_LOCK: libc::c_int = 72;
+
 /// Since Linux 5.3; not in the crate libc (asm-generic/socket.h).
 const SO_DETACH_REUSEPORT_BPF: libc::c_int = 68;
 

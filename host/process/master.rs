@@ -386,6 +386,7 @@ impl Master {
 
     fn close(&self) {
         self.close_sockets();
+        drop(self.sockets.take());
         drop(self.pid_file.take());
         drop(self.control.take());
         log_line!(Level::Notice, "exit");
