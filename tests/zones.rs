@@ -86,7 +86,7 @@ fn a_zone_of_a_reload_that_failed_is_given_up() {
 }
 
 #[test]
-fn a_zone_that_is_not_there_or_holds_something_else() {
+fn a_zone_that_is_not_there() {
     let errors = Server::fails(&site("zone.hits = { size = \"64k\" }", "zone = \"hist\""));
     assert!(
         errors.contains("zone: found \"hist\", which is not the name of a zone; did you mean \"hits\"?"),
@@ -94,7 +94,85 @@ fn a_zone_that_is_not_there_or_holds_something_else() {
     );
     let errors = Server::fails(&site("zone.hits = { size = 100 }", "zone = \"hits\""));
     assert!(errors.contains("zone.hits.size: found 100 bytes, expected a size from 4k to 1024g"), "{errors}");
-    let server = Server::start(&site("zone.hits = { size = \"64k\" }", "zone = \"hits\""));
-    let (code, said) = reload(&server, &site("zone.hits = { size = \"64k\" }", "zone = \"hits\", layout = 2"));
-    assert!(code == Some(1) && said.contains("zone \"hits\" holds something else (layout 0x1, not 0x2)"), "{said}");
+}
+
+#[test]
+fn all_words_are_the_module_s() {
+    let at = |at| site("zone.hits = { size = \"60k\" }", &format!("zone = \"hits\", layout = 0, at = {at}"));
+    // Whole pages.
+    assert_eq!(Server::start(&at(60 * 128 - 1)).get("/").expect(200).text(), "1");
+    let errors = Server::fails(&at(60 * 128));
+    assert!(errors.contains("at: found 7680, but the zone has 7680 words"), "{errors}");
+}
+
+#[test]
+fn a_zone_keeps_its_layout_as_long_as_workers_have_it() {
+    let zone = "error_log = { level = \"notice\" }\nzone.hits = { size = \"64k\" }";
+    let with = |layout| site(zone, &format!("zone = \"hits\", layout = {layout}"));
+    let without = site("error_log = { level = \"notice\" }", "").replace("counter = {  }", "");
+    let server = Server::start(&with(0));
+    assert_eq!(server.get("/").expect(200).text(), "1");
+    let refused = || {
+        let (code, said) = reload(&server, &with(1));
+        let text = "zone \"hits\" holds something else (layout 0x0, not 0x1): generation 1 uses it ";
+        assert!(code == Some(1) && said.contains(text), "{said}");
+    };
+    refused();
+    // What a worker writes into the zone says nothing of who may have it.
+    assert_eq!(server.get("/?in=wild").expect(200).text(), "42");
+    refused();
+    let mut slow = server.connect();
+    slow.send("GET / HTTP/1.1\r\n");
+    eventually("it is accepted", || server.ask(&["status"]).stdout.contains(": 1 connections ("));
+    assert_eq!(reload(&server, &without).0, Some(0));
+    refused();
+    slow.send("Host: a\r\n\r\n");
+    assert_eq!(slow.response().expect(200).text(), "43");
+    eventually("all that had it have ended", || server.workers().len() == 1);
+    let (code, said) = reload(&server, &with(1));
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(server.get("/").expect(200).text(), "1");
+}
+
+#[test]
+fn a_zone_and_its_layout_are_handed_over_in_an_upgrade() {
+    let with = |layout| {
+        let zone = "error_log = { level = \"notice\" }\nzone.hits = { size = \"64k\" }";
+        site(zone, &format!("zone = \"hits\", layout = {layout}"))
+    };
+    let server = Server::start(&with(1));
+    assert_eq!(server.get("/").expect(200).text(), "1");
+    let write = |config: &str| {
+        server.folder.write("plugins.toml", config.replace("PORT", &server.port.to_string()).as_bytes());
+    };
+    write(&with(2));
+    server.signal(Signal::USR2);
+    let text = "zone \"hits\" holds something else (layout 0x1, not 0x2): the server before the upgrade uses it ";
+    server.stderr(|log| log.contains(text) && log.contains("this one goes on"));
+    write(&with(1));
+    let worker = server.worker();
+    server.signal(Signal::USR2);
+    server.stderr(|log| log.contains("the new master serves"));
+    server.signal(Signal::WINCH);
+    eventually("the old worker has ended", || !server.workers().contains(&worker));
+    assert_eq!(server.get("/").expect(200).text(), "2");
+    // The way back.
+    server.signal(Signal::HUP);
+    server.stderr(|log| log.contains("generation 2 serves"));
+    assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
+    assert_eq!(server.get("/").expect(200).text(), "3");
+}
+
+#[test]
+fn two_layouts_in_one_configuration() {
+    let both = |top: &str| {
+        let one = site(&format!("{top}\nzone.hits = {{ size = \"64k\" }}"), "zone = \"hits\"");
+        format!("{one}[[http.server.location]]\npath = \"/other\"\ncounter = {{ zone = \"hits\", layout = 2 }}\n")
+    };
+    for top in ["", "master_process = false"] {
+        let errors = Server::fails(&both(top));
+        let text =
+            "zone \"hits\" holds something else (layout 0x1, not 0x2): another module of this configuration uses it; ";
+        assert!(errors.contains(text), "{errors}");
+    }
 }

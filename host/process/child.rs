@@ -296,9 +296,9 @@ impl Child {
             (message, _)
                 if self.is_killed.get()
                     && (self.report.borrow().is_some() || !matches!(message, ToMaster::Failed(_))) => {}
-            (ToMaster::Zone { name, size }, Stage::Starting) if self.zones.get() < MAX_ZONES => {
+            (ToMaster::Zone { name, size, layout }, Stage::Starting) if self.zones.get() < MAX_ZONES => {
                 self.zones.set(self.zones.get() + 1);
-                master.give_zone(self, name, size);
+                master.give_zone(self, name, size, layout);
             }
             (ToMaster::Loaded { plan, kept }, Stage::Starting) => {
                 self.reach(Stage::Loaded);

@@ -245,9 +245,11 @@ impl Master {
     }
 
     /// A worker asks for a zone.
-    pub fn give_zone(&self, child: &Rc<Child>, name: String, size: u64) {
+    pub fn give_zone(&self, child: &Rc<Child>, name: String, size: u64, layout: u64) {
+        let (all, _) = self.generations();
+        let has_workers = |number| all.iter().any(|generation| generation.number == number);
         let mut zones = self.zones.borrow_mut();
-        match zones.get(name, size, child.generation.number) {
+        match zones.get(name, size, layout, child.generation.number, has_workers) {
             Ok(fd) => child.tell(&ToWorker::Zone(Ok(())), &[fd]),
             Err(error) => child.tell(&ToWorker::Zone(Err(error)), &[]),
         };

@@ -67,6 +67,8 @@ pub enum ToMaster {
         name: String,
         /// Its size in bytes.
         size: u64,
+        /// What its words mean to the module.
+        layout: u64,
     },
     /// The configuration is good.
     Loaded {

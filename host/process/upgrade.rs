@@ -66,6 +66,8 @@ enum Handover {
         name: String,
         /// Its size.
         size: u64,
+        /// What its words mean.
+        layout: u64,
     },
     /// That is all.
     End,
@@ -215,8 +217,8 @@ fn adopt(master: &Rc<Master>, channel: &Channel) -> io::Result<()> {
                     master.sockets.borrow_mut().adopt(wanted, sockets, kind);
                 }
             }
-            Handover::Zone { name, size } => {
-                fds.into_iter().for_each(|fd| master.zones.borrow_mut().adopt(name.clone(), size, fd));
+            Handover::Zone { name, size, layout } => {
+                fds.into_iter().for_each(|fd| master.zones.borrow_mut().adopt(name.clone(), size, layout, fd));
             }
             Handover::End => return Ok(()),
         }
@@ -280,8 +282,8 @@ fn hand_over(master: &Rc<Master>, channel: &Channel) -> io::Result<()> {
             send(&Handover::Sockets { wanted: wanted.clone(), kind, more }, &fds)?;
         }
     }
-    for (name, size, fd) in master.zones.borrow().all() {
-        send(&Handover::Zone { name: name.to_string(), size }, &[fd])?;
+    for (name, size, layout, fd) in master.zones.borrow().all() {
+        send(&Handover::Zone { name: name.to_string(), size, layout }, &[fd])?;
     }
     send(&Handover::End, &[])
 }

@@ -384,10 +384,10 @@ pub fn has_master() -> bool {
 }
 
 /// Asks the master for a zone: the file in memory that it is.
-pub fn ask_for_zone(name: &str, size: u64) -> Result<OwnedFd, String> {
+pub fn ask_for_zone(name: &str, size: u64, layout: u64) -> Result<OwnedFd, String> {
     let Received { message, fds } = ASKING.with_borrow(|line| {
         let line = line.as_ref().ok_or("zones are opened while the configuration is read")?;
-        let question = ToMaster::Zone { name: name.to_string(), size };
+        let question = ToMaster::Zone { name: name.to_string(), size, layout };
         line.pipe.send_within(MASTER_TIMEOUT, &question).map_err(of_line)?;
         line.channel.receive_within(MASTER_TIMEOUT).map_err(of_line)
     })?;

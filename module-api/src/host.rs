@@ -47,8 +47,9 @@ pub struct HostApi {
     pub compile_template: unsafe extern "C" fn(text: RStr<'_>) -> RResult<u32, RString>,
     /// Finds the upstream of this name, or makes one for `host:port`. Only while configuring.
     pub find_upstream: unsafe extern "C" fn(options: &crate::upstream::RawUpstream<'_>) -> RResult<u32, RString>,
-    /// The words of the zone of this name, which stay as long as the process. Only while configuring.
-    pub zone: unsafe extern "C" fn(name: RStr<'_>) -> RResult<RSlice<'static, AtomicU64>, RString>,
+    /// The words of the zone of this name, which stay as long as the process; `layout` says what they mean. Refused while it is
+    /// used with another one. Only while configuring.
+    pub zone: unsafe extern "C" fn(name: RStr<'_>, layout: u64) -> RResult<RSlice<'static, AtomicU64>, RString>,
     /// Services for bufs and files.
     pub bufs: BufApiRef,
     /// Services for requests.

@@ -93,7 +93,7 @@ pub mod prelude {
         Balancer, BalancerNext, BodyNext, Buf, Bytes, BytesMut, Chain, Choice, Code, Config, ConfigErrors, Content,
         Context, File, FileKind, Filter, HeaderNext, Job, Level, Merged, Module, Opened, Outcome, Phase, PhaseHandler,
         Progress, Request, Selection, Setup, Size, SizeTemplate, State, Template, Upstream, UpstreamId,
-        UpstreamOptions, Variables, Waker, Wanted, export_module, log,
+        UpstreamOptions, Variables, Waker, Wanted, Zone, export_module, log,
     };
     pub use std::time::Duration;
 }

@@ -9,7 +9,7 @@ pub const API_VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const API_VERSION: &str = "1.1.0";
 
 /// Goes up at each break of the ABI until the first release freezes 1.0. Then it stays, and breaks need a new major.
-pub const ABI_EPOCH: u32 = 5;
+pub const ABI_EPOCH: u32 = 6;
 
 /// The compiler that built this image.
 pub const RUSTC: &str = env!("TOPNEXT_RUSTC");

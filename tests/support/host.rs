@@ -46,7 +46,7 @@ pub fn last_panic() -> Option<String> {
     LAST_PANIC.take()
 }
 
-unsafe extern "C" fn zone(_: RStr<'_>) -> RResult<RSlice<'static, AtomicU64>, RString> {
+unsafe extern "C" fn zone(_: RStr<'_>, _: u64) -> RResult<RSlice<'static, AtomicU64>, RString> {
     RResult::RErr("this host has no zones".into())
 }
 

@@ -162,12 +162,12 @@ unsafe extern "C" fn find_upstream(wanted: &RawUpstream<'_>) -> RResult<u32, RSt
     })
 }
 
-unsafe extern "C" fn zone(name: RStr<'_>) -> RResult<RSlice<'static, AtomicU64>, RString> {
+unsafe extern "C" fn zone(name: RStr<'_>, layout: u64) -> RResult<RSlice<'static, AtomicU64>, RString> {
     let outside = || RResult::RErr(RString::from("zones are opened while the configuration is read"));
     guarded(outside(), || {
         let size = CONFIGURING.with_borrow(|configuring| configuring.as_ref().map(|of| of.size_of_zone(&name)));
         let Some(size) = size else { return outside() };
-        size.and_then(|size| zones::open(&name, size)).map(RSlice::from_slice).map_err(RString::from).into()
+        size.and_then(|size| zones::open(&name, size, layout)).map(RSlice::from_slice).map_err(RString::from).into()
     })
 }
 

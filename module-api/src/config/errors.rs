@@ -30,6 +30,13 @@ impl ConfigErrors {
         ConfigErrors::default()
     }
 
+    /// A single error, at `path` within the module's table: `map_err(|error| ConfigErrors::at("zone", error))?`.
+    pub fn at(path: &str, message: impl Into<String>) -> ConfigErrors {
+        let mut errors = ConfigErrors::new();
+        let _: Option<()> = errors.add(path, message);
+        errors
+    }
+
     /// Adds an error at `path`, which is relative to where reading stands. Returns `None`, for `return errors.add(...)`.
     pub fn add<T>(&mut self, path: &str, message: impl Into<String>) -> Option<T> {
         let mut full = self.path.concat();
@@ -75,8 +82,6 @@ impl ConfigErrors {
 /// A single message about the table as a whole.
 impl From<String> for ConfigErrors {
     fn from(message: String) -> ConfigErrors {
-        let mut errors = ConfigErrors::new();
-        let _: Option<()> = errors.add("", message);
-        errors
+        ConfigErrors::at("", message)
     }
 }

@@ -9,12 +9,12 @@ use std::{
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
     panic::{set_hook, take_hook},
-    sync::{Arc, Mutex, OnceLock, atomic::AtomicU64},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use abi_stable::{
     prefix_type::PrefixTypeTrait,
-    std_types::{ROption, RResult, RSlice, RStr, RString},
+    std_types::{ROption, RResult, RStr, RString},
 };
 use bytes::Bytes;
 
@@ -84,7 +84,7 @@ fn table() -> HostApiRef {
         module_info,
         compile_template,
         find_upstream,
-        zone,
+        zone: super::zone::open,
         bufs,
         requests: super::services::table(),
         selections: super::balancer::table(),
@@ -157,24 +157,6 @@ unsafe extern "C" fn find_upstream(options: &RawUpstream<'_>) -> RResult<u32, RS
     let mut upstreams = lock(&UPSTREAMS);
     upstreams.push(options.buffer_size);
     RResult::ROk(upstreams.len() as u32 - 1)
-}
-
-/// Words of each zone of the kit.
-const ZONE_WORDS: usize = 512;
-
-/// Any name is that of a zone. They are shared by all tests of the process, as zones are by all workers.
-unsafe extern "C" fn zone(name: RStr<'_>) -> RResult<RSlice<'static, AtomicU64>, RString> {
-    static ZONES: Mutex<Vec<(String, &'static [AtomicU64])>> = Mutex::new(Vec::new());
-    let mut zones = lock(&ZONES);
-    let words = match zones.iter().find(|(known, _)| known == name.as_str()) {
-        Some((_, words)) => words,
-        None => {
-            let words: &'static [AtomicU64] = Box::leak((0..ZONE_WORDS).map(|_| AtomicU64::new(0)).collect());
-            zones.push((name.to_string(), words));
-            words
-        }
-    };
-    RResult::ROk(RSlice::from_slice(words))
 }
 
 /// The bound of a response header from this upstream; `None` if `find_upstream` did not give this number.

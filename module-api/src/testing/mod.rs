@@ -43,6 +43,7 @@
 //! | an upstream protocol | [`upstream`] |
 //! | a balancer | [`balancer`] |
 //! | variables | [`FilterTest::variables`], [`HandlerTest::variables`] |
+//! | what it keeps in a zone | [`zone`], and one of the above |
 //!
 //! `run` runs once, with nothing unusual. `check` is the torture: it runs whole but disturbed at every place, then many
 //! times at random, each with a seed of its own. It panics with hook and seed if the outcome differs, if the contract is
@@ -70,6 +71,7 @@ mod request;
 mod services;
 mod upstream;
 mod variables;
+mod zone;
 
 use std::{any::Any, borrow::Cow, fmt, sync::Arc, time::Duration};
 
@@ -79,6 +81,7 @@ pub use balancer::{BalancerTest, Choosing, FirstAvailable, balancer};
 pub use filter::{FilterTest, filter};
 pub use handler::{HandlerTest, content, handler};
 pub use upstream::{UpstreamTest, upstream};
+pub use zone::{TestZone, zone};
 
 // What the crate itself tells the kit: what is alive, and where a module may panic.
 pub(crate) use kit::{Counted, Kind, point};

@@ -1,11 +1,10 @@
-//! A content handler that counts in a zone, and tells how far it has come.
+//! A content handler that counts in a zone, and tells how far it has come. With `?in=wild` it writes all over the zone.
 
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::Ordering;
 
 use topnext_module_api::prelude::*;
-use topnext_module_api::{Setup, Zone, module::Module};
 
 /// The table `counter`.
 #[derive(Config)]
@@ -15,11 +14,15 @@ pub struct Table {
     /// What its words mean: another number is another meaning.
     #[config(default = 1)]
     layout: u64,
+    /// Which word counts.
+    #[config(default = 0)]
+    at: usize,
 }
 
 /// A counter.
 pub struct Counter {
     zone: Zone,
+    at: usize,
 }
 
 export_module! {
@@ -32,20 +35,21 @@ impl Module for Counter {
     type Config = Table;
 
     fn new(table: Table, _: &Setup<'_>) -> Result<Counter, ConfigErrors> {
-        let mut errors = ConfigErrors::new();
-        match Zone::open(&table.zone, table.layout) {
-            Ok(zone) => Ok(Counter { zone }),
-            Err(message) => {
-                let _: Option<()> = errors.add("zone", message);
-                Err(errors)
-            }
+        let zone = Zone::open(&table.zone, table.layout).map_err(|error| ConfigErrors::at("zone", error))?;
+        if table.at >= zone.len() {
+            let text = format!("found {}, but the zone has {} words", table.at, zone.len());
+            return Err(ConfigErrors::at("at", text));
         }
+        Ok(Counter { zone, at: table.at })
     }
 }
 
 impl Content for Counter {
     fn content(&self, r: &mut Request<'_>) -> Code {
-        let before = self.zone[0].fetch_add(1, Ordering::Relaxed);
+        if r.variable("arg_in") == Some(b"wild") {
+            self.zone.iter().for_each(|word| word.store(41, Ordering::Relaxed));
+        }
+        let before = self.zone[self.at].fetch_add(1, Ordering::Relaxed);
         r.send(200, "text/plain", (before + 1).to_string().into_bytes())
     }
 }
