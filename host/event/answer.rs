@@ -14,7 +14,14 @@ use super::{
 };
 
 /// The answer of a job that was asked for. A job whose answer nobody has any more is not run.
-pub struct Answer<T>(Arc<Mutex<Option<io::Result<T>>>>);
+pub struct Answer<T>(Arc<Mutex<Slot<T>>>);
+
+enum Slot<T> {
+    /// The job has not ended.
+    Empty,
+    Full(io::Result<T>),
+    Taken,
+}
 
 impl<T: Send + 'static> Answer<T> {
     /// Has the pool run `job`, and `reply` sent when it has ended, however it ends. An error: the pool's queue is full.
@@ -23,28 +30,32 @@ impl<T: Send + 'static> Answer<T> {
         reply: Reply,
         job: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<Answer<T>> {
-        let answer = Arc::new(Mutex::new(None));
+        let answer = Arc::new(Mutex::new(Slot::Empty));
         let slot = answer.clone();
         pool.ask(reply, move || {
             if Arc::strong_count(&slot) > 1 {
                 let result = job();
-                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Slot::Full(result);
             }
         })?;
         Ok(Answer(answer))
     }
 
-    /// The answer, once. None while the job runs, or waits for its turn; an error if it has panicked.
+    /// The answer, once. None while the job runs, or waits for its turn, and when it was taken; an error if it has panicked.
     pub fn take(&self) -> Option<io::Result<T>> {
         // Looked at before the answer, which is there when the job has ended.
         let is_over = Arc::strong_count(&self.0) == 1;
         fence(Ordering::Acquire);
-        let result = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match result {
-            None if is_over => {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(&*slot, Slot::Empty) && !is_over {
+            return None;
+        }
+        match std::mem::replace(&mut *slot, Slot::Taken) {
+            Slot::Full(result) => Some(result),
+            Slot::Taken => None,
+            Slot::Empty => {
                 Some(Err(io::Error::other("the job on the thread pool has failed, which is a fault of the host")))
             }
-            result => result,
         }
     }
 }
@@ -88,6 +99,8 @@ mod tests {
             self.calls.set(self.calls.get() + 1);
             let taken = self.answer.borrow().as_ref().and_then(Answer::take);
             self.got.borrow_mut().extend(taken.map(|result| result.map_err(|error| error.to_string())));
+            let again = self.answer.borrow().as_ref().and_then(Answer::take);
+            assert!(again.is_none(), "it is there once");
             self.lp.remote().stop();
         }
     }
