@@ -231,6 +231,32 @@ fn in_the_drop_of_a_context() {
 }
 
 #[test]
+fn a_panic_is_counted_once_and_is_no_error() {
+    let server = server_with("module_accounting = \"all\"", &["headers", "swallow", "panics"], "");
+    for _ in 0..3 {
+        assert_eq!(server.get("/?in=content").status, 500);
+        assert_eq!(server.get("/?in=header_filter").status, 500);
+        assert_eq!(server.get("/?in=handler&phase=access").status, 500);
+    }
+    let status: serde_json::Value = serde_json::from_str(&server.ask(&["status", "--json"]).stdout).unwrap();
+    let modules = status["generations"][0]["workers"][0]["modules"].as_array().unwrap();
+    let hooks = |module: &serde_json::Value| {
+        let of = |hook: &serde_json::Value| {
+            let count = |key: &str| hook[key].as_u64().unwrap();
+            (hook["hook"].as_str().unwrap().to_string(), count("errors"), count("panics"))
+        };
+        let name = module["name"].as_str().unwrap().to_string();
+        module["hooks"].as_array().unwrap().iter().map(of).map(|of| (name.clone(), of)).collect::<Vec<_>>()
+    };
+    let all: Vec<_> = modules.iter().flat_map(hooks).filter(|(_, (_, errors, panics))| errors + panics > 0).collect();
+    let counted = |module: &str, hook: &str| (module.to_string(), (hook.to_string(), 0, 3));
+    let wanted = [("panics_content", "content"), ("panics", "header_filter"), ("panics", "handler")];
+    let missing: Vec<_> =
+        wanted.iter().map(|(module, hook)| counted(module, hook)).filter(|of| !all.contains(of)).collect();
+    assert!(missing.is_empty() && all.len() == wanted.len(), "{all:?}");
+}
+
+#[test]
 fn in_the_drop_of_a_context_by_an_internal_redirect() {
     let folder = Folder::with(&[("html/index.html", b"a page")]);
     let config = format!(

@@ -84,7 +84,10 @@ pub fn count_panic(running: Running, text: String) -> u64 {
     let module = (running.module as usize).min(MAX_MODULES);
     let hook = (running.hook.0 as usize).min(HOOKS - 1);
     PANICS[module][hook].fetch_add(1, Ordering::Relaxed);
-    if let Some(account) = cell().account(running.module, running.hook) {
+    let cell = cell();
+    // The Error that the call answers, and whoever passes it on: it is a panic, and not an error as well.
+    cell.count_error();
+    if let Some(account) = cell.account(running.module, running.hook) {
         account.count_panic();
     }
     OF_MODULE[module].fetch_add(1, Ordering::Relaxed) + 1

@@ -121,7 +121,7 @@ pub struct RunningCell {
     accounting: AtomicU64,
     /// Of what is timed: the ticks that the calls within the running one have taken.
     inner: AtomicU64,
-    /// Errors that were answered on this thread, by whomever.
+    /// Errors that were answered on this thread, by whomever, and panics.
     errors: AtomicU64,
     /// The accounts of this thread, in rows of [`HOOKS`], one for each slot from 0 on; or null.
     accounts: AtomicPtr<Account>,
@@ -143,7 +143,8 @@ pub const HOOKS: usize = 32;
 pub struct Account {
     /// Calls.
     pub calls: AtomicU64,
-    /// Calls whose answer was Error or a status from 500 on, unless a module or the host behind it answered that before.
+    /// Calls whose answer was Error or a status from 500 on, unless a module or the host behind it answered that before. One that
+    /// has panicked is not among them.
     pub errors: AtomicU64,
     /// Panics. Counted by the host.
     pub panics: AtomicU64,
@@ -290,13 +291,13 @@ impl RunningCell {
         }
     }
 
-    /// Errors that were answered on this thread so far.
+    /// Errors that were answered on this thread so far, and panics.
     #[inline]
     pub fn errors(&self) -> u64 {
         self.errors.load(Ordering::Relaxed)
     }
 
-    /// An error was answered. Whoever passes it on is not to be blamed.
+    /// An error was answered, or a module has panicked. Whoever passes it on is not to be blamed.
     #[inline]
     pub fn count_error(&self) {
         add(&self.errors, 1);
