@@ -152,8 +152,9 @@ fn a_thread_that_panics_is_logged_and_harms_nobody() {
     assert_eq!(server.get("/?do=panic").expect(200).text(), "started\n");
     let source = std::fs::read_to_string(build::root().join("tests/modules/wakes/src/lib.rs")).unwrap();
     let line = source.lines().position(|line| line.ends_with("// in thread")).unwrap() + 1;
-    let text = format!("wakes: a thread of the module panicked outside of any hook, at src/lib.rs:{line}: ");
-    server.stderr(|log| log.contains(&text) && log.contains("in a thread of its own"));
+    let text = "wakes: a thread of the module panicked outside of any hook: in a thread of its own, at src/lib.rs:";
+    let log = server.stderr(|log| log.contains(&format!("{text}{line}\n")));
+    assert_eq!(log.matches(&format!("src/lib.rs:{line}")).count(), 1, "{log}");
     all_is_gone(&server, 0);
 }
 

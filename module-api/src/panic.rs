@@ -46,7 +46,8 @@ pub(crate) fn enter<T>(cell: &RunningCell, module: u32, hook: Hook, run: impl Fn
     enter_or(cell, module, hook, || Ok(run()), |panicked| Err(panicked), |_| false)
 }
 
-/// As `enter`, for hooks that answer a code: a panic is an Error, and errors are counted where they begin.
+/// As `enter`, for hooks that answer a code: a panic is an Error, and errors are counted where they begin. The host counts a panic, as
+/// one, when it is reported, so that its Error is not counted here.
 #[inline(always)]
 pub(crate) fn enter_for_code(cell: &RunningCell, module: u32, hook: Hook, run: impl FnOnce() -> Code) -> Code {
     enter_or(cell, module, hook, run, |_| Code::ERROR, |code| code.is_failure())
@@ -112,13 +113,7 @@ pub unsafe fn enter_for_host<T>(
 #[inline(never)]
 fn report(Running { module, hook }: Running, payload: Box<dyn Any + Send>) -> Panicked {
     let (file, line) = take_place();
-    let message = if let Some(text) = payload.downcast_ref::<&str>() {
-        text
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text.as_str()
-    } else {
-        "(the panic's payload is not a string)"
-    };
+    let message = message(&*payload);
     if let Some(host) = host::get() {
         let report =
             PanicReport { module, hook, message: message.into(), file: file.as_str().into(), line, reserved: [0; 2] };
@@ -128,6 +123,17 @@ fn report(Running { module, hook }: Running, payload: Box<dyn Any + Send>) -> Pa
     // The payload's own drop might panic again, here outside of any guard. A leak of a few bytes is the lesser harm.
     std::mem::forget(payload);
     Panicked
+}
+
+/// What a panic says.
+fn message(payload: &(dyn Any + Send)) -> &str {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        text
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.as_str()
+    } else {
+        "(the panic's payload is not a string)"
+    }
 }
 
 /// The most panics of a thread whose places are kept.
@@ -178,8 +184,8 @@ pub(crate) fn install_hook(cell: fn() -> Option<&'static RunningCell>) {
             if inside {
                 put_place(place);
             } else {
-                let text =
-                    format!("a thread of the module panicked outside of any hook, at {}:{}: {info}", place.0, place.1);
+                let (message, (file, line)) = (message(info.payload()), place);
+                let text = format!("a thread of the module panicked outside of any hook: {message}, at {file}:{line}");
                 host::log(crate::log::Level::Crit, crate::module::slot(), &text);
             }
         }));
