@@ -3,10 +3,10 @@
 //! The master has the memory, and hands it to each worker that asks. A zone is known by its name and size: with another size it
 //! is another one. One that no worker uses any more is given up with the last of them.
 //!
-//! Its layout, which says what the words mean, is that of whoever asks first. The master keeps it, out of the reach of workers: one
-//! that has gone wild can spoil the words, but not who may have the zone. It stays as long as a generation that has asked for the zone
-//! has workers, and until the first change is finished if another master has handed the zone over. Then another layout gets a new zone, all
-//! zero.
+//! Its layout, which says what the words mean, is that of whoever asks first. The master keeps it, out of the reach of workers:
+//! one that has gone wild can spoil the words, but not who may have the zone. It stays as long as a generation that has asked for
+//! the zone has workers, and until the first change is finished if another master has handed the zone over. Then another layout
+//! gets a new zone, all zero.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},

@@ -46,8 +46,8 @@ pub(crate) fn enter<T>(cell: &RunningCell, module: u32, hook: Hook, run: impl Fn
     enter_or(cell, module, hook, || Ok(run()), |panicked| Err(panicked), |_| false)
 }
 
-/// As `enter`, for hooks that answer a code: a panic is an Error, and errors are counted where they begin. The host counts a panic, as
-/// one, when it is reported, so that its Error is not counted here.
+/// As `enter`, for hooks that answer a code: a panic is an Error, and errors are counted where they begin. The host counts a
+/// panic, as one, when it is reported, so that its Error is not counted here.
 #[inline(always)]
 pub(crate) fn enter_for_code(cell: &RunningCell, module: u32, hook: Hook, run: impl FnOnce() -> Code) -> Code {
     enter_or(cell, module, hook, run, |_| Code::ERROR, |code| code.is_failure())

@@ -7,16 +7,16 @@ use crate::host;
 /// The memory of a zone, as words that all workers read and write: those of the running configuration, and those before it
 /// that still finish their requests.
 ///
-/// There are `size / 8` words, all of them the module's: `size` is the operator's, rounded up to whole pages of 4096 bytes, so that
-/// they are 512 at least. They are all 0 at first. An index behind the last one panics, as with any slice: compare what is needed
-/// with `zone.len()` in `Module::new`, and use `zone.get(index)` for an index that is computed.
+/// There are `size / 8` words, all of them the module's: `size` is the operator's, rounded up to whole pages of 4096 bytes, so
+/// that they are 512 at least. They are all 0 at first. An index behind the last one panics, as with any slice: compare what is
+/// needed with `zone.len()` in `Module::new`, and use `zone.get(index)` for an index that is computed.
 ///
-/// There is no lock, since a worker can die at any time; what belongs together has to fit into a word, or bear being seen in part.
-/// Any worker can have written anything, one with a module gone wild too: an index or a length that is read from here is looked at
-/// like one that a client has sent. Usable on any thread.
+/// There is no lock, since a worker can die at any time; what belongs together has to fit into a word, or bear being seen in
+/// part. Any worker can have written anything, one with a module gone wild too: an index or a length that is read from here is
+/// looked at like one that a client has sent. Usable on any thread.
 ///
-/// The words stay as long as the process, and the next workers get the same. They are given up when no worker is left that has the
-/// zone: after a reload with a configuration whose modules do not open it, when the last worker before that has ended.
+/// The words stay as long as the process, and the next workers get the same. They are given up when no worker is left that has
+/// the zone: after a reload with a configuration whose modules do not open it, when the last worker before that has ended.
 ///
 /// ```
 /// use std::sync::atomic::Ordering;
@@ -64,17 +64,18 @@ pub struct Zone {
 impl Zone {
     /// The zone of this name. Only while configuring: in `Module::new`.
     ///
-    /// `layout` says what the words mean: a number that the author chooses, and chooses anew whenever the meaning changes. Any number
-    /// will do, 0 too; one that is made of the module's name is not that of another module by chance. The host knows it from whoever opens
-    /// the zone first, and keeps it where no worker can change it, as long as it keeps the words. An error
+    /// `layout` says what the words mean: a number that the author chooses, and chooses anew whenever the meaning changes. Any
+    /// number will do, 0 too; one that is made of the module's name is not that of another module by chance. The host knows it
+    /// from whoever opens the zone first, and keeps it where no worker can change it, as long as it keeps the words. An error
     ///
     /// - if the configuration has no zone of this name: the text names the one that may have been meant, or says what to add;
-    /// - if the zone is used with another layout: by another module, or by an older version of this one, in this configuration or in
-    ///   workers that have not ended. The operator then gives the module a zone of another name (or another size, which makes it another
-    ///   zone), or reloads without it first; when those workers have ended, the zone is free, and empty;
+    /// - if the zone is used with another layout: by another module, or by an older version of this one, in this configuration or
+    ///   in workers that have not ended. The operator then gives the module a zone of another name (or another size, which makes
+    ///   it another zone), or reloads without it first; when those workers have ended, the zone is free, and empty;
     /// - if there is no memory for it, or the configuration is not being read.
     ///
-    /// The text is for the operator, and says that: `map_err(|error| ConfigErrors::at("zone", error))` is all that there is to do.
+    /// The text is for the operator, and says that: `map_err(|error| ConfigErrors::at("zone", error))` is all that there is to
+    /// do.
     pub fn open(name: &str, layout: u64) -> Result<Zone, String> {
         // SAFETY: the name lives during the call.
         let words = unsafe { host::expect().zone()(name.into(), layout) };

@@ -29,12 +29,12 @@ struct Owned {
 #[must_use = "the zone is there as long as this is"]
 pub struct TestZone(Rc<Owned>);
 
-/// Makes a zone that modules find which are made on this thread, as long as what is returned lives. Other tests do not see it, and may
-/// have zones of the same name.
+/// Makes a zone that modules find which are made on this thread, as long as what is returned lives. Other tests do not see it,
+/// and may have zones of the same name.
 ///
-/// It is as the server's: all words are 0 at first, and it has the layout of whoever opens it first. A module that is made again finds what
-/// the one before it has left, as after a reload. The test may read and write the words as well. In a server there are 512 at
-/// least.
+/// It is as the server's: all words are 0 at first, and it has the layout of whoever opens it first. A module that is made again
+/// finds what the one before it has left, as after a reload. The test may read and write the words as well. In a server there are
+/// 512 at least.
 ///
 /// ```
 /// # use topnext_module_api::prelude::*;
