@@ -97,10 +97,21 @@ pub fn is_spoiled(socket: impl AsFd) -> bool {
     is_shut || !socket2::SockRef::from(&socket).is_listener().unwrap_or(false) || sockopt::is_filter_locked(&socket)
 }
 
-/// Has the close of a listening socket not wait. One that a worker has made a connection of could linger (SO_LINGER); of those
-/// that listen, connections would inherit the option.
-pub fn close_at_once(socket: impl AsFd) {
-    let of_socket = socket2::SockRef::from(&socket);
+/// Closes listening sockets on a thread of its own. Workers have the same ones: one that was taken over can make a connection of
+/// such a socket, whose close then lingers as long as it likes (SO_LINGER), and nothing in the master may wait for that.
+pub fn close_elsewhere(sockets: Vec<Socket>) {
+    if sockets.is_empty() {
+        return;
+    }
+    sockets.iter().for_each(close_at_once);
+    // Without a thread they are closed here.
+    let _ = thread::Builder::new().name("topnext-close".to_string()).spawn(move || drop(sockets));
+}
+
+/// Has the close of a listening socket not wait, unless a worker changes it meanwhile. Of those that listen, connections would
+/// inherit the option.
+fn close_at_once(socket: &Socket) {
+    let of_socket = socket2::SockRef::from(socket);
     if !of_socket.is_listener().unwrap_or(true) {
         let _ = of_socket.set_linger(Some(Duration::ZERO));
     }

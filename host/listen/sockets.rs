@@ -9,7 +9,7 @@
 //! An address of IP has one socket for each event loop of all workers. If a later configuration has fewer loops, some of them
 //! get several: the kernel goes on spreading connections over all of them.
 
-use std::net::SocketAddr;
+use std::{mem, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -133,7 +133,7 @@ impl Sockets {
         let is_wanted = |held: &Held| wanted.iter().any(|wanted| wanted.address == held.wanted.address);
         let (kept, closed) = self.held.drain(..).partition(|held| held.kind.is_foreign || is_wanted(held));
         self.held = kept;
-        closed.into_iter().for_each(|held: Held| held.close(leave));
+        bind::close_elsewhere(closed.into_iter().flat_map(|held: Held| held.end(leave)).collect());
         for held in &mut self.held {
             let Some(wanted) = wanted.iter().find(|wanted| wanted.address == held.wanted.address) else { continue };
             let is_changed = held.wanted.options != wanted.options;
@@ -161,6 +161,7 @@ impl Sockets {
 
     /// Binds sockets anew that a worker has made useless for all: workers have the same ones as the master. They do not listen yet.
     fn replace_spoiled(&mut self) {
+        let mut spoiled = Vec::new();
         for held in self.held.iter_mut().filter(|held| !held.kind.is_foreign) {
             let Held { wanted, sockets, listening, file, .. } = held;
             for socket in sockets[..*listening].iter_mut().filter(|socket| bind::is_spoiled(socket)) {
@@ -174,22 +175,24 @@ impl Sockets {
                 match fresh {
                     Ok((fresh, fresh_file)) => {
                         log_line!(Level::Alert, "{what}; it is replaced");
-                        bind::close_at_once(&*socket);
-                        *socket = fresh;
+                        spoiled.push(mem::replace(socket, fresh));
                         *file = fresh_file.or(file.take());
                     }
                     Err(reason) => log_line!(Level::Alert, "{what}, and it cannot be replaced: {reason}"),
                 }
             }
         }
+        bind::close_elsewhere(spoiled);
     }
 
     /// Closes what was prepared.
     pub fn abandon(&mut self) {
+        let mut closed = Vec::new();
         self.held.retain_mut(|held| {
-            held.sockets.truncate(held.listening);
+            closed.extend(held.sockets.drain(held.listening..));
             !held.sockets.is_empty()
         });
+        bind::close_elsewhere(closed);
     }
 
     /// The sockets of one loop of so many, for an address: all loops together get every socket.
@@ -208,16 +211,23 @@ impl Sockets {
 
     /// Closes all. With `leave`, socket files stay: another process listens on them.
     pub fn close(&mut self, leave: bool) {
-        self.held.drain(..).for_each(|held| held.close(leave));
+        bind::close_elsewhere(self.held.drain(..).flat_map(|held| held.end(leave)).collect());
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        self.close(false);
     }
 }
 
 impl Held {
-    fn close(self, leave: bool) {
-        self.sockets.iter().for_each(bind::close_at_once);
+    /// It is not listened on any more: what is to be closed.
+    fn end(self, leave: bool) -> Vec<Socket> {
         if let Some(file) = self.file.filter(|_| leave) {
             file.leave();
         }
+        self.sockets
     }
 
     /// Whether these options can be set while it is open.
@@ -249,6 +259,11 @@ fn overlap(one: &Listen, other: &Listen) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
+
     use super::*;
 
     fn wanted(port: u16) -> Wanted {
@@ -302,7 +317,30 @@ mod tests {
         sockets.commit(std::slice::from_ref(&one), false);
         assert!(std::net::TcpStream::connect(address).is_ok());
         sockets.commit(&[], false);
-        assert!(std::net::TcpStream::connect(address).is_err());
+        // It is closed on another thread.
+        while std::net::TcpStream::connect(address).is_ok() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_socket_that_a_worker_has_made_linger() {
+        use std::io::Write as _;
+        // A connection to somebody who does not read, with more than there is room for.
+        let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut connection = std::net::TcpStream::connect(other.local_addr().expect("bound")).expect("it listens");
+        let (_end, _) = other.accept().expect("connected");
+        connection.set_nonblocking(true).expect("set");
+        while connection.write(&[0; 65536]).is_ok() {}
+        let of = socket2::SockRef::from(&connection);
+        of.set_linger(Some(Duration::from_secs(60))).expect("set");
+        of.set_nonblocking(false).expect("set");
+        let mut sockets = Sockets::default();
+        let socket = Socket::from(std::os::fd::OwnedFd::from(connection));
+        sockets.adopt(wanted(1), vec![socket], Kind { is_single: true, is_foreign: true });
+        let since = Instant::now();
+        drop(sockets);
+        assert!(since.elapsed() < Duration::from_secs(10));
     }
 
     #[test]
