@@ -117,6 +117,54 @@ fn close_at_once(socket: &Socket) {
     }
 }
 
+/// Puts options that are configured no more back to what a fresh socket has: a line for each that cannot be.
+pub fn unset_options(socket: impl AsFd, address: &Listen, before: &ListenOptions, now: &ListenOptions) -> Vec<String> {
+    let of_socket = socket2::SockRef::from(&socket);
+    let mut failed = Vec::new();
+    let mut note = |option: &str, result: io::Result<()>| {
+        if let Err(error) = result {
+            failed.push(format!("{option} cannot be taken back ({}); start the server again", ErrorText(&error)));
+        }
+    };
+    let domain = match address {
+        Listen::Tcp(ip) => Domain::for_address(*ip),
+        Listen::Unix(_) => Domain::UNIX,
+    };
+    let fresh = || socket2::Socket::new(domain, Type::STREAM, None);
+    let (receive, send) =
+        (before.rcvbuf.is_some() && now.rcvbuf.is_none(), before.sndbuf.is_some() && now.sndbuf.is_none());
+    // The kernel doubles what it is given (socket(7)).
+    if receive {
+        note("rcvbuf", fresh().and_then(|fresh| of_socket.set_recv_buffer_size(fresh.recv_buffer_size()? / 2)));
+    }
+    if send {
+        note("sndbuf", fresh().and_then(|fresh| of_socket.set_send_buffer_size(fresh.send_buffer_size()? / 2)));
+    }
+    if receive || send {
+        let option = if receive { "rcvbuf" } else { "sndbuf" };
+        note(option, sockopt::lock_buffers(&socket, now.rcvbuf.is_some(), now.sndbuf.is_some()));
+    }
+    if before.so_keepalive.is_some() && before.so_keepalive != now.so_keepalive {
+        note("so_keepalive", fresh().and_then(|fresh| unset_keepalive(&of_socket, &fresh)));
+    }
+    if before.fastopen.is_some() && now.fastopen.is_none() {
+        note("fastopen", sockopt::set_fastopen(&socket, 0));
+    }
+    if before.deferred && !now.deferred {
+        note("deferred", sockopt::set_defer_accept(&socket, 0));
+    }
+    failed
+}
+
+fn unset_keepalive(socket: &socket2::Socket, fresh: &socket2::Socket) -> io::Result<()> {
+    let parameters = TcpKeepalive::new()
+        .with_time(fresh.tcp_keepalive_time()?)
+        .with_interval(fresh.tcp_keepalive_interval()?)
+        .with_retries(fresh.tcp_keepalive_retries()?);
+    socket.set_tcp_keepalive(&parameters)?;
+    socket.set_keepalive(fresh.keepalive()?)
+}
+
 /// Sets the options of a socket of TCP that can be set at any time.
 pub fn set_options(socket: impl AsFd, options: &ListenOptions) -> Result<(), String> {
     let of_socket = socket2::SockRef::from(&socket);

@@ -139,8 +139,13 @@ impl Sockets {
             let is_changed = held.wanted.options != wanted.options;
             for (number, socket) in held.sockets.iter().enumerate() {
                 let is_new = number >= held.listening;
-                if !is_new && is_changed && matches!(wanted.address, Listen::Tcp(_)) {
-                    log_failed(wanted, bind::set_options(socket, &wanted.options));
+                if !is_new && is_changed {
+                    for reason in bind::unset_options(socket, &wanted.address, &held.wanted.options, &wanted.options) {
+                        log_line!(Level::Warn, "listen on {}: {reason}", wanted.address);
+                    }
+                    if matches!(wanted.address, Listen::Tcp(_)) {
+                        log_failed(wanted, bind::set_options(socket, &wanted.options));
+                    }
                 }
                 // Those that listen too: a worker that has them may have shut one down.
                 log_failed(wanted, bind::listen(socket, &wanted.options));
@@ -341,6 +346,63 @@ mod tests {
         let since = Instant::now();
         drop(sockets);
         assert!(since.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn options_that_are_configured_no_more_are_the_systems_again() {
+        use crate::{config::SoKeepalive, listen::sockopt};
+        let plain = wanted(port());
+        let mut all = plain.clone();
+        all.options = ListenOptions {
+            backlog: 7,
+            rcvbuf: Some(30_000),
+            sndbuf: Some(20_000),
+            deferred: true,
+            fastopen: Some(7),
+            so_keepalive: Some(SoKeepalive { enabled: true, idle: Some(1800), interval: Some(11), count: Some(4) }),
+            ..ListenOptions::default()
+        };
+        let mut sockets = Sockets::default();
+        let mut fresh = Sockets::default();
+        let mut change = |to: &Wanted| {
+            sockets.prepare(std::slice::from_ref(to), 1).expect("free, or held");
+            sockets.commit(std::slice::from_ref(to), false);
+            state(&sockets)
+        };
+        fn state(sockets: &Sockets) -> String {
+            let socket = &sockets.held[0].sockets[0];
+            let of = socket2::SockRef::from(socket);
+            let tcp = |option| sockopt::get(socket, option).expect("an option");
+            format!(
+                "{:?} {:?} {:?} {} {} {} {} {} {} {}",
+                of.recv_buffer_size(),
+                of.send_buffer_size(),
+                of.keepalive(),
+                tcp(libc::TCP_KEEPIDLE),
+                tcp(libc::TCP_KEEPINTVL),
+                tcp(libc::TCP_KEEPCNT),
+                tcp(libc::TCP_FASTOPEN),
+                tcp(libc::TCP_DEFER_ACCEPT),
+                sockopt::locked_buffers(socket).unwrap_or(0),
+                // Of a socket that listens: the length of its queue.
+                crate::tcp_info::of(socket).expect("of TCP").tcpi_sacked,
+            )
+        }
+        let other = wanted(port());
+        fresh.prepare(std::slice::from_ref(&other), 1).expect("free");
+        fresh.commit(std::slice::from_ref(&other), false);
+        let systems = state(&fresh);
+        let set = change(&all);
+        assert_ne!(set, systems);
+        assert_eq!(change(&plain), systems);
+        assert_eq!(change(&all), set);
+        // One of them stays.
+        let mut some = plain.clone();
+        some.options.sndbuf = Some(20_000);
+        change(&some);
+        let of = &sockets.held[0].sockets[0];
+        assert_eq!(socket2::SockRef::from(of).send_buffer_size().expect("a size"), 40_000);
+        assert!(sockopt::locked_buffers(of).is_ok_and(|locked| locked == 1));
     }
 
     #[test]
