@@ -14,7 +14,7 @@ use std::{
     io::{self, ErrorKind},
     net::SocketAddr,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
@@ -26,6 +26,7 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{FlockOperation, Mode, OFlags},
     io::Errno,
+    pipe::PipeFlags,
     time::Timespec,
 };
 use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
@@ -291,22 +292,52 @@ pub fn make_way(path: &Path) -> Result<(), String> {
     }
 }
 
-/// A socket file of ours, removed when this is dropped, unless another one has taken its place.
+/// A socket file of ours, removed when this is dropped, unless another one has taken its place, or another process has it too.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
     identity: Identity,
+    holders: Option<Holders>,
+}
+
+/// Two ends of a pipe that each process has to which a file was handed over. When all that write are closed, nobody else has it:
+/// the kernel counts them, however a process ends.
+#[derive(Debug)]
+struct Holders {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl Holders {
+    /// Leaves them: whether nobody is left.
+    fn leave(self) -> bool {
+        drop(self.write);
+        let mut polled = [PollFd::new(&self.read, PollFlags::empty())];
+        poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().contains(PollFlags::HUP)
+    }
 }
 
 impl SocketFile {
     /// The file that is there now.
     pub fn new(path: &Path) -> io::Result<SocketFile> {
-        Ok(SocketFile { path: path.to_path_buf(), identity: identity(path)? })
+        Ok(SocketFile { path: path.to_path_buf(), identity: identity(path)?, holders: None })
     }
 
-    /// Leaves the file to another process.
-    pub fn leave(mut self) {
-        self.path.clear();
+    /// One that can be handed over: the last process that has it removes it.
+    pub fn shared(mut self) -> io::Result<SocketFile> {
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        self.holders = Some(Holders { read, write });
+        Ok(self)
+    }
+
+    /// What another process needs for [`SocketFile::of_other`].
+    pub fn to_hand_over(&self) -> Option<(Identity, [BorrowedFd<'_>; 2])> {
+        self.holders.as_ref().map(|Holders { read, write }| (self.identity, [read.as_fd(), write.as_fd()]))
+    }
+
+    /// The file of another process, which has handed it over.
+    pub fn of_other(path: &Path, identity: Identity, [read, write]: [OwnedFd; 2]) -> SocketFile {
+        SocketFile { path: path.to_path_buf(), identity, holders: Some(Holders { read, write }) }
     }
 
     /// Gives it another name, in the same folder.
@@ -319,7 +350,7 @@ impl SocketFile {
 }
 
 /// Device, inode, and since file systems use inodes again, the time at which it was made.
-type Identity = (u64, u64, i64, i64);
+pub type Identity = (u64, u64, i64, i64);
 
 fn identity(path: &Path) -> io::Result<Identity> {
     let metadata = fs::symlink_metadata(path)?;
@@ -328,7 +359,7 @@ fn identity(path: &Path) -> io::Result<Identity> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if !self.path.as_os_str().is_empty()
+        if self.holders.take().is_none_or(Holders::leave)
             && identity(&self.path).is_ok_and(|identity| identity == self.identity)
             && let Err(error) = fs::remove_file(&self.path)
         {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::bind::{self, SOCKET_MODE, SocketFile};
 use crate::{
     config::{Listen, ListenOptions},
+    error_text::ErrorText,
     log::error::Level,
     log_line,
     socket::Socket,
@@ -57,12 +58,8 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Takes over what another process has opened for an address, and has listen.
-    pub fn adopt(&mut self, wanted: Wanted, sockets: Vec<Socket>, kind: Kind) {
-        let file = match &wanted.address {
-            Listen::Unix(path) if !kind.is_foreign => SocketFile::new(path).ok(),
-            _ => None,
-        };
+    /// Takes over what another process has opened for an address, and has listen, with the file if it is to be removed.
+    pub fn adopt(&mut self, wanted: Wanted, sockets: Vec<Socket>, kind: Kind, file: Option<SocketFile>) {
         self.held.push(Held { wanted, listening: sockets.len(), sockets, kind, file });
     }
 
@@ -114,7 +111,7 @@ impl Sockets {
             Listen::Unix(path) if held.sockets.is_empty() => {
                 let (socket, file) = bind::unix(path, &wanted.options, SOCKET_MODE)?;
                 held.sockets.push(socket);
-                held.file = Some(file);
+                held.file = Some(share(file)?);
             }
             Listen::Tcp(ip) if !held.kind.is_single => {
                 // With SO_REUSEPORT always: a later configuration may have more loops.
@@ -127,13 +124,13 @@ impl Sockets {
         Ok(())
     }
 
-    /// Has what was prepared listen, with these options, and closes what is not wanted any more; with `leave`, socket files stay:
-    /// another process listens on them. It does not fail: an address that cannot listen is logged.
-    pub fn commit(&mut self, wanted: &[Wanted], leave: bool) {
+    /// Has what was prepared listen, with these options, and closes what is not wanted any more; a socket file that
+    /// another process has too stays. It does not fail: an address that cannot listen is logged.
+    pub fn commit(&mut self, wanted: &[Wanted]) {
         let is_wanted = |held: &Held| wanted.iter().any(|wanted| wanted.address == held.wanted.address);
         let (kept, closed) = self.held.drain(..).partition(|held| held.kind.is_foreign || is_wanted(held));
         self.held = kept;
-        bind::close_elsewhere(closed.into_iter().flat_map(|held: Held| held.end(leave)).collect());
+        bind::close_elsewhere(closed.into_iter().flat_map(|held: Held| held.sockets).collect());
         for held in &mut self.held {
             let Some(wanted) = wanted.iter().find(|wanted| wanted.address == held.wanted.address) else { continue };
             let is_changed = held.wanted.options != wanted.options;
@@ -172,9 +169,8 @@ impl Sockets {
             for socket in sockets[..*listening].iter_mut().filter(|socket| bind::is_spoiled(socket)) {
                 let fresh = match &wanted.address {
                     Listen::Tcp(ip) => bind::tcp(*ip, &wanted.options, true).map(|socket| (socket, None)),
-                    Listen::Unix(path) => {
-                        bind::unix(path, &wanted.options, SOCKET_MODE).map(|(socket, file)| (socket, Some(file)))
-                    }
+                    Listen::Unix(path) => bind::unix(path, &wanted.options, SOCKET_MODE)
+                        .and_then(|(socket, file)| Ok((socket, Some(share(file)?)))),
                 };
                 let what = format!("a worker has made a listening socket of {} useless", wanted.address);
                 match fresh {
@@ -209,32 +205,24 @@ impl Sockets {
     }
 
     /// All of them, with what [`Sockets::adopt`] needs to know.
-    pub fn all(&self) -> impl Iterator<Item = (&Wanted, &[Socket], Kind)> {
+    pub fn all(&self) -> impl Iterator<Item = (&Wanted, &[Socket], Kind, Option<&SocketFile>)> {
         let listening = self.held.iter().filter(|held| held.listening > 0);
-        listening.map(|held| (&held.wanted, &held.sockets[..held.listening], held.kind))
+        listening.map(|held| (&held.wanted, &held.sockets[..held.listening], held.kind, held.file.as_ref()))
     }
 
-    /// Closes all. With `leave`, socket files stay: another process listens on them.
-    pub fn close(&mut self, leave: bool) {
-        bind::close_elsewhere(self.held.drain(..).flat_map(|held| held.end(leave)).collect());
+    /// Closes all. Socket files that another process has too stay.
+    pub fn close(&mut self) {
+        bind::close_elsewhere(self.held.drain(..).flat_map(|held| held.sockets).collect());
     }
 }
 
 impl Drop for Sockets {
     fn drop(&mut self) {
-        self.close(false);
+        self.close();
     }
 }
 
 impl Held {
-    /// It is not listened on any more: what is to be closed.
-    fn end(self, leave: bool) -> Vec<Socket> {
-        if let Some(file) = self.file.filter(|_| leave) {
-            file.leave();
-        }
-        self.sockets
-    }
-
     /// Whether these options can be set while it is open.
     fn takes(&self, options: &ListenOptions) -> Result<(), String> {
         let is_ipv6 = matches!(self.wanted.address, Listen::Tcp(SocketAddr::V6(_)));
@@ -243,6 +231,10 @@ impl Held {
         }
         Ok(())
     }
+}
+
+fn share(file: SocketFile) -> Result<SocketFile, String> {
+    file.shared().map_err(|error| format!("({})", ErrorText(&error)))
 }
 
 fn log_failed(wanted: &Wanted, result: Result<(), String>) {
@@ -290,10 +282,10 @@ mod tests {
         let one = wanted(port());
         let mut sockets = Sockets::default();
         sockets.prepare(std::slice::from_ref(&one), 3).expect("free");
-        sockets.commit(std::slice::from_ref(&one), false);
+        sockets.commit(std::slice::from_ref(&one));
         assert_eq!(loops(&sockets, &one, 3), [1, 1, 1]);
         sockets.prepare(std::slice::from_ref(&one), 2).expect("held");
-        sockets.commit(std::slice::from_ref(&one), false);
+        sockets.commit(std::slice::from_ref(&one));
         assert_eq!(loops(&sockets, &one, 2), [2, 1]);
         sockets.prepare(std::slice::from_ref(&one), 4).expect("another one");
         assert_eq!(loops(&sockets, &one, 4), [1, 1, 1, 1]);
@@ -308,6 +300,7 @@ mod tests {
             adopted_one.clone(),
             vec![Socket::from(std::os::fd::OwnedFd::from(listener))],
             Kind { is_single: true, is_foreign: false },
+            None,
         );
         assert_eq!(loops(&adopted, &adopted_one, 3), [1, 1, 1]);
     }
@@ -319,9 +312,9 @@ mod tests {
         sockets.prepare(std::slice::from_ref(&one), 1).expect("free");
         let Listen::Tcp(address) = one.address else { unreachable!("it is") };
         assert!(std::net::TcpStream::connect(address).is_err());
-        sockets.commit(std::slice::from_ref(&one), false);
+        sockets.commit(std::slice::from_ref(&one));
         assert!(std::net::TcpStream::connect(address).is_ok());
-        sockets.commit(&[], false);
+        sockets.commit(&[]);
         // It is closed on another thread.
         while std::net::TcpStream::connect(address).is_ok() {
             thread::sleep(Duration::from_millis(1));
@@ -342,7 +335,7 @@ mod tests {
         of.set_nonblocking(false).expect("set");
         let mut sockets = Sockets::default();
         let socket = Socket::from(std::os::fd::OwnedFd::from(connection));
-        sockets.adopt(wanted(1), vec![socket], Kind { is_single: true, is_foreign: true });
+        sockets.adopt(wanted(1), vec![socket], Kind { is_single: true, is_foreign: true }, None);
         let since = Instant::now();
         drop(sockets);
         assert!(since.elapsed() < Duration::from_secs(10));
@@ -366,7 +359,7 @@ mod tests {
         let mut fresh = Sockets::default();
         let mut change = |to: &Wanted| {
             sockets.prepare(std::slice::from_ref(to), 1).expect("free, or held");
-            sockets.commit(std::slice::from_ref(to), false);
+            sockets.commit(std::slice::from_ref(to));
             state(&sockets)
         };
         fn state(sockets: &Sockets) -> String {
@@ -390,7 +383,7 @@ mod tests {
         }
         let other = wanted(port());
         fresh.prepare(std::slice::from_ref(&other), 1).expect("free");
-        fresh.commit(std::slice::from_ref(&other), false);
+        fresh.commit(std::slice::from_ref(&other));
         let systems = state(&fresh);
         let set = change(&all);
         assert_ne!(set, systems);

@@ -32,7 +32,7 @@ pub fn run(site: Site, ready: impl FnOnce(&Site)) -> Result<(), String> {
         .collect();
     let mut sockets = Sockets::default();
     sockets.prepare(&wanted, site.threads)?;
-    sockets.commit(&wanted, false);
+    sockets.commit(&wanted);
     privileges::set_limits(&site.main)?;
     if let Some(account) = &site.account {
         account.assume()?;

@@ -305,7 +305,7 @@ impl Master {
     /// The new configuration is the one that counts.
     fn commit(self: &Rc<Self>, generation: &Rc<Generation>) {
         let Some(plan) = generation.plan() else { return };
-        self.sockets.borrow_mut().commit(&plan.addresses, self.leaves_socket_files());
+        self.sockets.borrow_mut().commit(&plan.addresses);
         let pid_file = self.change.borrow_mut().as_mut().and_then(|change| change.pid_file.take());
         if pid_file.is_some() {
             // The one before is removed.
