@@ -55,6 +55,8 @@ struct Held {
 #[derive(Debug, Default)]
 pub struct Sockets {
     held: Vec<Held>,
+    /// The addresses of the configuration when it was told last what nobody serves.
+    told: Option<Vec<Listen>>,
 }
 
 impl Sockets {
@@ -150,6 +152,25 @@ impl Sockets {
             held.listening = held.sockets.len();
             held.wanted = wanted.clone();
         }
+    }
+
+    /// Warns of what systemd has opened and nobody serves, at the start and whenever the addresses have changed.
+    pub fn tell_unserved(&mut self, wanted: &[Wanted]) {
+        let addresses: Vec<Listen> = wanted.iter().map(|wanted| wanted.address.clone()).collect();
+        if self.told.as_ref() == Some(&addresses) {
+            return;
+        }
+        for held in self.held.iter().filter(|held| held.kind.is_foreign) {
+            let address = &held.wanted.address;
+            if !addresses.contains(address) {
+                log_line!(
+                    Level::Warn,
+                    "nothing serves {address}, which systemd has opened (LISTEN_FDS), and who connects waits in vain; a server with \
+                     listen = [\"{address}\"] would"
+                );
+            }
+        }
+        self.told = Some(addresses);
     }
 
     /// Has what listens listen again: a worker that died may have shut it down.

@@ -312,6 +312,7 @@ impl Master {
             self.pid_file.replace(pid_file);
         }
         self.open_logs(&plan);
+        self.sockets.borrow_mut().tell_unserved(&plan.addresses);
         generation.tell(&ToWorker::Serve);
         let previous = self.serving.replace(Some(generation.clone()));
         self.old.borrow_mut().extend(previous.filter(|previous| !previous.is_empty()));
