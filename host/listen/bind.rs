@@ -83,19 +83,22 @@ pub fn listen(socket: impl AsFd, options: &ListenOptions) -> Result<(), String> 
     rustix::net::listen(socket, backlog).map_err(io::Error::from).map_err(|error| plain(&error))
 }
 
-/// Undoes what a worker before this one may have done to a socket that all of them share: they are its users like the master.
+/// Undoes what a worker before this one may have done to a socket that all of them share: they are its users like the master. A
+/// worker does it with what it receives, the last moment before it is used; what cannot be undone the master replaces
+/// ([`is_spoiled`]), since only it can bind.
 pub fn restore(socket: impl AsFd) -> io::Result<()> {
     rustix::io::ioctl_fionbio(&socket, true)?;
     sockopt::detach_programs(&socket)
 }
 
-/// Whether a socket that should listen does not, or its filter cannot be taken away (SO_LOCK_FILTER).
-pub fn is_spoiled(socket: impl AsFd) -> bool {
+/// Whether a socket that should listen does not, or its filter cannot be taken away (SO_LOCK_FILTER; those of files obey none).
+pub fn is_spoiled(socket: impl AsFd, address: &Listen) -> bool {
     // One of a file that was shut down counts as listening still.
-    let mut polled = [PollFd::new(&socket, PollFlags::empty())];
+    let mut polled = [PollFd::new(&socket, PollFlags::RDHUP)];
     let is_shut = poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
-        && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
-    is_shut || !socket2::SockRef::from(&socket).is_listener().unwrap_or(false) || sockopt::is_filter_locked(&socket)
+        && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP);
+    let is_filtered = matches!(address, Listen::Tcp(_)) && sockopt::is_filter_locked(&socket);
+    is_shut || is_filtered || !socket2::SockRef::from(&socket).is_listener().unwrap_or(false)
 }
 
 /// Closes listening sockets on a thread of its own. Workers have the same ones: one that was taken over can make a connection of
@@ -222,15 +225,28 @@ fn set_keepalive(socket: &socket2::Socket, keepalive: SoKeepalive) -> io::Result
 
 /// A socket file with these permissions, and what listens on it.
 pub fn unix(path: &Path, options: &ListenOptions, mode: u32) -> Result<(Socket, SocketFile), String> {
+    let socket = without_file(options)?;
+    let file = make_file(&socket, path, options, mode)?;
+    Ok((socket, file))
+}
+
+/// A socket that gets its file later.
+pub fn without_file(options: &ListenOptions) -> Result<Socket, String> {
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(|error| plain(&error))?;
     set_buffers(&socket, options)?;
+    Ok(Socket::from(OwnedFd::from(socket)))
+}
+
+/// Makes the file of a socket, which listens from then on: others take a file that nobody listens on for left behind.
+pub fn make_file(socket: &Socket, path: &Path, options: &ListenOptions, mode: u32) -> Result<SocketFile, String> {
     let _lock = lock_folder(path);
     make_way(path)?;
-    socket.bind(&SockAddr::unix(path).map_err(|error| plain(&error))?).map_err(|error| plain(&error))?;
+    let address = SockAddr::unix(path).map_err(|error| plain(&error))?;
+    socket2::SockRef::from(socket).bind(&address).map_err(|error| plain(&error))?;
     let file = SocketFile::new(path).map_err(|error| plain(&error))?;
     set_mode(path, mode).map_err(|error| plain(&error))?;
-    listen(&socket, options)?;
-    Ok((Socket::from(OwnedFd::from(socket)), file))
+    listen(socket, options)?;
+    Ok(file)
 }
 
 /// Locks the folder of a socket file, until what this returns is dropped. None if that cannot be.

@@ -6,10 +6,13 @@
 //! commit     it listens; what no configuration wants any more is closed           or abandon: it is as it was
 //! ```
 //!
+//! A socket file that is added listens from prepare on: another server would take it for left behind. Who connects waits for the
+//! commit, or is reset.
+//!
 //! An address of IP has one socket for each event loop of all workers. If a later configuration has fewer loops, some of them
 //! get several: the kernel goes on spreading connections over all of them.
 
-use std::{mem, net::SocketAddr};
+use std::{mem, net::SocketAddr, ops::Range};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +52,9 @@ struct Held {
     listening: usize,
     kind: Kind,
     file: Option<SocketFile>,
+    /// What takes the place of sockets that a worker has made useless for all, by number: workers have the same ones as the
+    /// master. They do not listen yet, for the workers that serve have the others.
+    fresh: Vec<(usize, Socket)>,
 }
 
 /// All addresses.
@@ -62,13 +68,15 @@ pub struct Sockets {
 impl Sockets {
     /// Takes over what another process has opened for an address, and has listen, with the file if it is to be removed.
     pub fn adopt(&mut self, wanted: Wanted, sockets: Vec<Socket>, kind: Kind, file: Option<SocketFile>) {
-        self.held.push(Held { wanted, listening: sockets.len(), sockets, kind, file });
+        self.held.push(Held { wanted, listening: sockets.len(), sockets, kind, file, fresh: Vec::new() });
     }
 
     /// Binds what is missing for so many loops. An error has a line for each address that cannot be had, and leaves all as it
     /// was.
     pub fn prepare(&mut self, wanted: &[Wanted], loops: usize) -> Result<(), String> {
-        self.replace_spoiled();
+        for held in self.held.iter_mut().filter(|held| !held.kind.is_foreign) {
+            (0..held.listening).for_each(|at| held.prepare_fresh(at));
+        }
         let mut errors: Vec<String> = Vec::new();
         let mut refuse =
             |wanted: &Wanted, reason| errors.push(format!("cannot listen on {}: {reason}", wanted.address));
@@ -104,7 +112,7 @@ impl Sockets {
             None => {
                 let kind = Kind { is_single: matches!(wanted.address, Listen::Unix(_)), is_foreign: false };
                 let wanted = wanted.clone();
-                self.held.push(Held { wanted, sockets: Vec::new(), listening: 0, kind, file: None });
+                self.held.push(Held { wanted, sockets: Vec::new(), listening: 0, kind, file: None, fresh: Vec::new() });
                 self.held.len() - 1
             }
         };
@@ -132,7 +140,11 @@ impl Sockets {
         let is_wanted = |held: &Held| wanted.iter().any(|wanted| wanted.address == held.wanted.address);
         let (kept, closed) = self.held.drain(..).partition(|held| held.kind.is_foreign || is_wanted(held));
         self.held = kept;
-        bind::close_elsewhere(closed.into_iter().flat_map(|held: Held| held.sockets).collect());
+        let mut closed: Vec<Socket> = closed.into_iter().flat_map(Held::into_sockets).collect();
+        for held in &mut self.held {
+            closed.extend((0..held.listening).filter_map(|at| held.use_fresh(at)));
+        }
+        bind::close_elsewhere(closed);
         for held in &mut self.held {
             let Some(wanted) = wanted.iter().find(|wanted| wanted.address == held.wanted.address) else { continue };
             let is_changed = held.wanted.options != wanted.options;
@@ -173,34 +185,16 @@ impl Sockets {
         self.told = Some(addresses);
     }
 
-    /// Has what listens listen again: a worker that died may have shut it down.
-    pub fn listen_again(&mut self) {
-        self.replace_spoiled();
-        for held in &self.held {
-            let sockets = &held.sockets[..held.listening];
-            sockets.iter().for_each(|socket| log_failed(&held.wanted, bind::listen(socket, &held.wanted.options)));
-        }
-    }
-
-    /// Binds sockets anew that a worker has made useless for all: workers have the same ones as the master. They do not listen yet.
-    fn replace_spoiled(&mut self) {
+    /// Mends the sockets of the loops of a worker that replaces another one, which may have shut them down. Those of other loops
+    /// stay as they are: a fresh one would get connections, and their workers do not have it.
+    pub fn mend(&mut self, of_worker: Range<usize>, loops: usize) {
         let mut spoiled = Vec::new();
         for held in self.held.iter_mut().filter(|held| !held.kind.is_foreign) {
-            let Held { wanted, sockets, listening, file, .. } = held;
-            for socket in sockets[..*listening].iter_mut().filter(|socket| bind::is_spoiled(socket)) {
-                let fresh = match &wanted.address {
-                    Listen::Tcp(ip) => bind::tcp(*ip, &wanted.options, true).map(|socket| (socket, None)),
-                    Listen::Unix(path) => bind::unix(path, &wanted.options, SOCKET_MODE)
-                        .and_then(|(socket, file)| Ok((socket, Some(share(file)?)))),
-                };
-                let what = format!("a worker has made a listening socket of {} useless", wanted.address);
-                match fresh {
-                    Ok((fresh, fresh_file)) => {
-                        log_line!(Level::Alert, "{what}; it is replaced");
-                        spoiled.push(mem::replace(socket, fresh));
-                        *file = fresh_file.or(file.take());
-                    }
-                    Err(reason) => log_line!(Level::Alert, "{what}, and it cannot be replaced: {reason}"),
+            for at in 0..held.listening {
+                if of_worker.clone().any(|number| is_of_loop(at, held.sockets.len(), number, loops)) {
+                    held.prepare_fresh(at);
+                    spoiled.extend(held.use_fresh(at));
+                    log_failed(&held.wanted, bind::listen(&held.sockets[at], &held.wanted.options));
                 }
             }
         }
@@ -212,6 +206,7 @@ impl Sockets {
         let mut closed = Vec::new();
         self.held.retain_mut(|held| {
             closed.extend(held.sockets.drain(held.listening..));
+            closed.extend(held.fresh.drain(..).map(|(_, socket)| socket));
             !held.sockets.is_empty()
         });
         bind::close_elsewhere(closed);
@@ -220,9 +215,10 @@ impl Sockets {
     /// The sockets of one loop of so many, for an address: all loops together get every socket.
     pub fn of_loop(&self, address: &Listen, number: usize, loops: usize) -> impl Iterator<Item = &Socket> {
         let held = self.held.iter().find(|held| held.wanted.address == *address);
-        let sockets = held.map_or(&[][..], |held| &held.sockets[..]);
-        let is_its = move |at: usize| at % loops == number || (sockets.len() < loops && at == number % sockets.len());
-        sockets.iter().enumerate().filter(move |(at, _)| is_its(*at)).map(|(_, socket)| socket)
+        held.into_iter().flat_map(move |held| {
+            let its = (0..held.sockets.len()).filter(move |at| is_of_loop(*at, held.sockets.len(), number, loops));
+            its.map(|at| held.fresh.iter().find(|(of, _)| *of == at).map_or(&held.sockets[at], |(_, fresh)| fresh))
+        })
     }
 
     /// All of them, with what [`Sockets::adopt`] needs to know.
@@ -233,7 +229,7 @@ impl Sockets {
 
     /// Closes all. Socket files that another process has too stay.
     pub fn close(&mut self) {
-        bind::close_elsewhere(self.held.drain(..).flat_map(|held| held.sockets).collect());
+        bind::close_elsewhere(self.held.drain(..).flat_map(Held::into_sockets).collect());
     }
 }
 
@@ -244,6 +240,48 @@ impl Drop for Sockets {
 }
 
 impl Held {
+    fn into_sockets(self) -> impl Iterator<Item = Socket> {
+        self.sockets.into_iter().chain(self.fresh.into_iter().map(|(_, socket)| socket))
+    }
+
+    /// Opens another socket if this one is spoiled, unless that was done already.
+    fn prepare_fresh(&mut self, at: usize) {
+        let Wanted { address, options } = &self.wanted;
+        if self.fresh.iter().any(|(of, _)| *of == at) || !bind::is_spoiled(&self.sockets[at], address) {
+            return;
+        }
+        let fresh = match address {
+            Listen::Tcp(ip) => bind::tcp(*ip, options, true),
+            // Its file is made when it takes the place.
+            Listen::Unix(_) => bind::without_file(options),
+        };
+        match fresh {
+            Ok(fresh) => self.fresh.push((at, fresh)),
+            Err(reason) => self.log_useless(&format!("and it cannot be replaced: {reason}")),
+        }
+    }
+
+    /// Has the fresh socket, if there is one, take its place: the one before.
+    fn use_fresh(&mut self, at: usize) -> Option<Socket> {
+        let found = self.fresh.iter().position(|(of, _)| *of == at)?;
+        let (_, fresh) = self.fresh.swap_remove(found);
+        if let Listen::Unix(path) = &self.wanted.address {
+            match bind::make_file(&fresh, path, &self.wanted.options, SOCKET_MODE).and_then(share) {
+                Ok(file) => self.file = Some(file),
+                Err(reason) => {
+                    self.log_useless(&format!("and it cannot be replaced: {reason}"));
+                    return Some(fresh);
+                }
+            }
+        }
+        self.log_useless("it is replaced");
+        Some(mem::replace(&mut self.sockets[at], fresh))
+    }
+
+    fn log_useless(&self, what: &str) {
+        log_line!(Level::Alert, "a worker has made a listening socket of {} useless; {what}", self.wanted.address);
+    }
+
     /// Whether these options can be set while it is open.
     fn takes(&self, options: &ListenOptions) -> Result<(), String> {
         let is_ipv6 = matches!(self.wanted.address, Listen::Tcp(SocketAddr::V6(_)));
@@ -252,6 +290,11 @@ impl Held {
         }
         Ok(())
     }
+}
+
+/// Whether a socket of so many belongs to a loop of so many.
+fn is_of_loop(at: usize, sockets: usize, number: usize, loops: usize) -> bool {
+    at % loops == number || (sockets < loops && at == number % sockets)
 }
 
 fn share(file: SocketFile) -> Result<SocketFile, String> {
@@ -417,6 +460,46 @@ mod tests {
         let of = &sockets.held[0].sockets[0];
         assert_eq!(socket2::SockRef::from(of).send_buffer_size().expect("a size"), 40_000);
         assert!(sockopt::locked_buffers(of).is_ok_and(|locked| locked == 1));
+    }
+
+    #[test]
+    fn a_spoiled_socket_is_replaced_in_the_commit_and_for_those_who_get_it() {
+        let folder = std::env::temp_dir().join(format!("topnext-sockets-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder for files");
+        let path = folder.join("a.sock");
+        let unix = Wanted { address: Listen::Unix(path.clone()), options: ListenOptions::default() };
+        let all = [wanted(port()), unix];
+        let mut sockets = Sockets::default();
+        sockets.prepare(&all, 2).expect("free");
+        sockets.commit(&all);
+        let spoil = |sockets: &Sockets| {
+            for socket in sockets.held.iter().flat_map(|held| &held.sockets) {
+                let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Read);
+            }
+        };
+        let Listen::Tcp(ip) = all[0].address else { unreachable!("it is") };
+        let listening = |sockets: &Sockets| {
+            let sockets = &sockets.held[0].sockets;
+            sockets.iter().map(|socket| socket2::SockRef::from(socket).is_listener().expect("said")).collect::<Vec<_>>()
+        };
+        let is_served = || std::os::unix::net::UnixStream::connect(&path).is_ok();
+        spoil(&sockets);
+        // A change that fails: nobody waits where no worker comes.
+        sockets.prepare(&all, 2).expect("held");
+        sockets.abandon();
+        assert!(std::net::TcpStream::connect(ip).is_err() && !is_served());
+        sockets.prepare(&all, 2).expect("held");
+        sockets.commit(&all);
+        assert_eq!(listening(&sockets), [true, true]);
+        assert!(is_served());
+        // The successor of one of two workers gets its own.
+        spoil(&sockets);
+        sockets.mend(1..2, 2);
+        assert_eq!(listening(&sockets), [false, true]);
+        assert!(is_served());
+        drop(sockets);
+        assert!(!path.exists());
+        std::fs::remove_dir(folder).expect("empty");
     }
 
     #[test]

@@ -171,8 +171,9 @@ impl Master {
             // Given up meanwhile.
             return child.kill();
         }
-        if is_serving {
-            self.sockets.borrow_mut().listen_again();
+        if is_serving && let Some(known) = generation.plan() {
+            let first = child.slot * known.threads;
+            self.sockets.borrow_mut().mend(first..first + known.threads, known.processes * known.threads);
         }
         let plan = Rc::new(plan);
         if generation.plan().is_none() {
