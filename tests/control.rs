@@ -269,9 +269,17 @@ fn sockets_of_systemd_are_taken_over() {
     };
     get();
     let elsewhere = SITE.replace("127.0.0.1:PORT", "unix:other.sock");
+    let elsewhere = elsewhere.replace("error_log = {", "error_log = { path = \"systemd.log\",");
     folder.write("plugins.toml", elsewhere.as_bytes());
     assert_eq!(ask("reload").code, Some(0));
     assert!(path.exists(), "a reload without it");
+    let warnings = || {
+        let text = format!("nothing serves unix:{}, which systemd has opened (LISTEN_FDS)", path.display());
+        folder.read("systemd.log").matches(&text).count()
+    };
+    assert_eq!(warnings(), 1);
+    assert_eq!(ask("reload").code, Some(0));
+    assert_eq!(warnings(), 1, "the addresses are the same");
     folder.write("plugins.toml", elsewhere.replace("other.sock", path.to_str().unwrap()).as_bytes());
     assert_eq!(ask("reload").code, Some(0));
     get();

@@ -299,41 +299,63 @@ fn a_terminal_whose_size_changes_ends_no_worker() {
 }
 
 #[test]
-fn a_socket_file_is_there_as_long_as_somebody_listens_on_it() {
-    let mut server = Server::start(SITE);
-    let with = server.folder.read("plugins.toml");
-    let without = with.replace(", \"unix:a.sock\"", "");
-    let reload = |config: &str| {
-        server.folder.write("plugins.toml", config.as_bytes());
-        let answer = server.ask(&["-s", "reload"]);
-        assert_eq!(answer.code, Some(0), "{answer:#?}");
+fn a_socket_file_is_there_as_long_as_one_of_the_masters_has_it() {
+    let write = |server: &Server, unix: &[&str]| {
+        let site = SITE.replace("PORT", &server.port.to_string());
+        let listen: String = unix.iter().map(|name| format!(", \"unix:{name}\"")).collect();
+        server.folder.write("plugins.toml", site.replace(", \"unix:a.sock\"", &listen).as_bytes());
     };
-    let path = server.folder.path("a.sock");
-    let answers = || {
-        let mut unix = Client::unix(&path);
+    let reload_new = |server: &Server, unix: &[&str]| {
+        write(server, unix);
+        server.ask(&["-s", "reload"])
+    };
+    let reload_old = |server: &Server, unix: &[&str]| {
+        write(server, unix);
+        server.signal(Signal::HUP);
+        server.stderr(|log| log.contains("generation 2 serves"));
+    };
+    let serves = |server: &Server, name: &str| {
+        let mut unix = Client::unix(&server.folder.path(name));
         unix.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         unix.response().expect(200);
     };
+    let is_there = |server: &Server, name: &str| server.folder.path(name).exists();
+    // The new one gives it up, and cannot have it while the old one listens; the end of the old one takes it away.
+    let mut server = Server::start(SITE);
     upgrade(&server);
-    reload(&without);
-    // The old one listens on it still, and goes on to when the new one ends.
-    answers();
-    assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
-    eventually("it has its names back", || pid_in(&server.folder, "topnext.pid") == Some(server.pid()));
-    answers();
-    upgrade(&server);
-    answers();
-    server.signal(Signal::WINCH);
+    assert_eq!(reload_new(&server, &["b.sock"]).code, Some(0));
+    serves(&server, "a.sock");
+    let answer = reload_new(&server, &["a.sock", "b.sock"]);
+    assert!(answer.code == Some(1) && answer.stderr.contains("another process listens on this socket"), "{answer:#?}");
     assert_eq!(server.end_alone(Signal::QUIT), Some(0));
-    assert!(!path.exists(), "nobody listens on it any more");
-    let reload = |config: &str| {
-        server.folder.write("plugins.toml", config.as_bytes());
-        assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
-    };
-    reload(&with);
-    let mut unix = Client::unix(&path);
-    unix.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    unix.response().expect(200);
+    assert!(!is_there(&server, "a.sock"));
+    serves(&server, "b.sock");
+    assert_eq!(reload_new(&server, &["a.sock"]).code, Some(0));
+    serves(&server, "a.sock");
+    assert!(!is_there(&server, "b.sock"));
     assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
-    assert!(!path.exists());
+    assert!(!is_there(&server, "a.sock"));
+    // The old one has another one meanwhile, and ends.
+    let mut server = Server::start(SITE);
+    upgrade(&server);
+    reload_old(&server, &["a.sock", "c.sock"]);
+    serves(&server, "c.sock");
+    assert_eq!(server.end_alone(Signal::QUIT), Some(0));
+    assert!(!is_there(&server, "c.sock"));
+    serves(&server, "a.sock");
+    assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
+    // The new one gives one up and has another one, and ends.
+    let server = Server::start(SITE);
+    upgrade(&server);
+    assert_eq!(reload_new(&server, &["b.sock"]).code, Some(0));
+    assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
+    assert!(!is_there(&server, "b.sock"));
+    serves(&server, "a.sock");
+    // The old one gives it up, and the new one ends.
+    let server = Server::start(SITE);
+    upgrade(&server);
+    reload_old(&server, &[]);
+    serves(&server, "a.sock");
+    assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
+    assert!(!is_there(&server, "a.sock"));
 }

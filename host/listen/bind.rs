@@ -14,7 +14,7 @@ use std::{
     io::{self, ErrorKind},
     net::SocketAddr,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
@@ -27,11 +27,12 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{FlockOperation, Mode, OFlags},
     io::Errno,
+    pipe::PipeFlags,
     time::Timespec,
 };
 use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
 
-use super::sockopt::{self, Buffer};
+use super::sockopt;
 use crate::{
     config::{Listen, ListenOptions, SoKeepalive},
     error_text::ErrorText,
@@ -46,7 +47,7 @@ pub const SOCKET_MODE: u32 = 0o666;
 /// done without at last.
 const LOCK_TRIES: u32 = 100;
 const LOCK_WAIT: Duration = Duration::from_millis(20);
-/// How long the master waits for sockets to close.
+/// How long a close is waited for: usually it is done at once, and whoever asked for it sees no address that is open still.
 const CLOSE_WAIT: Duration = Duration::from_millis(100);
 /// What nginx asks of the kernel where connections are accepted with their first bytes.
 const DEFER_ACCEPT: i32 = 1;
@@ -85,28 +86,31 @@ pub fn listen(socket: impl AsFd, options: &ListenOptions) -> Result<(), String> 
     rustix::net::listen(socket, backlog).map_err(io::Error::from).map_err(|error| plain(&error))
 }
 
-/// Undoes what a worker before this one may have done to a socket that all of them share: they are its users like the master. The
-/// worker that gets it does it, since it can have been done a moment ago; what nobody can undo the master looks for ([`is_spoiled`]).
+/// Undoes what a worker before this one may have done to a socket that all of them share: they are its users like the master. A
+/// worker does it with what it receives, the last moment before it is used; what cannot be undone the master replaces
+/// ([`is_spoiled`]), since only it can bind.
 pub fn restore(socket: impl AsFd) -> io::Result<()> {
     rustix::io::ioctl_fionbio(&socket, true)?;
     sockopt::detach_programs(&socket)
 }
 
-/// Whether a socket that should listen is of no use any more: it does not, or its filter cannot be taken away (SO_LOCK_FILTER).
-pub fn is_spoiled(socket: impl AsFd) -> bool {
+/// Whether a socket that should listen does not, or its filter cannot be taken away (SO_LOCK_FILTER; those of files obey none).
+pub fn is_spoiled(socket: impl AsFd, address: &Listen) -> bool {
     // One of a file that was shut down counts as listening still.
-    let mut polled = [PollFd::new(&socket, PollFlags::empty())];
+    let mut polled = [PollFd::new(&socket, PollFlags::RDHUP)];
     let is_shut = poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
-        && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
-    is_shut || !socket2::SockRef::from(&socket).is_listener().unwrap_or(false) || sockopt::is_filter_locked(&socket)
+        && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP);
+    let is_filtered = matches!(address, Listen::Tcp(_)) && sockopt::is_filter_locked(&socket);
+    is_shut || is_filtered || !socket2::SockRef::from(&socket).is_listener().unwrap_or(false)
 }
 
-/// Closes listening sockets. Usually that is done when this returns; but a worker, which has had them too, may have made one a
-/// connection that lingers (SO_LINGER), whose last close takes as long as it likes. So that is left to another thread.
-pub fn close(sockets: Vec<Socket>) {
+/// Closes listening sockets on a thread of its own. Workers have the same ones: one that was taken over can make a connection of
+/// such a socket, whose close then lingers as long as it likes (SO_LINGER), and nothing in the master may wait for that.
+pub fn close_elsewhere(sockets: Vec<Socket>) {
     if sockets.is_empty() {
         return;
     }
+    sockets.iter().for_each(close_at_once);
     let (closed, is_closed) = mpsc::channel();
     let close = move || {
         drop(sockets);
@@ -116,6 +120,63 @@ pub fn close(sockets: Vec<Socket>) {
     if thread::Builder::new().name("topnext-close".to_string()).spawn(close).is_ok() {
         let _ = is_closed.recv_timeout(CLOSE_WAIT);
     }
+}
+
+/// Has the close of a listening socket not wait, unless a worker changes it meanwhile. Of those that listen, connections would
+/// inherit the option.
+fn close_at_once(socket: &Socket) {
+    let of_socket = socket2::SockRef::from(socket);
+    if !of_socket.is_listener().unwrap_or(true) {
+        let _ = of_socket.set_linger(Some(Duration::ZERO));
+    }
+}
+
+/// Puts options that are configured no more back to what a fresh socket has: a line for each that cannot be.
+pub fn unset_options(socket: impl AsFd, address: &Listen, before: &ListenOptions, now: &ListenOptions) -> Vec<String> {
+    let of_socket = socket2::SockRef::from(&socket);
+    let mut failed = Vec::new();
+    let mut note = |option: &str, result: io::Result<()>| {
+        if let Err(error) = result {
+            failed.push(format!("{option} cannot be taken back ({}); start the server again", ErrorText(&error)));
+        }
+    };
+    let domain = match address {
+        Listen::Tcp(ip) => Domain::for_address(*ip),
+        Listen::Unix(_) => Domain::UNIX,
+    };
+    let fresh = || socket2::Socket::new(domain, Type::STREAM, None);
+    let (receive, send) =
+        (before.rcvbuf.is_some() && now.rcvbuf.is_none(), before.sndbuf.is_some() && now.sndbuf.is_none());
+    // The kernel doubles what it is given (socket(7)).
+    if receive {
+        note("rcvbuf", fresh().and_then(|fresh| of_socket.set_recv_buffer_size(fresh.recv_buffer_size()? / 2)));
+    }
+    if send {
+        note("sndbuf", fresh().and_then(|fresh| of_socket.set_send_buffer_size(fresh.send_buffer_size()? / 2)));
+    }
+    if receive || send {
+        let option = if receive { "rcvbuf" } else { "sndbuf" };
+        note(option, sockopt::lock_buffers(&socket, now.rcvbuf.is_some(), now.sndbuf.is_some()));
+    }
+    if before.so_keepalive.is_some() && before.so_keepalive != now.so_keepalive {
+        note("so_keepalive", fresh().and_then(|fresh| unset_keepalive(&of_socket, &fresh)));
+    }
+    if before.fastopen.is_some() && now.fastopen.is_none() {
+        note("fastopen", sockopt::set_fastopen(&socket, 0));
+    }
+    if before.deferred && !now.deferred {
+        note("deferred", sockopt::set_defer_accept(&socket, 0));
+    }
+    failed
+}
+
+fn unset_keepalive(socket: &socket2::Socket, fresh: &socket2::Socket) -> io::Result<()> {
+    let parameters = TcpKeepalive::new()
+        .with_time(fresh.tcp_keepalive_time()?)
+        .with_interval(fresh.tcp_keepalive_interval()?)
+        .with_retries(fresh.tcp_keepalive_retries()?);
+    socket.set_tcp_keepalive(&parameters)?;
+    socket.set_keepalive(fresh.keepalive()?)
 }
 
 /// Sets the options of a socket of TCP that can be set at any time.
@@ -130,42 +191,6 @@ pub fn set_options(socket: impl AsFd, options: &ListenOptions) -> Result<(), Str
     }
     if options.deferred {
         sockopt::set_defer_accept(&socket, DEFER_ACCEPT).map_err(of("deferred"))?;
-    }
-    Ok(())
-}
-
-/// Gives a socket of TCP whose options were these, and are to be others, what a new socket has in place of those that are gone.
-pub fn unset_options(socket: impl AsFd, before: &ListenOptions, now: &ListenOptions) -> Result<(), String> {
-    let of_socket = socket2::SockRef::from(&socket);
-    let domain = of_socket.domain().map_err(|error| plain(&error))?;
-    let fresh = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(|error| plain(&error))?;
-    if before.deferred && !now.deferred {
-        sockopt::set_defer_accept(&socket, 0).map_err(of("deferred"))?;
-    }
-    if before.fastopen.is_some() && now.fastopen.is_none() {
-        sockopt::set_fastopen(&socket, 0).map_err(of("fastopen"))?;
-    }
-    if before.so_keepalive.is_some() && before.so_keepalive != now.so_keepalive {
-        let unset = || {
-            let parameters = TcpKeepalive::new()
-                .with_time(fresh.tcp_keepalive_time()?)
-                .with_interval(fresh.tcp_keepalive_interval()?)
-                .with_retries(fresh.tcp_keepalive_retries()?);
-            of_socket.set_tcp_keepalive(&parameters)?;
-            of_socket.set_keepalive(false)
-        };
-        unset().map_err(of("so_keepalive"))?;
-    }
-    // The kernel doubles what it is asked for.
-    if before.rcvbuf.is_some() && now.rcvbuf.is_none() {
-        let size = fresh.recv_buffer_size().map(|size| size / 2);
-        let unset = size.and_then(|size| of_socket.set_recv_buffer_size(size));
-        unset.and_then(|()| sockopt::unlock_buffer(&socket, Buffer::Receive)).map_err(of("the default of rcvbuf"))?;
-    }
-    if before.sndbuf.is_some() && now.sndbuf.is_none() {
-        let size = fresh.send_buffer_size().map(|size| size / 2);
-        let unset = size.and_then(|size| of_socket.set_send_buffer_size(size));
-        unset.and_then(|()| sockopt::unlock_buffer(&socket, Buffer::Send)).map_err(of("the default of sndbuf"))?;
     }
     Ok(())
 }
@@ -210,15 +235,28 @@ fn set_keepalive(socket: &socket2::Socket, keepalive: SoKeepalive) -> io::Result
 
 /// A socket file with these permissions, and what listens on it.
 pub fn unix(path: &Path, options: &ListenOptions, mode: u32) -> Result<(Socket, SocketFile), String> {
+    let socket = without_file(options)?;
+    let file = make_file(&socket, path, options, mode)?;
+    Ok((socket, file))
+}
+
+/// A socket that gets its file later.
+pub fn without_file(options: &ListenOptions) -> Result<Socket, String> {
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(|error| plain(&error))?;
     set_buffers(&socket, options)?;
+    Ok(Socket::from(OwnedFd::from(socket)))
+}
+
+/// Makes the file of a socket, which listens from then on: others take a file that nobody listens on for left behind.
+pub fn make_file(socket: &Socket, path: &Path, options: &ListenOptions, mode: u32) -> Result<SocketFile, String> {
     let _lock = lock_folder(path);
     make_way(path)?;
-    socket.bind(&SockAddr::unix(path).map_err(|error| plain(&error))?).map_err(|error| plain(&error))?;
+    let address = SockAddr::unix(path).map_err(|error| plain(&error))?;
+    socket2::SockRef::from(socket).bind(&address).map_err(|error| plain(&error))?;
     let file = SocketFile::new(path).map_err(|error| plain(&error))?;
     set_mode(path, mode).map_err(|error| plain(&error))?;
-    listen(&socket, options)?;
-    Ok((Socket::from(OwnedFd::from(socket)), file))
+    listen(socket, options)?;
+    Ok(file)
 }
 
 /// Locks the folder of a socket file, until what this returns is dropped. None if that cannot be.
@@ -280,30 +318,52 @@ pub fn make_way(path: &Path) -> Result<(), String> {
     }
 }
 
-/// A socket file of ours, removed when this is dropped, unless another one has taken its place.
+/// A socket file of ours, removed when this is dropped, unless another one has taken its place, or another process has it too.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
     identity: Identity,
+    holders: Option<Holders>,
+}
+
+/// Two ends of a pipe that each process has to which a file was handed over. When all that write are closed, nobody else has it:
+/// the kernel counts them, however a process ends.
+#[derive(Debug)]
+struct Holders {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl Holders {
+    /// Leaves them: whether nobody is left.
+    fn leave(self) -> bool {
+        drop(self.write);
+        let mut polled = [PollFd::new(&self.read, PollFlags::empty())];
+        poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().contains(PollFlags::HUP)
+    }
 }
 
 impl SocketFile {
     /// The file that is there now.
     pub fn new(path: &Path) -> io::Result<SocketFile> {
-        Ok(SocketFile { path: path.to_path_buf(), identity: identity(path)? })
+        Ok(SocketFile { path: path.to_path_buf(), identity: identity(path)?, holders: None })
     }
 
-    /// Leaves the file to another process.
-    fn leave(mut self) {
-        self.path.clear();
+    /// One that can be handed over: the last process that has it removes it.
+    pub fn shared(mut self) -> io::Result<SocketFile> {
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        self.holders = Some(Holders { read, write });
+        Ok(self)
     }
 
-    /// Leaves the file if another process listens on it.
-    pub fn leave_if_used(self) {
-        let _lock = lock_folder(&self.path);
-        if make_way(&self.path).is_err() {
-            self.leave();
-        }
+    /// What another process needs for [`SocketFile::of_other`].
+    pub fn to_hand_over(&self) -> Option<(Identity, [BorrowedFd<'_>; 2])> {
+        self.holders.as_ref().map(|Holders { read, write }| (self.identity, [read.as_fd(), write.as_fd()]))
+    }
+
+    /// The file of another process, which has handed it over.
+    pub fn of_other(path: &Path, identity: Identity, [read, write]: [OwnedFd; 2]) -> SocketFile {
+        SocketFile { path: path.to_path_buf(), identity, holders: Some(Holders { read, write }) }
     }
 
     /// Gives it another name, in the same folder.
@@ -316,7 +376,7 @@ impl SocketFile {
 }
 
 /// Device, inode, and since file systems use inodes again, the time at which it was made.
-type Identity = (u64, u64, i64, i64);
+pub type Identity = (u64, u64, i64, i64);
 
 fn identity(path: &Path) -> io::Result<Identity> {
     let metadata = fs::symlink_metadata(path)?;
@@ -325,7 +385,7 @@ fn identity(path: &Path) -> io::Result<Identity> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if !self.path.as_os_str().is_empty()
+        if self.holders.take().is_none_or(Holders::leave)
             && identity(&self.path).is_ok_and(|identity| identity == self.identity)
             && let Err(error) = fs::remove_file(&self.path)
         {
@@ -388,37 +448,6 @@ mod tests {
         assert_eq!(sockopt::get(&socket, libc::TCP_FASTOPEN).unwrap(), 7);
         assert_eq!(sockopt::get(&socket, libc::TCP_DEFER_ACCEPT).unwrap(), 1);
         assert!(!of.reuse_port().unwrap());
-        // What is configured no more is as of a new socket.
-        let plain = tcp(any(), &ListenOptions::default(), false).expect("a socket");
-        let plain = socket2::SockRef::from(&plain);
-        unset_options(&socket, &options, &ListenOptions::default()).expect("all can be");
-        assert_eq!(of.recv_buffer_size().unwrap(), plain.recv_buffer_size().unwrap());
-        assert_eq!(of.send_buffer_size().unwrap(), plain.send_buffer_size().unwrap());
-        assert_eq!(of.tcp_keepalive_time().unwrap(), plain.tcp_keepalive_time().unwrap());
-        assert_eq!(of.tcp_keepalive_interval().unwrap(), plain.tcp_keepalive_interval().unwrap());
-        assert_eq!(of.tcp_keepalive_retries().unwrap(), plain.tcp_keepalive_retries().unwrap());
-        assert!(!of.keepalive().unwrap() && of.is_listener().unwrap());
-        assert_eq!(sockopt::get(&socket, libc::TCP_FASTOPEN).unwrap(), 0);
-        assert_eq!(sockopt::get(&socket, libc::TCP_DEFER_ACCEPT).unwrap(), 0);
-    }
-
-    #[test]
-    fn a_close_that_lingers_keeps_nobody_waiting() {
-        let listener = tcp(any(), &ListenOptions::default(), false).expect("a socket");
-        listen(&listener, &ListenOptions::default()).expect("listens");
-        let address = socket2::SockRef::from(&listener).local_addr().expect("bound");
-        // What a worker can make of it: a connection with something unsent, to one that does not read.
-        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket.connect(&address).expect("it listens");
-        socket.set_nonblocking(true).expect("open");
-        while socket.send(&[0; 65536]).is_ok() {}
-        socket.set_linger(Some(Duration::from_secs(60))).expect("open");
-        socket.set_nonblocking(false).expect("open");
-        let before = std::time::Instant::now();
-        close(vec![Socket::from(OwnedFd::from(socket))]);
-        // It would be a minute.
-        assert!(before.elapsed() < Duration::from_secs(30));
-        drop(listener);
     }
 
     #[test]

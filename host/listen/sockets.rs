@@ -7,18 +7,20 @@
 //! commit     options that have changed are set; what no configuration wants any more is closed
 //! ```
 //!
-//! A socket file listens from the start: others take one that does not for left behind.
+//! A socket file that is added listens from prepare on: another server would take it for left behind. Who connects waits
+//! until the new configuration is served, or is reset.
 //!
 //! An address of IP has one socket for each event loop of all workers. If a later configuration has fewer loops, some of them
 //! get several: the kernel goes on spreading connections over all of them.
 
-use std::net::{Shutdown, SocketAddr};
+use std::{mem, net::SocketAddr, ops::Range};
 
 use serde::{Deserialize, Serialize};
 
 use super::bind::{self, SOCKET_MODE, SocketFile};
 use crate::{
     config::{Listen, ListenOptions},
+    error_text::ErrorText,
     log::error::Level,
     log_line,
     socket::Socket,
@@ -49,35 +51,43 @@ struct Held {
     sockets: Vec<Socket>,
     /// How many of them listen: those behind have been prepared.
     listening: usize,
-    /// One that was spoiled has been replaced for a configuration that does not count yet.
-    is_renewed: bool,
     kind: Kind,
     file: Option<SocketFile>,
+    /// What takes the place of sockets that a worker has made useless for all, by number: workers have the same ones as the
+    /// master. They do not listen yet, for the workers that serve have the others.
+    fresh: Vec<(usize, Socket)>,
+    /// Those whose places have been taken, by number, until it is certain that they are not needed.
+    replaced: Vec<(usize, Socket)>,
 }
 
 /// All addresses.
 #[derive(Debug, Default)]
 pub struct Sockets {
     held: Vec<Held>,
-    /// Files on which another process listens, as far as was known.
-    left: Vec<SocketFile>,
+    /// The addresses of the configuration when it was told last what nobody serves.
+    told: Option<Vec<Listen>>,
 }
 
 impl Sockets {
-    /// Takes over what another process has opened for an address, and has listen.
-    pub fn adopt(&mut self, wanted: Wanted, sockets: Vec<Socket>, kind: Kind) {
-        let file = match &wanted.address {
-            Listen::Unix(path) if !kind.is_foreign => SocketFile::new(path).ok(),
-            _ => None,
-        };
-        let listening = sockets.len();
-        self.held.push(Held { wanted, sockets, listening, is_renewed: false, kind, file });
+    /// Takes over what another process has opened for an address, and has listen, with the file if it is to be removed.
+    pub fn adopt(&mut self, wanted: Wanted, sockets: Vec<Socket>, kind: Kind, file: Option<SocketFile>) {
+        self.held.push(Held {
+            wanted,
+            listening: sockets.len(),
+            sockets,
+            kind,
+            file,
+            fresh: Vec::new(),
+            replaced: Vec::new(),
+        });
     }
 
     /// Binds what is missing for so many loops. An error has a line for each address that cannot be had, and leaves all as it
     /// was.
     pub fn prepare(&mut self, wanted: &[Wanted], loops: usize) -> Result<(), String> {
-        self.replace_spoiled();
+        for held in self.held.iter_mut().filter(|held| !held.kind.is_foreign) {
+            (0..held.listening).for_each(|at| held.prepare_fresh(at));
+        }
         let mut errors: Vec<String> = Vec::new();
         let mut refuse =
             |wanted: &Wanted, reason| errors.push(format!("cannot listen on {}: {reason}", wanted.address));
@@ -113,7 +123,15 @@ impl Sockets {
             None => {
                 let kind = Kind { is_single: matches!(wanted.address, Listen::Unix(_)), is_foreign: false };
                 let wanted = wanted.clone();
-                self.held.push(Held { wanted, sockets: Vec::new(), listening: 0, is_renewed: false, kind, file: None });
+                self.held.push(Held {
+                    wanted,
+                    sockets: Vec::new(),
+                    listening: 0,
+                    kind,
+                    file: None,
+                    fresh: Vec::new(),
+                    replaced: Vec::new(),
+                });
                 self.held.len() - 1
             }
         };
@@ -122,7 +140,7 @@ impl Sockets {
             Listen::Unix(path) if held.sockets.is_empty() => {
                 let (socket, file) = bind::unix(path, &wanted.options, SOCKET_MODE)?;
                 held.sockets.push(socket);
-                held.file = Some(file);
+                held.file = Some(share(file)?);
             }
             Listen::Tcp(ip) if !held.kind.is_single => {
                 // With SO_REUSEPORT always: a later configuration may have more loops.
@@ -136,82 +154,83 @@ impl Sockets {
     }
 
     /// Has what was prepared listen, beside what does already. Until [`Sockets::commit`] it can be given up.
-    pub fn listen(&self, wanted: &[Wanted]) {
-        for held in &self.held {
+    pub fn listen(&mut self, wanted: &[Wanted]) {
+        for held in &mut self.held {
             let Some(wanted) = wanted.iter().find(|wanted| wanted.address == held.wanted.address) else { continue };
+            for at in 0..held.listening {
+                if let Some(before) = held.use_fresh(at) {
+                    held.replaced.push((at, before));
+                    log_failed(wanted, bind::listen(&held.sockets[at], &wanted.options));
+                }
+            }
             let prepared = &held.sockets[held.listening..];
             prepared.iter().for_each(|socket| log_failed(wanted, bind::listen(socket, &wanted.options)));
         }
     }
 
-    /// Has what was prepared listen, with these options, and closes what is not wanted any more; with `leave`, socket files stay:
-    /// another process listens on them. It does not fail: an address that cannot listen is logged.
-    pub fn commit(&mut self, wanted: &[Wanted], leave: bool) {
+    /// Has what was prepared listen, with these options, and closes what is not wanted any more; a socket file that
+    /// another process has too stays. It does not fail: an address that cannot listen is logged.
+    pub fn commit(&mut self, wanted: &[Wanted]) {
         let is_wanted = |held: &Held| wanted.iter().any(|wanted| wanted.address == held.wanted.address);
-        let (kept, closed): (Vec<Held>, Vec<Held>) =
-            self.held.drain(..).partition(|held| held.kind.is_foreign || is_wanted(held));
+        let (kept, closed) = self.held.drain(..).partition(|held| held.kind.is_foreign || is_wanted(held));
         self.held = kept;
-        self.close_held(closed, leave);
+        let mut closed: Vec<Socket> = closed.into_iter().flat_map(Held::into_sockets).collect();
+        closed.extend(self.held.iter_mut().flat_map(|held| held.replaced.drain(..)).map(|(_, before)| before));
+        bind::close_elsewhere(closed);
         for held in &mut self.held {
-            let Some(wanted) = wanted.iter().find(|wanted| wanted.address == held.wanted.address) else {
-                log_line!(
-                    Level::Warn,
-                    "nothing listens on {}, though its socket was opened for this server (LISTEN_FDS), so that connections to it \
-                     wait for nobody; add it to a listen, or have it opened no more",
-                    held.wanted.address
-                );
-                continue;
-            };
+            let Some(wanted) = wanted.iter().find(|wanted| wanted.address == held.wanted.address) else { continue };
             let is_changed = held.wanted.options != wanted.options;
             for (number, socket) in held.sockets.iter().enumerate() {
                 let is_new = number >= held.listening;
-                if !is_new && is_changed && matches!(wanted.address, Listen::Tcp(_)) {
-                    log_failed(wanted, bind::unset_options(socket, &held.wanted.options, &wanted.options));
-                    log_failed(wanted, bind::set_options(socket, &wanted.options));
+                if !is_new && is_changed {
+                    for reason in bind::unset_options(socket, &wanted.address, &held.wanted.options, &wanted.options) {
+                        log_line!(Level::Warn, "listen on {}: {reason}", wanted.address);
+                    }
+                    if matches!(wanted.address, Listen::Tcp(_)) {
+                        log_failed(wanted, bind::set_options(socket, &wanted.options));
+                    }
                 }
                 // Those that listen too: a worker that has them may have shut one down.
                 log_failed(wanted, bind::listen(socket, &wanted.options));
             }
             held.listening = held.sockets.len();
-            held.is_renewed = false;
             held.wanted = wanted.clone();
         }
     }
 
-    /// Has what listens listen again: a worker that died may have shut it down.
-    pub fn listen_again(&mut self) {
-        self.replace_spoiled();
-        for held in &mut self.held {
-            // In use from here on, whatever becomes of a change that is under way.
-            held.is_renewed = false;
-            let sockets = &held.sockets[..held.listening];
-            sockets.iter().for_each(|socket| log_failed(&held.wanted, bind::listen(socket, &held.wanted.options)));
+    /// Warns of what systemd has opened and nobody serves, at the start and whenever the addresses have changed.
+    pub fn tell_unserved(&mut self, wanted: &[Wanted]) {
+        let addresses: Vec<Listen> = wanted.iter().map(|wanted| wanted.address.clone()).collect();
+        if self.told.as_ref() == Some(&addresses) {
+            return;
         }
+        for held in self.held.iter().filter(|held| held.kind.is_foreign) {
+            let address = &held.wanted.address;
+            if !addresses.contains(address) {
+                log_line!(
+                    Level::Warn,
+                    "nothing serves {address}, which systemd has opened (LISTEN_FDS), and who connects waits in vain; a server with \
+                     listen = [\"{address}\"] would"
+                );
+            }
+        }
+        self.told = Some(addresses);
     }
 
-    /// Binds sockets anew that a worker has made useless for all: workers have the same ones as the master. They do not listen yet.
-    fn replace_spoiled(&mut self) {
+    /// Mends the sockets of the loops of a worker that replaces another one, which may have shut them down. Those of other loops
+    /// stay as they are: a fresh one would get connections, and their workers do not have it.
+    pub fn mend(&mut self, of_worker: Range<usize>, loops: usize) {
+        let mut spoiled = Vec::new();
         for held in self.held.iter_mut().filter(|held| !held.kind.is_foreign) {
-            let Held { wanted, sockets, listening, is_renewed, file, .. } = held;
-            for socket in sockets[..*listening].iter_mut().filter(|socket| bind::is_spoiled(socket)) {
-                let fresh = match &wanted.address {
-                    Listen::Tcp(ip) => bind::tcp(*ip, &wanted.options, true).map(|socket| (socket, None)),
-                    Listen::Unix(path) => {
-                        bind::unix(path, &wanted.options, SOCKET_MODE).map(|(socket, file)| (socket, Some(file)))
-                    }
-                };
-                let what = format!("a worker has made a listening socket of {} useless", wanted.address);
-                match fresh {
-                    Ok((fresh, fresh_file)) => {
-                        log_line!(Level::Alert, "{what}; it is replaced");
-                        bind::close(vec![std::mem::replace(socket, fresh)]);
-                        *file = fresh_file.or(file.take());
-                        *is_renewed = true;
-                    }
-                    Err(reason) => log_line!(Level::Alert, "{what}, and it cannot be replaced: {reason}"),
+            for at in 0..held.listening {
+                if of_worker.clone().any(|number| is_of_loop(at, held.sockets.len(), number, loops)) {
+                    held.prepare_fresh(at);
+                    spoiled.extend(held.use_fresh(at));
+                    log_failed(&held.wanted, bind::listen(&held.sockets[at], &held.wanted.options));
                 }
             }
         }
+        bind::close_elsewhere(spoiled);
     }
 
     /// Closes what was prepared.
@@ -219,53 +238,97 @@ impl Sockets {
         let mut closed = Vec::new();
         self.held.retain_mut(|held| {
             closed.extend(held.sockets.drain(held.listening..));
-            if std::mem::take(&mut held.is_renewed) && matches!(held.wanted.address, Listen::Unix(_)) {
-                // It listens, and no worker has it. So it is as useless again as the one before, and replaced the next time.
-                held.sockets.iter().for_each(|socket| drop(socket.shutdown(Shutdown::Both)));
+            closed.extend(held.fresh.drain(..).map(|(_, socket)| socket));
+            for (at, before) in held.replaced.drain(..) {
+                closed.push(mem::replace(&mut held.sockets[at], before));
+                // It went with the one that was spoiled.
+                held.file = None;
             }
             !held.sockets.is_empty()
         });
-        bind::close(closed);
+        bind::close_elsewhere(closed);
     }
 
-    /// The sockets of one loop of so many, for an address: all loops together get every socket.
-    pub fn of_loop(&self, address: &Listen, number: usize, loops: usize) -> impl Iterator<Item = &Socket> {
+    /// The sockets of one loop of so many, for an address: all loops together get every socket, or those that were not just
+    /// prepared.
+    pub fn of_loop(
+        &self,
+        address: &Listen,
+        number: usize,
+        loops: usize,
+        with_prepared: bool,
+    ) -> impl Iterator<Item = &Socket> {
         let held = self.held.iter().find(|held| held.wanted.address == *address);
-        let sockets = held.map_or(&[][..], |held| &held.sockets[..]);
-        let is_its = move |at: usize| at % loops == number || (sockets.len() < loops && at == number % sockets.len());
-        sockets.iter().enumerate().filter(move |(at, _)| is_its(*at)).map(|(_, socket)| socket)
+        held.into_iter().flat_map(move |held| {
+            let count = if with_prepared { held.sockets.len() } else { held.listening };
+            let its = (0..count).filter(move |at| is_of_loop(*at, count, number, loops));
+            its.map(|at| held.fresh.iter().find(|(of, _)| *of == at).map_or(&held.sockets[at], |(_, fresh)| fresh))
+        })
     }
 
     /// All of them, with what [`Sockets::adopt`] needs to know.
-    pub fn all(&self) -> impl Iterator<Item = (&Wanted, &[Socket], Kind)> {
+    pub fn all(&self) -> impl Iterator<Item = (&Wanted, &[Socket], Kind, Option<&SocketFile>)> {
         let listening = self.held.iter().filter(|held| held.listening > 0);
-        listening.map(|held| (&held.wanted, &held.sockets[..held.listening], held.kind))
+        listening.map(|held| (&held.wanted, &held.sockets[..held.listening], held.kind, held.file.as_ref()))
     }
 
-    /// Closes all. With `leave`, socket files stay: another process listens on them.
-    pub fn close(&mut self, leave: bool) {
-        let held = std::mem::take(&mut self.held);
-        self.close_held(held, leave);
-    }
-
-    fn close_held(&mut self, held: Vec<Held>, leave: bool) {
-        let mut closed = Vec::new();
-        for held in held {
-            closed.extend(held.sockets);
-            self.left.extend(held.file.filter(|_| leave));
-        }
-        bind::close(closed);
+    /// Closes all. Socket files that another process has too stay.
+    pub fn close(&mut self) {
+        bind::close_elsewhere(self.held.drain(..).flat_map(Held::into_sockets).collect());
     }
 }
 
 impl Drop for Sockets {
     fn drop(&mut self) {
-        // The other process may be gone by now, or listen elsewhere.
-        self.left.drain(..).for_each(SocketFile::leave_if_used);
+        self.close();
     }
 }
 
 impl Held {
+    fn into_sockets(self) -> impl Iterator<Item = Socket> {
+        let others = self.fresh.into_iter().chain(self.replaced);
+        self.sockets.into_iter().chain(others.map(|(_, socket)| socket))
+    }
+
+    /// Opens another socket if this one is spoiled, unless that was done already.
+    fn prepare_fresh(&mut self, at: usize) {
+        let Wanted { address, options } = &self.wanted;
+        if self.fresh.iter().any(|(of, _)| *of == at) || !bind::is_spoiled(&self.sockets[at], address) {
+            return;
+        }
+        let fresh = match address {
+            Listen::Tcp(ip) => bind::tcp(*ip, options, true),
+            // Its file is made when it takes the place.
+            Listen::Unix(_) => bind::without_file(options),
+        };
+        match fresh {
+            Ok(fresh) => self.fresh.push((at, fresh)),
+            Err(reason) => self.log_useless(&format!("and it cannot be replaced: {reason}")),
+        }
+    }
+
+    /// Has the fresh socket, if there is one, take its place: the one before, if it can.
+    fn use_fresh(&mut self, at: usize) -> Option<Socket> {
+        let found = self.fresh.iter().position(|(of, _)| *of == at)?;
+        let (_, fresh) = self.fresh.swap_remove(found);
+        if let Listen::Unix(path) = &self.wanted.address {
+            match bind::make_file(&fresh, path, &self.wanted.options, SOCKET_MODE).and_then(share) {
+                Ok(file) => self.file = Some(file),
+                Err(reason) => {
+                    self.log_useless(&format!("and it cannot be replaced: {reason}"));
+                    bind::close_elsewhere(vec![fresh]);
+                    return None;
+                }
+            }
+        }
+        self.log_useless("it is replaced");
+        Some(mem::replace(&mut self.sockets[at], fresh))
+    }
+
+    fn log_useless(&self, what: &str) {
+        log_line!(Level::Alert, "a worker has made a listening socket of {} useless; {what}", self.wanted.address);
+    }
+
     /// Whether these options can be set while it is open.
     fn takes(&self, options: &ListenOptions) -> Result<(), String> {
         let is_ipv6 = matches!(self.wanted.address, Listen::Tcp(SocketAddr::V6(_)));
@@ -274,6 +337,15 @@ impl Held {
         }
         Ok(())
     }
+}
+
+/// Whether a socket of so many belongs to a loop of so many.
+fn is_of_loop(at: usize, sockets: usize, number: usize, loops: usize) -> bool {
+    at % loops == number || (sockets < loops && at == number % sockets)
+}
+
+fn share(file: SocketFile) -> Result<SocketFile, String> {
+    file.shared().map_err(|error| format!("({})", ErrorText(&error)))
 }
 
 fn log_failed(wanted: &Wanted, result: Result<(), String>) {
@@ -295,6 +367,11 @@ fn overlap(one: &Listen, other: &Listen) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
+
     use super::*;
 
     fn wanted(port: u16) -> Wanted {
@@ -308,7 +385,7 @@ mod tests {
     }
 
     fn loops(sockets: &Sockets, wanted: &Wanted, loops: usize) -> Vec<usize> {
-        (0..loops).map(|number| sockets.of_loop(&wanted.address, number, loops).count()).collect()
+        (0..loops).map(|number| sockets.of_loop(&wanted.address, number, loops, true).count()).collect()
     }
 
     #[test]
@@ -316,10 +393,10 @@ mod tests {
         let one = wanted(port());
         let mut sockets = Sockets::default();
         sockets.prepare(std::slice::from_ref(&one), 3).expect("free");
-        sockets.commit(std::slice::from_ref(&one), false);
+        sockets.commit(std::slice::from_ref(&one));
         assert_eq!(loops(&sockets, &one, 3), [1, 1, 1]);
         sockets.prepare(std::slice::from_ref(&one), 2).expect("held");
-        sockets.commit(std::slice::from_ref(&one), false);
+        sockets.commit(std::slice::from_ref(&one));
         assert_eq!(loops(&sockets, &one, 2), [2, 1]);
         sockets.prepare(std::slice::from_ref(&one), 4).expect("another one");
         assert_eq!(loops(&sockets, &one, 4), [1, 1, 1, 1]);
@@ -334,6 +411,7 @@ mod tests {
             adopted_one.clone(),
             vec![Socket::from(std::os::fd::OwnedFd::from(listener))],
             Kind { is_single: true, is_foreign: false },
+            None,
         );
         assert_eq!(loops(&adopted, &adopted_one, 3), [1, 1, 1]);
     }
@@ -345,10 +423,137 @@ mod tests {
         sockets.prepare(std::slice::from_ref(&one), 1).expect("free");
         let Listen::Tcp(address) = one.address else { unreachable!("it is") };
         assert!(std::net::TcpStream::connect(address).is_err());
-        sockets.commit(std::slice::from_ref(&one), false);
+        sockets.commit(std::slice::from_ref(&one));
         assert!(std::net::TcpStream::connect(address).is_ok());
-        sockets.commit(&[], false);
-        assert!(std::net::TcpStream::connect(address).is_err());
+        sockets.commit(&[]);
+        // It is closed on another thread.
+        while std::net::TcpStream::connect(address).is_ok() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_socket_that_a_worker_has_made_linger() {
+        use std::io::Write as _;
+        // A connection to somebody who does not read, with more than there is room for.
+        let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut connection = std::net::TcpStream::connect(other.local_addr().expect("bound")).expect("it listens");
+        let (_end, _) = other.accept().expect("connected");
+        connection.set_nonblocking(true).expect("set");
+        while connection.write(&[0; 65536]).is_ok() {}
+        let of = socket2::SockRef::from(&connection);
+        of.set_linger(Some(Duration::from_secs(60))).expect("set");
+        of.set_nonblocking(false).expect("set");
+        let mut sockets = Sockets::default();
+        let socket = Socket::from(std::os::fd::OwnedFd::from(connection));
+        sockets.adopt(wanted(1), vec![socket], Kind { is_single: true, is_foreign: true }, None);
+        let since = Instant::now();
+        drop(sockets);
+        assert!(since.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn options_that_are_configured_no_more_are_the_systems_again() {
+        use crate::{config::SoKeepalive, listen::sockopt};
+        let plain = wanted(port());
+        let mut all = plain.clone();
+        all.options = ListenOptions {
+            backlog: 7,
+            rcvbuf: Some(30_000),
+            sndbuf: Some(20_000),
+            deferred: true,
+            fastopen: Some(7),
+            so_keepalive: Some(SoKeepalive { enabled: true, idle: Some(1800), interval: Some(11), count: Some(4) }),
+            ..ListenOptions::default()
+        };
+        let mut sockets = Sockets::default();
+        let mut fresh = Sockets::default();
+        let mut change = |to: &Wanted| {
+            sockets.prepare(std::slice::from_ref(to), 1).expect("free, or held");
+            sockets.commit(std::slice::from_ref(to));
+            state(&sockets)
+        };
+        fn state(sockets: &Sockets) -> String {
+            let socket = &sockets.held[0].sockets[0];
+            let of = socket2::SockRef::from(socket);
+            let tcp = |option| sockopt::get(socket, option).expect("an option");
+            format!(
+                "{:?} {:?} {:?} {} {} {} {} {} {} {}",
+                of.recv_buffer_size(),
+                of.send_buffer_size(),
+                of.keepalive(),
+                tcp(libc::TCP_KEEPIDLE),
+                tcp(libc::TCP_KEEPINTVL),
+                tcp(libc::TCP_KEEPCNT),
+                tcp(libc::TCP_FASTOPEN),
+                tcp(libc::TCP_DEFER_ACCEPT),
+                sockopt::locked_buffers(socket).unwrap_or(0),
+                // Of a socket that listens: the length of its queue.
+                crate::tcp_info::of(socket).expect("of TCP").tcpi_sacked,
+            )
+        }
+        let other = wanted(port());
+        fresh.prepare(std::slice::from_ref(&other), 1).expect("free");
+        fresh.commit(std::slice::from_ref(&other));
+        let systems = state(&fresh);
+        let set = change(&all);
+        assert_ne!(set, systems);
+        assert_eq!(change(&plain), systems);
+        assert_eq!(change(&all), set);
+        // One of them stays.
+        let mut some = plain.clone();
+        some.options.sndbuf = Some(20_000);
+        change(&some);
+        let of = &sockets.held[0].sockets[0];
+        assert_eq!(socket2::SockRef::from(of).send_buffer_size().expect("a size"), 40_000);
+        assert!(sockopt::locked_buffers(of).is_ok_and(|locked| locked == 1));
+    }
+
+    #[test]
+    fn a_spoiled_socket_is_replaced_for_those_who_get_it() {
+        let folder = std::env::temp_dir().join(format!("topnext-sockets-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder for files");
+        let path = folder.join("a.sock");
+        let unix = Wanted { address: Listen::Unix(path.clone()), options: ListenOptions::default() };
+        let all = [wanted(port()), unix];
+        let mut sockets = Sockets::default();
+        sockets.prepare(&all, 2).expect("free");
+        sockets.commit(&all);
+        let spoil = |sockets: &Sockets| {
+            for socket in sockets.held.iter().flat_map(|held| &held.sockets) {
+                let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Read);
+            }
+        };
+        let Listen::Tcp(ip) = all[0].address else { unreachable!("it is") };
+        let listening = |sockets: &Sockets| {
+            let sockets = &sockets.held[0].sockets;
+            sockets.iter().map(|socket| socket2::SockRef::from(socket).is_listener().expect("said")).collect::<Vec<_>>()
+        };
+        let is_served = || std::os::unix::net::UnixStream::connect(&path).is_ok();
+        spoil(&sockets);
+        // A change that fails: nobody waits where no worker comes.
+        sockets.prepare(&all, 2).expect("held");
+        sockets.abandon();
+        assert!(std::net::TcpStream::connect(ip).is_err() && !is_served());
+        // Nor when it fails late.
+        sockets.prepare(&all, 2).expect("held");
+        sockets.listen(&all);
+        assert!(std::net::TcpStream::connect(ip).is_ok() && is_served());
+        sockets.abandon();
+        assert!(std::net::TcpStream::connect(ip).is_err() && !is_served());
+        sockets.prepare(&all, 2).expect("held");
+        sockets.listen(&all);
+        sockets.commit(&all);
+        assert_eq!(listening(&sockets), [true, true]);
+        assert!(is_served());
+        // The successor of one of two workers gets its own.
+        spoil(&sockets);
+        sockets.mend(1..2, 2);
+        assert_eq!(listening(&sockets), [false, true]);
+        assert!(is_served());
+        drop(sockets);
+        assert!(!path.exists());
+        std::fs::remove_dir(folder).expect("empty");
     }
 
     #[test]

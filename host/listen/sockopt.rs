@@ -28,24 +28,11 @@ pub fn detach_programs(socket: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// SO_BUF_LOCK: the kernel goes on to fit the size of a buffer that was set by hand. An error before Linux 5.12.
-pub fn unlock_buffer(socket: impl AsFd, buffer: Buffer) -> io::Result<()> {
-    let locked = get_at(&socket, libc::SOL_SOCKET, SO_BUF_LOCK)?;
-    set_at(&socket, libc::SOL_SOCKET, SO_BUF_LOCK, locked & !(buffer as libc::c_int))
+/// SO_BUF_LOCK: which buffers keep the sizes that they were given; the kernel adapts the others to what a connection needs
+/// (socket(7)). An error before Linux 5.12.
+pub fn lock_buffers(socket: impl AsFd, receive: bool, send: bool) -> io::Result<()> {
+    set_at(socket, libc::SOL_SOCKET, libc::SO_BUF_LOCK, i32::from(send) | i32::from(receive) << 1)
 }
-
-/// The bits of SO_BUF_LOCK.
-#[derive(Clone, Copy, Debug)]
-#[repr(i32)]
-pub enum Buffer {
-    /// SO_SNDBUF.
-    Send = 1,
-    /// SO_RCVBUF.
-    Receive = 2,
-}
-
-/// Not in the crate libc (asm-generic/socket.h).
-const SO_BUF_LOCK: libc::c_int = 72;
 
 /// Since Linux 5.3; not in the crate libc (asm-generic/socket.h).
 const SO_DETACH_REUSEPORT_BPF: libc::c_int = 68;
@@ -65,6 +52,12 @@ fn set_at(socket: impl AsFd, level: libc::c_int, option: libc::c_int, value: lib
 /// SO_LOCK_FILTER: nobody can take the filter of the socket away any more (socket(7)).
 pub fn is_filter_locked(socket: impl AsFd) -> bool {
     get_at(socket, libc::SOL_SOCKET, libc::SO_LOCK_FILTER).is_ok_and(|value| value != 0)
+}
+
+/// Which buffers keep their sizes, as a number of the kernel.
+#[cfg(test)]
+pub fn locked_buffers(socket: impl AsFd) -> io::Result<libc::c_int> {
+    get_at(socket, libc::SOL_SOCKET, libc::SO_BUF_LOCK)
 }
 
 /// The value of a TCP option.

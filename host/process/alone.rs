@@ -32,14 +32,14 @@ pub fn run(site: Site, ready: impl FnOnce(&Site) + 'static) -> Result<(), String
         .collect();
     let mut sockets = Sockets::default();
     sockets.prepare(&wanted, site.threads)?;
-    sockets.commit(&wanted, false);
+    sockets.commit(&wanted);
     privileges::set_limits(&site.main)?;
     if let Some(account) = &site.account {
         account.assume()?;
     }
     let of_loop = |number| {
         let of_address = |address: &'static std::sync::Arc<crate::listen::Address>| {
-            let sockets = sockets.of_loop(&address.address, number, site.threads);
+            let sockets = sockets.of_loop(&address.address, number, site.threads, false);
             sockets.map(|socket| Ok((&**address, socket.try_clone()?))).collect::<Vec<std::io::Result<_>>>()
         };
         site.addresses.iter().flat_map(of_address).collect::<std::io::Result<Vec<_>>>()

@@ -184,8 +184,8 @@ impl Master {
             // Given up meanwhile.
             return child.kill();
         }
-        if is_serving {
-            self.sockets.borrow_mut().listen_again();
+        if is_serving && let Some(known) = generation.plan() {
+            self.mend_sockets(&known, child.slot);
         }
         let plan = Rc::new(plan);
         if generation.plan().is_none() {
@@ -215,7 +215,7 @@ impl Master {
             );
         }
         let sockets = self.sockets.borrow();
-        if !child.give_sockets(&plan::sockets_of(&plan, &sockets, child.slot)) {
+        if !child.give_sockets(&plan::sockets_of(&plan, &sockets, child.slot, self.is_changing_to(generation))) {
             child.end_for("cannot be handed its sockets");
         }
     }
@@ -261,6 +261,17 @@ impl Master {
         change
             .as_ref()
             .is_some_and(|change| change.step == Step::Starting && Rc::ptr_eq(&change.generation, generation))
+    }
+
+    /// Whether it is that of the change that is under way.
+    pub(super) fn is_changing_to(&self, generation: &Rc<Generation>) -> bool {
+        self.change.borrow().as_ref().is_some_and(|change| Rc::ptr_eq(&change.generation, generation))
+    }
+
+    /// Mends the listening sockets of a slot whose worker has died.
+    pub(super) fn mend_sockets(&self, plan: &Plan, slot: usize) {
+        let first = slot * plan.threads;
+        self.sockets.borrow_mut().mend(first..first + plan.threads, plan.processes * plan.threads);
     }
 
     /// Whether a change waits for its workers to accept connections: if one cannot, it can still go back.
@@ -317,7 +328,7 @@ impl Master {
     /// The new configuration is the one that counts, for good.
     fn commit(self: &Rc<Self>) {
         let Some(plan) = self.serving.borrow().as_ref().and_then(|serving| serving.plan()) else { return };
-        self.sockets.borrow_mut().commit(&plan.addresses, self.leaves_socket_files());
+        self.sockets.borrow_mut().commit(&plan.addresses);
         let (previous, pid_file) = match &mut *self.change.borrow_mut() {
             Some(change) => (change.previous.clone(), change.pid_file.take()),
             None => return,
@@ -327,6 +338,7 @@ impl Master {
             self.pid_file.replace(pid_file);
         }
         self.open_logs(&plan);
+        self.sockets.borrow_mut().tell_unserved(&plan.addresses);
         self.watch(plan.watchdog_timeout);
         self.set_step(Step::Draining, DRAINING_TIMEOUT);
         if let Some(previous) = previous {

@@ -324,7 +324,7 @@ impl Master {
         if is_new {
             self.tell_systemd_of_end();
             // Queues are emptied by the workers, which have the sockets too.
-            self.close_sockets();
+            self.sockets.borrow_mut().close();
         }
         if let Some(change) = self.change.take() {
             // What serves already ends like all that serves.
@@ -376,19 +376,8 @@ impl Master {
         }
     }
 
-    /// Closes the listening sockets. Their files stay if another master listens on them.
-    fn close_sockets(&self) {
-        self.sockets.borrow_mut().close(self.leaves_socket_files());
-    }
-
-    /// Whether another master listens on the socket files.
-    pub(super) fn leaves_socket_files(&self) -> bool {
-        matches!(&*self.beginning.borrow(), Some(Beginning::Upgrade(_))) || self.upgrade.borrow().is_under_way()
-    }
-
     fn close(&self) {
-        self.close_sockets();
-        drop(self.sockets.take());
+        self.sockets.borrow_mut().close();
         drop(self.pid_file.take());
         drop(self.control.take());
         log_line!(Level::Notice, "exit");

@@ -52,13 +52,19 @@ pub fn of(loaded: &Loaded, prefix: &Path) -> Plan {
     }
 }
 
-/// The listening sockets of the worker in a slot: for each the address's index, the loop, and the socket.
-pub fn sockets_of<'s>(plan: &Plan, sockets: &'s Sockets, slot: usize) -> Vec<(usize, usize, BorrowedFd<'s>)> {
+/// The listening sockets of the worker in a slot: for each the address's index, the loop, and the socket. With those that were
+/// prepared, if the plan is that of the configuration for which they were.
+pub fn sockets_of<'s>(
+    plan: &Plan,
+    sockets: &'s Sockets,
+    slot: usize,
+    with_prepared: bool,
+) -> Vec<(usize, usize, BorrowedFd<'s>)> {
     let loops = plan.processes * plan.threads;
     let mut list = Vec::new();
     for (index, wanted) in plan.addresses.iter().enumerate() {
         for thread in 0..plan.threads {
-            let of_loop = sockets.of_loop(&wanted.address, slot * plan.threads + thread, loops);
+            let of_loop = sockets.of_loop(&wanted.address, slot * plan.threads + thread, loops, with_prepared);
             list.extend(of_loop.map(|socket| (index, thread, socket.as_fd())));
         }
     }

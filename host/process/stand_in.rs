@@ -35,8 +35,9 @@ impl Master {
     fn find_stand_in(&self, generation: &Rc<Generation>, plan: &Plan, slot: usize) {
         let others = (0..plan.processes).filter_map(|other| generation.worker(other, Stage::Serving));
         let Some(other) = others.min_by_key(|other| generation.stands_in_for(other)) else { return };
+        self.mend_sockets(plan, slot);
         let sockets = self.sockets.borrow();
-        if other.lend_sockets(slot, &plan::sockets_of(plan, &sockets, slot)) {
+        if other.lend_sockets(slot, &plan::sockets_of(plan, &sockets, slot, self.is_changing_to(generation))) {
             generation.set_stand_in(slot, Some(other));
         }
     }

@@ -50,7 +50,7 @@ pub fn adopt(sockets: &mut Sockets) -> io::Result<()> {
         match listening_on(&socket) {
             Ok(wanted) => {
                 rustix::io::ioctl_fionbio(&socket, true)?;
-                sockets.adopt(wanted, vec![Socket::from(socket)], Kind { is_single: true, is_foreign: true });
+                sockets.adopt(wanted, vec![Socket::from(socket)], Kind { is_single: true, is_foreign: true }, None);
             }
             Err(error) => {
                 let text =

@@ -9,6 +9,9 @@
 //!                        <--------   Ready, or Failed and its end: then the files get their names back
 //!   SIGWINCH: its workers drain; SIGQUIT: it ends             SIGHUP: it has workers again; SIGQUIT to the new one: the way back
 //! ```
+//!
+//! Both may reload meanwhile. A socket file is removed by the last of them that has it: the end of one leaves what the other
+//! listens on, and takes with it what only this one has.
 
 use std::{
     cell::Cell,
@@ -35,9 +38,13 @@ use super::{
     pid_file, systemd,
 };
 use crate::{
+    config::Listen,
     error_text::ErrorText,
     event::{Ready, Source},
-    listen::sockets::{Kind, Wanted},
+    listen::{
+        bind::{Identity, SocketFile},
+        sockets::{Kind, Wanted},
+    },
     log::{self, error::Level},
     log_line,
     socket::Socket,
@@ -59,6 +66,11 @@ enum Handover {
         kind: Kind,
         /// More sockets of this address come.
         more: bool,
+    },
+    /// The socket file of the sockets that come next, with what tells whether another process has it.
+    File {
+        /// Which file it is.
+        identity: Identity,
     },
     /// A zone.
     Zone {
@@ -207,6 +219,7 @@ pub fn take_over(master: &Rc<Master>) -> Result<(), String> {
 
 fn adopt(master: &Rc<Master>, channel: &Channel) -> io::Result<()> {
     let mut collected = Vec::new();
+    let mut of_file = None;
     loop {
         let Received { message, fds } = channel.receive_within::<Handover>(TIMEOUT)?;
         match message {
@@ -214,9 +227,16 @@ fn adopt(master: &Rc<Master>, channel: &Channel) -> io::Result<()> {
                 collected.extend(fds.into_iter().map(Socket::from));
                 if !more {
                     let sockets = std::mem::take(&mut collected);
-                    master.sockets.borrow_mut().adopt(wanted, sockets, kind);
+                    let file = match (of_file.take(), &wanted.address) {
+                        (Some((identity, holders)), Listen::Unix(path)) => {
+                            Some(SocketFile::of_other(path, identity, holders))
+                        }
+                        _ => None,
+                    };
+                    master.sockets.borrow_mut().adopt(wanted, sockets, kind, file);
                 }
             }
+            Handover::File { identity } => of_file = fds.try_into().ok().map(|holders| (identity, holders)),
             Handover::Zone { name, size, layout } => {
                 fds.into_iter().for_each(|fd| master.zones.borrow_mut().adopt(name.clone(), size, layout, fd));
             }
@@ -274,7 +294,10 @@ fn hand_over(master: &Rc<Master>, channel: &Channel) -> io::Result<()> {
     let send = |message: &Handover, fds: &[BorrowedFd<'_>]| {
         channel.send_within(until.saturating_duration_since(Instant::now()), message, fds)
     };
-    for (wanted, sockets, kind) in master.sockets.borrow().all() {
+    for (wanted, sockets, kind, file) in master.sockets.borrow().all() {
+        if let Some((identity, holders)) = file.and_then(SocketFile::to_hand_over) {
+            send(&Handover::File { identity }, &holders)?;
+        }
         let mut parts = sockets.chunks(MAX_FDS).peekable();
         while let Some(part) = parts.next() {
             let more = parts.peek().is_some();
