@@ -91,7 +91,7 @@ fn a_second_server_in_the_same_place() {
     other.write("plugins.toml", config.as_bytes());
     let answer = support::server::answer(support::command(&other, &[]));
     assert_eq!(answer.code, Some(1));
-    let text = format!("process {}; end it with", server.pid());
+    let text = format!("process {0}; end it with `kill -QUIT {0}`, or ", server.pid());
     assert!(
         answer.stderr.contains("topnext: another topnext runs, with the pid file ") && answer.stderr.contains(&text),
         "{answer:#?}"
@@ -376,6 +376,48 @@ fn a_pid_file_that_is_something_else() {
 }
 
 #[test]
+fn a_pid_file_that_is_a_log() {
+    let logs = "[http]\naccess_log = \"a.log\"\n[[http.server]]";
+    let folder = Folder::with(&[("a.log", b""), ("in/x", b"")]);
+    let site = SITE.replace("[[http.server]]", logs).replace("PORT", &support::server::free_port().number.to_string());
+    for name in ["a.log", "in/../a.log"] {
+        folder.write("plugins.toml", format!("pid = {name:?}\n{site}").as_bytes());
+        let answer = support::server::answer(support::command(&folder, &[]));
+        let text = "a.log is a log of this configuration; say where it is to be with pid\n";
+        assert!(answer.code == Some(1) && answer.stderr.ends_with(text), "{answer:#?}");
+        assert_eq!(folder.read("a.log"), "");
+    }
+}
+
+#[test]
+fn a_pid_file_for_which_there_is_no_room() {
+    let folder = Folder::with(&[("run/x", b"")]);
+    let run = folder.path("run").to_str().unwrap().to_string();
+    fn mount(program: &str, words: &[&str]) -> bool {
+        let mut command = std::process::Command::new(program);
+        command.args(words).stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success())
+    }
+    if !mount("mount", &["-t", "tmpfs", "-o", "size=4k", "tmpfs", &run]) {
+        return support::skip("only root can mount a file system without room");
+    }
+    struct Unmount(String);
+    impl Drop for Unmount {
+        fn drop(&mut self) {
+            mount("umount", &["-l", &self.0]);
+        }
+    }
+    let mounted = Unmount(run);
+    folder.write("run/full", &[0; 4096]);
+    let site = SITE.replace("PORT", &support::server::free_port().number.to_string());
+    folder.write("plugins.toml", format!("pid = \"run/x.pid\"\n{site}").as_bytes());
+    let answer = support::server::answer(support::command(&folder, &[]));
+    let text = "run/x.pid cannot be written (28: No space left on device); make room\n";
+    assert!(answer.code == Some(1) && answer.stderr.ends_with(text), "{answer:#?}");
+    assert!(!folder.path("run/x.pid").exists());
+    drop(mounted);
+}
+
+#[test]
 fn a_pid_file_that_is_no_file_or_the_same_one() {
     let folder = Folder::with(&[("html/x", b"")]);
     rustix::fs::mknodat(
@@ -437,9 +479,15 @@ fn an_upgrade_without_the_pid_folder_is_refused_and_the_server_goes_on() {
                 .contains("rename() DIR/run/x.pid to DIR/run/x.pid.oldbin failed (2: No such file or directory)"),
         "{log}"
     );
+    // It cannot be made again either, which is no reason not to reload.
     assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
-    assert_eq!(server.stderr(|_| true).matches("[alert]").count(), 1);
+    let log = server.stderr(|log| log.contains("run/x.pid has vanished, it is made again"));
+    assert!(log.contains("[error] ") && log.contains("run/x.pid cannot be written (2: "), "{log}");
+    assert_eq!(log.matches("[alert]").count(), 1);
     server.get("/ok").expect(200);
+    fs::create_dir(server.folder.path("run")).unwrap();
+    assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+    assert_eq!(server.folder.read("run/x.pid").trim(), server.pid().to_string());
 }
 
 #[test]
@@ -519,6 +567,37 @@ fn root_writes_no_log_where_a_worker_has_led_it() {
     assert_eq!(server.folder.read("secret") + &server.folder.read("linked"), "");
     assert_eq!(server.ask(&["-s", "reopen"]).code, Some(0));
     assert_eq!(owner("logs/e.log"), 65534);
+}
+
+#[test]
+fn root_writes_no_pid_file_where_another_user_has_led_it() {
+    use std::os::unix::fs::{chown, lchown, symlink};
+    if !rustix::process::geteuid().is_root() {
+        return support::skip("only root can be led by another user");
+    }
+    let folder = Folder::with(&[("run/x", b""), ("secret", b"")]);
+    let pid = folder.path("run/x.pid");
+    chown(folder.path("run"), Some(65534), Some(65534)).unwrap();
+    let port = support::server::free_port().number.to_string();
+    let site = format!("pid = \"run/x.pid\"\n{}", SITE.replace("PORT", &port));
+    folder.write("plugins.toml", site.as_bytes());
+    let fails = |what: &str| {
+        let answer = support::server::answer(support::command(&folder, &[]));
+        let text = format!("run/x.pid cannot be written ({what}, in a folder into which others than root may write");
+        assert!(answer.code == Some(1) && answer.stderr.contains(&text), "{answer:#?}");
+        assert_eq!(folder.read("secret"), "");
+        fs::remove_file(&pid).unwrap();
+    };
+    symlink("../secret", &pid).unwrap();
+    lchown(&pid, Some(65534), Some(65534)).unwrap();
+    fails("a part of the path is a link that is not root's");
+    fs::hard_link(folder.path("secret"), &pid).unwrap();
+    fails("the file has several names");
+    // Root's own link leads it.
+    symlink("../else.pid", &pid).unwrap();
+    let server = Server::start_in(folder, &format!("pid = \"run/x.pid\"\n{SITE}"));
+    assert_eq!(server.folder.read("else.pid").trim(), server.pid().to_string());
+    assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
 }
 
 #[test]

@@ -23,7 +23,7 @@ use super::{
     generation::Generation,
     master::{ENDING, Ending, Master, Options, Waiter, answer},
     messages::{Plan, Start, ToWorker},
-    pid_file::{self, PidFile},
+    pid_file::PidFile,
     plan, systemd, upgrade,
 };
 use crate::{config::Listen, error_text::ErrorText, log::error::Level, log_line, site::VERSION};
@@ -221,10 +221,8 @@ impl Master {
             .borrow_mut()
             .prepare(&plan.addresses, plan.processes * plan.threads)
             .map_err(|error| super::of_server(&error))?;
-        let is_it = |file: &PidFile| file.is_at(&plan.pid) || file.path() == pid_file::old(&plan.pid);
-        let known = self.pid_file.borrow().as_ref().is_some_and(is_it);
-        let pid_file =
-            if known { None } else { Some(PidFile::create(&plan.pid).map_err(|error| super::of_server(&error))?) };
+        let pid_file = PidFile::of_plan(self.pid_file.borrow().as_ref(), plan);
+        let pid_file = pid_file.map_err(|error| super::of_server(&error))?;
         if let Some(change) = &mut *self.change.borrow_mut() {
             change.pid_file = pid_file;
         }
