@@ -79,10 +79,12 @@ fn a_second_server_in_the_same_place() {
     let server = Server::start(SITE);
     let answer = server.ask(&[]);
     assert_eq!(answer.code, Some(1));
-    assert!(
-        answer.stderr.contains("topnext.sock: another process listens on this socket; end the other server with"),
-        "{answer:#?}"
+    let prefix = server.folder.path("").canonicalize().unwrap();
+    let text = format!(
+        "topnext.sock: another process listens on this socket; end the other server with `topnext -p {} -s quit`, or ",
+        prefix.display()
     );
+    assert!(answer.stderr.contains(&text), "{answer:#?}");
     // With a prefix of its own, and the same pid file.
     let other = Folder::new();
     let pid = server.folder.path("topnext.pid");
@@ -135,8 +137,13 @@ fn clients_that_send_junk_or_nothing_cost_nobody_anything() {
         stream.read_to_string(&mut answer).unwrap();
         answer
     };
-    assert!(ask(b"dance\n").contains("{\"ok\":false,\"text\":\"found \\\"dance\\\", expected reload, reopen, "));
+    assert!(
+        ask(b"dance\n").contains("{\"ok\":false,\"text\":\"topnext: found \\\"dance\\\", expected reload, reopen, ")
+    );
     assert!(ask(&[b'x'; 300]).contains("the question is too long"));
+    // More than is read before the answer.
+    assert!(ask(&[b'x'; 500_000]).contains("the question is too long"));
+    assert!(ask(b"reload\nquit\n").contains("there is more behind the question; ask one for each connection"));
     assert!(ask(b"\xff\xfe\n").contains("\"ok\":false"));
     let silent: Vec<UnixStream> = (0..40).map(|_| UnixStream::connect(&path).unwrap()).collect();
     // One that asks and does not wait.
@@ -145,6 +152,96 @@ fn clients_that_send_junk_or_nothing_cost_nobody_anything() {
     assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
     server.get("/ok").expect(200);
     drop(silent);
+}
+
+#[test]
+fn one_client_more_than_there_may_be() {
+    let server = Server::start(SITE);
+    let path = server.folder.path("topnext.sock");
+    let silent: Vec<UnixStream> = (0..64).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    let text = "topnext: more than 64 clients of the control socket; ask again when some have their answers";
+    for _ in 0..20 {
+        let answer = server.ask(&["-s", "reopen"]);
+        assert_eq!((answer.code, answer.stderr.trim_end()), (Some(1), text));
+    }
+    // One that writes too late.
+    let mut late = UnixStream::connect(&path).unwrap();
+    eventually("it is closed", || late.write_all(b"reload\n").is_err());
+    let mut answer = Vec::new();
+    let _ = late.read_to_end(&mut answer);
+    assert!(String::from_utf8(answer).unwrap().contains(text));
+    drop(silent);
+    eventually("there is room", || server.ask(&["-s", "reopen"]).code == Some(0));
+}
+
+#[test]
+fn clients_that_come_while_descriptors_are_short_are_not_forgotten() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let server = Server::start(SITE);
+    let pid = Pid::from_raw(server.pid().cast_signed());
+    let limit = |current| prlimit(pid, Resource::Nofile, current).unwrap();
+    let before = limit(Rlimit { current: Some(3), maximum: rustix::process::getrlimit(Resource::Nofile).maximum });
+    std::thread::scope(|scope| {
+        let answer = scope.spawn(|| server.ask(&["status"]));
+        server.stderr(|log| log.contains("[crit] ") && log.contains("accept() on the control socket failed (24: "));
+        limit(before);
+        assert_eq!(answer.join().unwrap().code, Some(0));
+    });
+}
+
+#[test]
+fn a_master_that_is_stopped() {
+    use rustix::process::Signal;
+    let server = Server::start(SITE);
+    server.signal(Signal::STOP);
+    std::thread::scope(|scope| {
+        let asked = [&["status"][..], &["-s", "reload"]].map(|words| scope.spawn(|| server.ask(words)));
+        let answers = asked.map(|asked| asked.join().unwrap());
+        server.signal(Signal::CONT);
+        let text = format!(
+            "topnext: the master, process {}, has not answered within 10 s; it may be stopped or stuck\n",
+            server.pid()
+        );
+        for answer in answers {
+            assert_eq!((answer.code, answer.stderr), (Some(1), text.clone()));
+        }
+    });
+}
+
+#[test]
+fn a_control_socket_that_has_vanished() {
+    let server = Server::start(SITE);
+    fs::remove_file(server.folder.path("topnext.sock")).unwrap();
+    let answer = server.ask(&["-s", "reload"]);
+    let text = format!(
+        "topnext: the control socket DIR/topnext.sock is not there, but its server runs: process {0}, as DIR/topnext.pid says; \
+         `kill -HUP {0}` has it make the socket again, and reload\n",
+        server.pid()
+    );
+    assert_eq!((answer.code, server.folder.hide(&answer.stderr)), (Some(1), text));
+    server.signal(rustix::process::Signal::HUP);
+    server.stderr(|log| log.contains("generation 2 serves"));
+    server.stderr(|log| log.contains("[warn] ") && log.contains("topnext.sock has vanished, it is made again"));
+    assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+    let mut server = server;
+    assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
+    assert_eq!(server.ended(), Some(0));
+    assert!(!server.folder.path("topnext.sock").exists());
+}
+
+#[test]
+fn what_is_in_the_way_of_the_control_socket() {
+    let folder = Folder::with(&[("topnext.sock", b"x")]);
+    folder.write("plugins.toml", SITE.replace("PORT", "1").as_bytes());
+    let answer = support::server::answer(support::command(&folder, &[]));
+    let text =
+        "topnext.sock: there is a file that is not a socket; remove it, or give this server another prefix with -p\n";
+    assert!(answer.code == Some(1) && answer.stderr.ends_with(text), "{answer:#?}");
+    let folder = Folder::with(&[("a b/x", b"")]);
+    let _other = UnixListener::bind(folder.path("a b/topnext.sock")).unwrap();
+    folder.write("a b/plugins.toml", SITE.replace("PORT", "1").as_bytes());
+    let answer = support::server::answer(support::command(&folder, &["-c", "a b/plugins.toml"]));
+    assert!(folder.hide(&answer.stderr).contains("with `topnext -p 'DIR/a b' -s quit`, or "), "{answer:#?}");
 }
 
 #[test]
@@ -157,7 +254,9 @@ fn other_users_may_not_ask() {
     let (folder, _) = Folder::for_workers();
     let server = Server::start_in(folder, SITE);
     let program = server.folder.path("program");
-    fs::copy(support::files::binary(), &program).unwrap();
+    // By another process: what is open for writing here, a test that starts one inherits, and it cannot be run.
+    let copied = std::process::Command::new("cp").args([support::files::binary(), &program]).status().unwrap();
+    assert!(copied.success());
     let ask = || {
         let mut command = support::server::command_of(&program, &server.folder, &["-s", "stop", "-p", "."]);
         support::server::answer({
@@ -175,7 +274,7 @@ fn other_users_may_not_ask() {
     fs::set_permissions(server.folder.path("topnext.sock"), fs::Permissions::from_mode(0o666)).unwrap();
     let answer = ask();
     assert!(
-        answer.code == Some(1) && answer.stderr.contains("user 65534 may not; ask as user 0 or root"),
+        answer.code == Some(1) && answer.stderr == "topnext: user 65534 may not; ask as user 0 or root\n",
         "{answer:#?}"
     );
     server.stderr(|log| log.contains("[warn] ") && log.contains("\"stop\" was refused: user 65534 may not"));

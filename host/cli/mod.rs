@@ -24,6 +24,7 @@ use crate::{
     process::{
         alone, control,
         master::{self, Options},
+        pid_file,
         upgrade::{self, Beginning},
         worker,
     },
@@ -223,7 +224,13 @@ fn configuration_path(given: Option<&Path>) -> Result<PathBuf, String> {
 /// Where relative paths start, absolute: `-p`, else the folder of the configuration.
 fn prefix(given: Option<&Path>, config: &Path) -> Result<PathBuf, String> {
     let folder = given.or(config.parent()).filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    folder.canonicalize().map_err(|error| format!("topnext: prefix {} ({})", folder.display(), ErrorText(&error)))
+    folder.canonicalize().map_err(|error| {
+        let what = match given {
+            Some(_) => "prefix".to_string(),
+            None => format!("{}: the prefix would be its folder,", config.display()),
+        };
+        format!("topnext: {what} {} ({})", folder.display(), ErrorText(&error))
+    })
 }
 
 fn dump(loaded: &Loaded) -> Result<(), String> {
@@ -315,8 +322,33 @@ fn ask(arguments: &Arguments, question: &str) -> Result<String, String> {
             _ => prefix(None, Path::new(""))?,
         },
     };
-    let answer = control::ask(&prefix, question).map_err(|error| format!("topnext: {error}"))?;
+    let otherwise = || without_socket(arguments.config.as_deref(), &prefix);
+    let answer = control::ask(&prefix, question, otherwise).map_err(|error| format!("topnext: {error}"))?;
     if answer.ok { Ok(answer.text) } else { Err(answer.text) }
+}
+
+/// Why a server may run in this prefix that has no control socket, as far as its configuration can be read.
+fn without_socket(config: Option<&Path>, prefix: &Path) -> Option<String> {
+    let config = config.map_or_else(|| prefix.join("plugins.toml"), Path::to_path_buf);
+    let document = Document::read(&config).ok();
+    let value = |name: &str| document.as_ref().and_then(|document| document.tree().get(name));
+    let pid = value("pid").and_then(|pid| pid.as_str()).unwrap_or("topnext.pid");
+    let pid = prefix.join(pid);
+    if let Some(process) = pid_file::holder(&pid) {
+        return Some(format!(
+            "the control socket {} is not there, but its server runs: process {process}, as {} says; `kill -HUP {process}` has it \
+             make the socket again, and reload",
+            prefix.join(control::NAME).display(),
+            pid.display()
+        ));
+    }
+    let is_alone = value("master_process").and_then(|value| value.as_bool()) == Some(false);
+    is_alone.then(|| {
+        format!(
+            "{} says master_process = false: such a server has neither control socket nor pid file; send it signals",
+            config.display()
+        )
+    })
 }
 
 #[cfg(test)]

@@ -271,7 +271,10 @@ impl Master {
         }
         match signal {
             signal::SIGCHLD => self.reap(),
-            signal::SIGHUP => self.perform(Task::Reload(Vec::new())),
+            signal::SIGHUP => {
+                control::Listening::restore(self);
+                self.perform(Task::Reload(Vec::new()));
+            }
             signal::SIGUSR1 => self.reopen(None),
             signal::SIGUSR2 => self.perform(Task::Upgrade),
             // Of a terminal whose size has changed, which it tells those in its foreground.

@@ -14,6 +14,7 @@ use std::{
 use rustix::{
     fs::{AtFlags, FlockOperation, Mode, OFlags},
     io::Errno,
+    process::Pid,
 };
 
 use super::messages::Plan;
@@ -185,6 +186,21 @@ impl Drop for PidFile {
             log_line!(Level::Alert, "unlink() {} failed ({})", self.path.display(), ErrorText(&error.into()));
         }
     }
+}
+
+/// The master whose file this is, if it lives.
+pub fn holder(path: &Path) -> Option<u32> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    let mut text = String::new();
+    (&file).take(32).read_to_string(&mut text).ok()?;
+    let process = text.trim().parse::<i32>().ok().and_then(Pid::from_raw)?;
+    // The lock is looked at last: to look, it has to be taken.
+    let lives = !matches!(rustix::process::test_kill_process(process), Err(Errno::SRCH));
+    let is_locked = || {
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err_and(|error| error == Errno::WOULDBLOCK)
+    };
+    (lives && is_locked()).then(|| process.as_raw_nonzero().get().cast_unsigned())
 }
 
 /// The path with the ending of an old master's files.
