@@ -245,6 +245,28 @@ fn what_is_in_the_way_of_the_control_socket() {
 }
 
 #[test]
+fn without_a_master() {
+    use rustix::process::Signal;
+    let file = support::files::noise(16 << 20);
+    let site = format!("master_process = false\nworker_shutdown_timeout = \"1s\"\n{SITE}");
+    let mut server = Server::with(&[("large", &file)], &site);
+    for words in [&["status"][..], &["-s", "stop"]] {
+        let answer = server.ask(words);
+        let text = "plugins.toml says master_process = false: such a server has neither control socket nor pid file; send it signals\n";
+        assert!(answer.code == Some(1) && answer.stderr.ends_with(text), "{answer:#?}");
+    }
+    let mut slow = Client::slow(server.address());
+    slow.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    slow.head().unwrap();
+    server.signal(Signal::QUIT);
+    server.stderr(|log| log.contains(", gracefully shutting down"));
+    server.signal(Signal::QUIT);
+    server.stderr(|log| log.contains(", ignored, since it is shutting down already"));
+    server.stderr(|log| log.contains("[warn] ") && log.contains("worker_shutdown_timeout has passed"));
+    assert_eq!(server.ended(), Some(0));
+}
+
+#[test]
 fn other_users_may_not_ask() {
     use std::os::unix::process::CommandExt as _;
     if !rustix::process::geteuid().is_root() {
