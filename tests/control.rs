@@ -72,6 +72,57 @@ fn module_accounting_off() {
     server.get("/ok").expect(200);
     let text = server.ask(&["status", "--json"]).stdout;
     assert!(text.contains("\"requests\":1,") && !text.contains("\"hook\":\"handler\""), "{text}");
+    assert!(text.contains("\"accounting\":\"off\""), "{text}");
+    let table = server.ask(&["status"]).stdout;
+    assert!(table.contains("    modules are not counted (module_accounting = \"off\")\n"), "{table}");
+}
+
+#[test]
+fn status_of_a_slot_without_a_worker() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let server = Server::start(SITE);
+    // Dead so often that the next one is not started at once.
+    let eventually_without = |words: &[&str], text: &str| {
+        eventually(text, || {
+            for pid in server.workers() {
+                let _ = kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL);
+            }
+            server.ask(words).stdout.contains(text)
+        });
+    };
+    eventually_without(&["status"], "generation 1, serving\n  no worker, slot 0");
+    eventually_without(&["status", "--json"], "\"missing\":[{\"slot\":0,\"next_in\":");
+}
+
+#[test]
+fn status_in_an_upgrade_and_at_the_end() {
+    use rustix::process::Signal;
+    let file = support::files::noise(16 << 20);
+    let mut server = Server::with(&[("large", &file)], SITE);
+    let mut slow = Client::slow(server.address());
+    slow.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    slow.head().unwrap();
+    server.signal(Signal::USR2);
+    let text = format!("an upgrade is under way, with another master, pid {}\n", server.pid());
+    eventually("the new one", || server.ask(&["status"]).stdout.contains(&text));
+    let new: u32 = server.folder.read("topnext.pid").trim().parse().unwrap();
+    // The old one, by its socket's other name.
+    let ask_old = || {
+        let mut stream = UnixStream::connect(server.folder.path("topnext.sock.oldbin")).unwrap();
+        stream.write_all(b"status\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.replace('\\', "")
+    };
+    let has_state = |state: &str| ask_old().contains(&format!("\"state\":\"{state}\""));
+    assert!(has_state("serving") && ask_old().contains(&format!("\"other_master\":{new}")));
+    server.signal(Signal::WINCH);
+    eventually("dismissed", || has_state("dismissed"));
+    server.signal(Signal::QUIT);
+    eventually("ending", || has_state("ending"));
+    drop(slow);
+    assert_eq!(server.end_alone(Signal::TERM), Some(0));
+    assert_eq!(server.ask(&["-s", "stop"]).code, Some(0));
 }
 
 #[test]

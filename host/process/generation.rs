@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     os::fd::OwnedFd,
     rc::Rc,
+    time::Duration,
 };
 
 use super::{
@@ -80,6 +81,14 @@ impl Generation {
     /// A worker of it has ended.
     pub fn remove(&self, child: &Rc<Child>) {
         self.workers.borrow_mut().retain(|other| !Rc::ptr_eq(other, child));
+    }
+
+    /// The slots without a worker, and how long it is until the next one is started, if that is known.
+    pub fn missing(&self) -> Vec<(usize, Option<Duration>)> {
+        let processes = self.plan().map_or(0, |plan| plan.processes);
+        let workers = self.workers.borrow();
+        let is_missing = |slot: &usize| workers.iter().all(|worker| worker.slot != *slot);
+        (0..processes).filter(is_missing).map(|slot| (slot, None)).collect()
     }
 
     /// Whether none of its workers is left.

@@ -187,6 +187,12 @@ impl Upgrade {
         self.new.is_none() && self.other.is_some()
     }
 
+    /// The process of the other master, if there is one.
+    pub fn other_process(&self) -> Option<u32> {
+        let parent = || rustix::process::getppid().map(|parent| parent.as_raw_nonzero().get().cast_unsigned());
+        self.new.as_ref().map(std::process::Child::id).or_else(|| self.is_new_one().then(parent).flatten())
+    }
+
     /// Whether there is another master, with the same sockets.
     pub fn is_under_way(&self) -> bool {
         self.new.is_some() || self.other.is_some()
