@@ -6,7 +6,7 @@ mod status;
 
 use std::{
     ffi::{OsStr, OsString},
-    fmt::Write as _,
+    fmt::{Display, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -14,7 +14,7 @@ use std::{
 use lexopt::prelude::*;
 
 use crate::{
-    config::{Document, Listen},
+    config::Document,
     error_text::ErrorText,
     log::{
         self,
@@ -22,7 +22,7 @@ use crate::{
     },
     log_line, plugins,
     process::{
-        alone, control,
+        alone, control, greeting,
         master::{self, Options},
         pid_file,
         upgrade::{self, Beginning},
@@ -244,7 +244,7 @@ fn dump(loaded: &Loaded) -> Result<(), String> {
     print(&text)
 }
 
-/// The paths that a running server has to know, whatever becomes of the working directory.
+/// The paths that a running server has to know.
 fn options(arguments: &Arguments, program: &Path, words: Vec<OsString>) -> Result<Options, String> {
     let config = configuration_path(arguments.config.as_deref())?;
     let prefix = prefix(arguments.prefix.as_deref(), &config)?;
@@ -253,7 +253,7 @@ fn options(arguments: &Arguments, program: &Path, words: Vec<OsString>) -> Resul
             return Err(format!("topnext: the path {} is not UTF-8; a server cannot run there", path.display()));
         }
     }
-    // As it was written: that is how errors name it.
+    // The configuration as it was written: that is how errors name it.
     Ok(Options { config, prefix, program: master::program(program), arguments: words })
 }
 
@@ -289,21 +289,11 @@ fn run_alone(options: &Options) -> Result<(), String> {
     alone::run(site, greet).map_err(|error| format!("topnext: {}", error.replace('\n', "\ntopnext: ")))
 }
 
-/// Says where to look, and what was loaded.
 fn greet(site: &Site) {
-    let mut text = format!("topnext {VERSION} is ready, pid {}, without a master\n", std::process::id());
-    for address in &site.addresses {
-        let _ = match &address.address {
-            Listen::Tcp(address) => writeln!(text, "  http://{address}/"),
-            // As proxy.pass would name it.
-            unix => writeln!(text, "  http://{unix}:/"),
-        };
-    }
-    let modules: Vec<String> =
-        site.modules.iter().map(|module| format!("{} {}", module.name, module.description.version)).collect();
-    let _ = writeln!(text, "  modules: {}", if modules.is_empty() { "none".to_string() } else { modules.join(", ") });
+    let addresses = site.addresses.iter().map(|address| &address.address);
+    let modules = site.modules.iter().map(|module| (&*module.name, &module.description.version as &dyn Display));
     // At once, so that whoever reads it does not see a part.
-    say(&text);
+    say(&greeting::of("without a master", addresses, modules));
 }
 
 /// To standard error, which may be full, or gone.

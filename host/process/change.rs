@@ -10,6 +10,7 @@
 //! ```
 
 use std::{
+    fmt::Display,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
     time::Duration,
@@ -21,12 +22,13 @@ use super::{
     child::{Child, Stage},
     deaths::where_it_is,
     generation::Generation,
+    greeting,
     master::{ENDING, Ending, Master, Options, Waiter, answer},
     messages::{Plan, Start, ToWorker},
     pid_file::PidFile,
     plan, systemd, upgrade,
 };
-use crate::{config::Listen, error_text::ErrorText, log::error::Level, log_line, site::VERSION};
+use crate::{error_text::ErrorText, log::error::Level, log_line};
 
 /// How long the workers of a new configuration may take to get ready.
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -390,7 +392,7 @@ impl Master {
         }
     }
 
-    /// Says where to look, and what was loaded.
+    /// What there is to say when it serves.
     fn greeting(&self, plan: &Plan) -> String {
         use std::fmt::Write;
         let workers = counted(plan.processes, "worker");
@@ -399,19 +401,9 @@ impl Master {
         for warning in &plan.warnings {
             let _ = writeln!(text, "topnext: [warn] {warning}");
         }
-        let _ = writeln!(text, "topnext {VERSION} is ready, pid {}, {workers} of {threads}", std::process::id());
-        for wanted in &plan.addresses {
-            let _ = match &wanted.address {
-                Listen::Tcp(address) => writeln!(text, "  http://{address}/"),
-                // As proxy.pass would name it.
-                unix => writeln!(text, "  http://{unix}:/"),
-            };
-        }
-        let modules: Vec<String> =
-            plan.modules.iter().map(|module| format!("{} {}", module.name, module.version)).collect();
-        let _ =
-            writeln!(text, "  modules: {}", if modules.is_empty() { "none".to_string() } else { modules.join(", ") });
-        text
+        let addresses = plan.addresses.iter().map(|wanted| &wanted.address);
+        let modules = plan.modules.iter().map(|module| (&*module.name, &module.version as &dyn Display));
+        text + &greeting::of(&format!("{workers} of {threads}"), addresses, modules)
     }
 
     /// What a change has brought.
