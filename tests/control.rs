@@ -281,6 +281,33 @@ fn a_control_socket_that_has_vanished() {
 }
 
 #[test]
+fn files_that_have_vanished_in_an_upgrade() {
+    for names in [&["topnext.pid"][..], &["topnext.sock"], &["topnext.pid", "topnext.sock"]] {
+        vanished_in_an_upgrade(names);
+    }
+}
+
+fn vanished_in_an_upgrade(names: &[&str]) {
+    use rustix::process::{Pid, Signal, kill_process};
+    let server = Server::start(SITE);
+    let pid_file = || server.folder.read("topnext.pid").trim().parse::<u32>().unwrap_or_default();
+    server.signal(Signal::USR2);
+    eventually("the new one", || ![0, server.pid()].contains(&pid_file()) && server.ask(&["status"]).code == Some(0));
+    let old = |name: &&str| format!("{name}.oldbin");
+    names.iter().for_each(|name| fs::remove_file(server.folder.path(&old(name))).unwrap());
+    kill_process(Pid::from_raw(pid_file().cast_signed()).unwrap(), Signal::QUIT).unwrap();
+    server.stderr(|log| log.contains("; this one goes on") && log.contains(&format!("{} to ", old(&names[0]))));
+    server.signal(Signal::HUP);
+    server
+        .stderr(|log| names.iter().all(|name| log.contains(&format!("{} has vanished, it is made again", old(name)))));
+    eventually("its own", || pid_file() == server.pid());
+    assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+    let left =
+        fs::read_dir(server.folder.path("")).unwrap().filter_map(|file| file.unwrap().file_name().into_string().ok());
+    assert!(!left.collect::<Vec<_>>().join(" ").contains("oldbin"));
+}
+
+#[test]
 fn what_is_in_the_way_of_the_control_socket() {
     let folder = Folder::with(&[("topnext.sock", b"x")]);
     folder.write("plugins.toml", SITE.replace("PORT", "1").as_bytes());

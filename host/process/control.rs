@@ -207,8 +207,10 @@ impl Listening {
     pub fn restore(master: &Rc<Master>) {
         let vanished = |known: &&Listening| !known.file.is_there();
         let path = master.control.borrow().as_ref().filter(vanished).map(|known| known.path.clone());
-        let Some(path) = path else { return };
-        log_line!(Level::Warn, "the control socket {} has vanished, it is made again", path.display());
+        let Some(known) = path else { return };
+        log_line!(Level::Warn, "the control socket {} has vanished, it is made again", known.display());
+        // An old master that is the server again may not have got its name back.
+        let path = if master.upgrade.borrow().is_under_way() { known } else { master.options.prefix.join(NAME) };
         match Listening::open(master, path) {
             Ok(made) => drop(master.control.replace(Some(made))),
             Err(reason) => log_line!(Level::Error, "{reason}"),

@@ -47,13 +47,14 @@ impl PidFile {
         }
         let Some(present) = present else { return PidFile::create(&plan.pid).map(Some) };
         // While a new master is tried, the old one's has another name.
-        if present.is_at(&plan.pid) || present.path == old(&plan.pid) {
+        let is_known = present.path == plan.pid || present.path == old(&plan.pid);
+        if present.is_at(&plan.pid) || is_known && present.is_at(&present.path) {
             return Ok(None);
         }
-        if present.path != plan.pid {
+        if !is_known {
             return PidFile::create(&plan.pid).map(Some);
         }
-        log_line!(Level::Warn, "the pid file {} has vanished, it is made again", plan.pid.display());
+        log_line!(Level::Warn, "the pid file {} has vanished, it is made again", present.path.display());
         let made = PidFile::create(&plan.pid);
         made.map(Some).or_else(|reason| {
             log_line!(Level::Error, "{reason}");
@@ -190,8 +191,9 @@ impl Drop for PidFile {
 
 /// The master whose file this is, if it lives.
 pub fn holder(path: &Path) -> Option<u32> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    let place = Place::find(path).ok()?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::openat(&place.folder, &place.name, flags, Mode::empty()).ok()?);
     let mut text = String::new();
     (&file).take(32).read_to_string(&mut text).ok()?;
     let process = text.trim().parse::<i32>().ok().and_then(Pid::from_raw)?;

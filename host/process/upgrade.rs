@@ -291,21 +291,17 @@ fn hand_over(master: &Rc<Master>, channel: &Channel) -> io::Result<()> {
     send(&Handover::End, &[])
 }
 
-/// Gives pid file and control socket other names, unless they have them.
+/// Gives pid file and control socket other names, unless they have them. One that has vanished does not keep the other from it.
 fn rename(master: &Rc<Master>, name: impl Fn(&Path) -> PathBuf) -> Result<(), String> {
-    if let Some(file) = &mut *master.pid_file.borrow_mut() {
+    let of_pid_file = master.pid_file.borrow_mut().as_mut().map_or(Ok(()), |file| {
         let path = name(file.path());
-        if path != file.path() {
-            file.rename(path)?;
-        }
-    }
-    if let Some(control) = &mut *master.control.borrow_mut() {
+        if path == file.path() { Ok(()) } else { file.rename(path) }
+    });
+    let of_control = master.control.borrow_mut().as_mut().map_or(Ok(()), |control| {
         let path = name(control.path());
-        if path != control.path() {
-            control.rename(path)?;
-        }
-    }
-    Ok(())
+        if path == control.path() { Ok(()) } else { control.rename(path) }
+    });
+    of_pid_file.and(of_control)
 }
 
 /// There is no new master, or no more: this one is the server again.
