@@ -75,6 +75,8 @@ pub mod event;
 
 pub mod log;
 
+mod place;
+
 pub mod process;
 
 pub mod stats;

@@ -103,6 +103,18 @@ fn a_configuration_that_is_not_there() {
     assert_eq!(none.code, Some(1), "{none:#?}");
     assert!(none.stderr.starts_with("none.toml: cannot read the file (2: No such file or directory)"), "{none:#?}");
     let none = run(&folder, &["-t", "-c", "none/none.toml"]);
+    assert!(
+        none.code == Some(1)
+            && none.stderr.starts_with("topnext: none/none.toml: the prefix would be its folder, none (2: "),
+        "{none:#?}"
+    );
+    let none = run(&folder, &["-s", "reload", "-c", "none/none.toml"]);
+    assert!(
+        none.code == Some(1)
+            && none.stderr.starts_with("topnext: none/none.toml: the prefix would be its folder, none (2: "),
+        "{none:#?}"
+    );
+    let none = run(&folder, &["-s", "reload", "-p", "none"]);
     assert!(none.code == Some(1) && none.stderr.starts_with("topnext: prefix none (2: "), "{none:#?}");
     if !std::path::Path::new("/etc/topnext/plugins.toml").exists() {
         let none = run(&folder, &[]);

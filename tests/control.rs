@@ -72,6 +72,57 @@ fn module_accounting_off() {
     server.get("/ok").expect(200);
     let text = server.ask(&["status", "--json"]).stdout;
     assert!(text.contains("\"requests\":1,") && !text.contains("\"hook\":\"handler\""), "{text}");
+    assert!(text.contains("\"accounting\":\"off\""), "{text}");
+    let table = server.ask(&["status"]).stdout;
+    assert!(table.contains("    modules are not counted (module_accounting = \"off\")\n"), "{table}");
+}
+
+#[test]
+fn status_of_a_slot_without_a_worker() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let server = Server::start(SITE);
+    // Dead so often that the next one is not started at once.
+    let eventually_without = |words: &[&str], text: &str| {
+        eventually(text, || {
+            for pid in server.workers() {
+                let _ = kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL);
+            }
+            server.ask(words).stdout.contains(text)
+        });
+    };
+    eventually_without(&["status"], "generation 1, serving\n  no worker, slot 0");
+    eventually_without(&["status", "--json"], "\"missing\":[{\"slot\":0,\"next_in\":");
+}
+
+#[test]
+fn status_in_an_upgrade_and_at_the_end() {
+    use rustix::process::Signal;
+    let file = support::files::noise(16 << 20);
+    let mut server = Server::with(&[("large", &file)], SITE);
+    let mut slow = Client::slow(server.address());
+    slow.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    slow.head().unwrap();
+    server.signal(Signal::USR2);
+    let text = format!("an upgrade is under way, with another master, pid {}\n", server.pid());
+    eventually("the new one", || server.ask(&["status"]).stdout.contains(&text));
+    let new: u32 = server.folder.read("topnext.pid").trim().parse().unwrap();
+    // The old one, by its socket's other name.
+    let ask_old = || {
+        let mut stream = UnixStream::connect(server.folder.path("topnext.sock.oldbin")).unwrap();
+        stream.write_all(b"status\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.replace('\\', "")
+    };
+    let has_state = |state: &str| ask_old().contains(&format!("\"state\":\"{state}\""));
+    assert!(has_state("serving") && ask_old().contains(&format!("\"other_master\":{new}")));
+    server.signal(Signal::WINCH);
+    eventually("dismissed", || has_state("dismissed"));
+    server.signal(Signal::QUIT);
+    eventually("ending", || has_state("ending"));
+    drop(slow);
+    assert_eq!(server.end_alone(Signal::TERM), Some(0));
+    assert_eq!(server.ask(&["-s", "stop"]).code, Some(0));
 }
 
 #[test]
@@ -79,10 +130,12 @@ fn a_second_server_in_the_same_place() {
     let server = Server::start(SITE);
     let answer = server.ask(&[]);
     assert_eq!(answer.code, Some(1));
-    assert!(
-        answer.stderr.contains("topnext.sock: another process listens on this socket; end the other server with"),
-        "{answer:#?}"
+    let prefix = server.folder.path("").canonicalize().unwrap();
+    let text = format!(
+        "topnext.sock: another process listens on this socket; end the other server with `topnext -p {} -s quit`, or ",
+        prefix.display()
     );
+    assert!(answer.stderr.contains(&text), "{answer:#?}");
     // With a prefix of its own, and the same pid file.
     let other = Folder::new();
     let pid = server.folder.path("topnext.pid");
@@ -91,7 +144,7 @@ fn a_second_server_in_the_same_place() {
     other.write("plugins.toml", config.as_bytes());
     let answer = support::server::answer(support::command(&other, &[]));
     assert_eq!(answer.code, Some(1));
-    let text = format!("process {}; end it with", server.pid());
+    let text = format!("process {0}; end it with `kill -QUIT {0}`, or ", server.pid());
     assert!(
         answer.stderr.contains("topnext: another topnext runs, with the pid file ") && answer.stderr.contains(&text),
         "{answer:#?}"
@@ -135,8 +188,13 @@ fn clients_that_send_junk_or_nothing_cost_nobody_anything() {
         stream.read_to_string(&mut answer).unwrap();
         answer
     };
-    assert!(ask(b"dance\n").contains("{\"ok\":false,\"text\":\"found \\\"dance\\\", expected reload, reopen, "));
+    assert!(
+        ask(b"dance\n").contains("{\"ok\":false,\"text\":\"topnext: found \\\"dance\\\", expected reload, reopen, ")
+    );
     assert!(ask(&[b'x'; 300]).contains("the question is too long"));
+    // More than is read before the answer.
+    assert!(ask(&[b'x'; 500_000]).contains("the question is too long"));
+    assert!(ask(b"reload\nquit\n").contains("there is more behind the question; ask one for each connection"));
     assert!(ask(b"\xff\xfe\n").contains("\"ok\":false"));
     let silent: Vec<UnixStream> = (0..40).map(|_| UnixStream::connect(&path).unwrap()).collect();
     // One that asks and does not wait.
@@ -145,6 +203,145 @@ fn clients_that_send_junk_or_nothing_cost_nobody_anything() {
     assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
     server.get("/ok").expect(200);
     drop(silent);
+}
+
+#[test]
+fn one_client_more_than_there_may_be() {
+    let server = Server::start(SITE);
+    let path = server.folder.path("topnext.sock");
+    let silent: Vec<UnixStream> = (0..64).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    let text = "topnext: more than 64 clients of the control socket; ask again when some have their answers";
+    for _ in 0..20 {
+        let answer = server.ask(&["-s", "reopen"]);
+        assert_eq!((answer.code, answer.stderr.trim_end()), (Some(1), text));
+    }
+    // One that writes too late.
+    let mut late = UnixStream::connect(&path).unwrap();
+    eventually("it is closed", || late.write_all(b"reload\n").is_err());
+    let mut answer = Vec::new();
+    let _ = late.read_to_end(&mut answer);
+    assert!(String::from_utf8(answer).unwrap().contains(text));
+    drop(silent);
+    eventually("there is room", || server.ask(&["-s", "reopen"]).code == Some(0));
+}
+
+#[test]
+fn clients_that_come_while_descriptors_are_short_are_not_forgotten() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let server = Server::start(SITE);
+    let pid = Pid::from_raw(server.pid().cast_signed());
+    let limit = |current| prlimit(pid, Resource::Nofile, current).unwrap();
+    let before = limit(Rlimit { current: Some(3), maximum: rustix::process::getrlimit(Resource::Nofile).maximum });
+    std::thread::scope(|scope| {
+        let answer = scope.spawn(|| server.ask(&["status"]));
+        server.stderr(|log| log.contains("[crit] ") && log.contains("accept() on the control socket failed (24: "));
+        limit(before);
+        assert_eq!(answer.join().unwrap().code, Some(0));
+    });
+}
+
+#[test]
+fn a_master_that_is_stopped() {
+    use rustix::process::Signal;
+    let server = Server::start(SITE);
+    server.signal(Signal::STOP);
+    std::thread::scope(|scope| {
+        let asked = [&["status"][..], &["-s", "reload"]].map(|words| scope.spawn(|| server.ask(words)));
+        let answers = asked.map(|asked| asked.join().unwrap());
+        server.signal(Signal::CONT);
+        let text = format!(
+            "topnext: the master, process {}, has not answered within 10 s; it may be stopped or stuck\n",
+            server.pid()
+        );
+        for answer in answers {
+            assert_eq!((answer.code, answer.stderr), (Some(1), text.clone()));
+        }
+    });
+}
+
+#[test]
+fn a_control_socket_that_has_vanished() {
+    let server = Server::start(SITE);
+    fs::remove_file(server.folder.path("topnext.sock")).unwrap();
+    let answer = server.ask(&["-s", "reload"]);
+    let text = format!(
+        "topnext: the control socket DIR/topnext.sock is not there, but its server runs: process {0}, as DIR/topnext.pid says; \
+         `kill -HUP {0}` has it make the socket again, and reload\n",
+        server.pid()
+    );
+    assert_eq!((answer.code, server.folder.hide(&answer.stderr)), (Some(1), text));
+    server.signal(rustix::process::Signal::HUP);
+    server.stderr(|log| log.contains("generation 2 serves"));
+    server.stderr(|log| log.contains("[warn] ") && log.contains("topnext.sock has vanished, it is made again"));
+    assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+    let mut server = server;
+    assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
+    assert_eq!(server.ended(), Some(0));
+    assert!(!server.folder.path("topnext.sock").exists());
+}
+
+#[test]
+fn files_that_have_vanished_in_an_upgrade() {
+    for names in [&["topnext.pid"][..], &["topnext.sock"], &["topnext.pid", "topnext.sock"]] {
+        vanished_in_an_upgrade(names);
+    }
+}
+
+fn vanished_in_an_upgrade(names: &[&str]) {
+    use rustix::process::{Pid, Signal, kill_process};
+    let server = Server::start(SITE);
+    let pid_file = || server.folder.read("topnext.pid").trim().parse::<u32>().unwrap_or_default();
+    server.signal(Signal::USR2);
+    eventually("the new one", || ![0, server.pid()].contains(&pid_file()) && server.ask(&["status"]).code == Some(0));
+    let old = |name: &&str| format!("{name}.oldbin");
+    names.iter().for_each(|name| fs::remove_file(server.folder.path(&old(name))).unwrap());
+    kill_process(Pid::from_raw(pid_file().cast_signed()).unwrap(), Signal::QUIT).unwrap();
+    server.stderr(|log| log.contains("; this one goes on") && log.contains(&format!("{} to ", old(&names[0]))));
+    server.signal(Signal::HUP);
+    server
+        .stderr(|log| names.iter().all(|name| log.contains(&format!("{} has vanished, it is made again", old(name)))));
+    eventually("its own", || pid_file() == server.pid());
+    assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+    let left =
+        fs::read_dir(server.folder.path("")).unwrap().filter_map(|file| file.unwrap().file_name().into_string().ok());
+    assert!(!left.collect::<Vec<_>>().join(" ").contains("oldbin"));
+}
+
+#[test]
+fn what_is_in_the_way_of_the_control_socket() {
+    let folder = Folder::with(&[("topnext.sock", b"x")]);
+    folder.write("plugins.toml", SITE.replace("PORT", "1").as_bytes());
+    let answer = support::server::answer(support::command(&folder, &[]));
+    let text =
+        "topnext.sock: there is a file that is not a socket; remove it, or give this server another prefix with -p\n";
+    assert!(answer.code == Some(1) && answer.stderr.ends_with(text), "{answer:#?}");
+    let folder = Folder::with(&[("a b/x", b"")]);
+    let _other = UnixListener::bind(folder.path("a b/topnext.sock")).unwrap();
+    folder.write("a b/plugins.toml", SITE.replace("PORT", "1").as_bytes());
+    let answer = support::server::answer(support::command(&folder, &["-c", "a b/plugins.toml"]));
+    assert!(folder.hide(&answer.stderr).contains("with `topnext -p 'DIR/a b' -s quit`, or "), "{answer:#?}");
+}
+
+#[test]
+fn without_a_master() {
+    use rustix::process::Signal;
+    let file = support::files::noise(16 << 20);
+    let site = format!("master_process = false\nworker_shutdown_timeout = \"1s\"\n{SITE}");
+    let mut server = Server::with(&[("large", &file)], &site);
+    for words in [&["status"][..], &["-s", "stop"]] {
+        let answer = server.ask(words);
+        let text = "plugins.toml says master_process = false: such a server has neither control socket nor pid file; send it signals\n";
+        assert!(answer.code == Some(1) && answer.stderr.ends_with(text), "{answer:#?}");
+    }
+    let mut slow = Client::slow(server.address());
+    slow.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    slow.head().unwrap();
+    server.signal(Signal::QUIT);
+    server.stderr(|log| log.contains(", gracefully shutting down"));
+    server.signal(Signal::QUIT);
+    server.stderr(|log| log.contains(", ignored, since it is shutting down already"));
+    server.stderr(|log| log.contains("[warn] ") && log.contains("worker_shutdown_timeout has passed"));
+    assert_eq!(server.ended(), Some(0));
 }
 
 #[test]
@@ -157,7 +354,9 @@ fn other_users_may_not_ask() {
     let (folder, _) = Folder::for_workers();
     let server = Server::start_in(folder, SITE);
     let program = server.folder.path("program");
-    fs::copy(support::files::binary(), &program).unwrap();
+    // By another process: what is open for writing here, a test that starts one inherits, and it cannot be run.
+    let copied = std::process::Command::new("cp").args([support::files::binary(), &program]).status().unwrap();
+    assert!(copied.success());
     let ask = || {
         let mut command = support::server::command_of(&program, &server.folder, &["-s", "stop", "-p", "."]);
         support::server::answer({
@@ -175,7 +374,7 @@ fn other_users_may_not_ask() {
     fs::set_permissions(server.folder.path("topnext.sock"), fs::Permissions::from_mode(0o666)).unwrap();
     let answer = ask();
     assert!(
-        answer.code == Some(1) && answer.stderr.contains("user 65534 may not; ask as user 0 or root"),
+        answer.code == Some(1) && answer.stderr == "topnext: user 65534 may not; ask as user 0 or root\n",
         "{answer:#?}"
     );
     server.stderr(|log| log.contains("[warn] ") && log.contains("\"stop\" was refused: user 65534 may not"));
@@ -277,7 +476,7 @@ fn sockets_of_systemd_are_taken_over() {
         let text = format!("nothing serves unix:{}, which systemd has opened (LISTEN_FDS)", path.display());
         folder.read("systemd.log").matches(&text).count()
     };
-    assert_eq!(warnings(), 1);
+    eventually("the warning", || warnings() == 1);
     assert_eq!(ask("reload").code, Some(0));
     assert_eq!(warnings(), 1, "the addresses are the same");
     folder.write("plugins.toml", elsewhere.replace("other.sock", path.to_str().unwrap()).as_bytes());
@@ -383,6 +582,48 @@ fn a_pid_file_that_is_something_else() {
 }
 
 #[test]
+fn a_pid_file_that_is_a_log() {
+    let logs = "[http]\naccess_log = \"a.log\"\n[[http.server]]";
+    let folder = Folder::with(&[("a.log", b""), ("in/x", b"")]);
+    let site = SITE.replace("[[http.server]]", logs).replace("PORT", &support::server::free_port().number.to_string());
+    for name in ["a.log", "in/../a.log"] {
+        folder.write("plugins.toml", format!("pid = {name:?}\n{site}").as_bytes());
+        let answer = support::server::answer(support::command(&folder, &[]));
+        let text = "a.log is a log of this configuration; say where it is to be with pid\n";
+        assert!(answer.code == Some(1) && answer.stderr.ends_with(text), "{answer:#?}");
+        assert_eq!(folder.read("a.log"), "");
+    }
+}
+
+#[test]
+fn a_pid_file_for_which_there_is_no_room() {
+    let folder = Folder::with(&[("run/x", b"")]);
+    let run = folder.path("run").to_str().unwrap().to_string();
+    fn mount(program: &str, words: &[&str]) -> bool {
+        let mut command = std::process::Command::new(program);
+        command.args(words).stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success())
+    }
+    if !mount("mount", &["-t", "tmpfs", "-o", "size=4k", "tmpfs", &run]) {
+        return support::skip("only root can mount a file system without room");
+    }
+    struct Unmount(String);
+    impl Drop for Unmount {
+        fn drop(&mut self) {
+            mount("umount", &["-l", &self.0]);
+        }
+    }
+    let mounted = Unmount(run);
+    folder.write("run/full", &[0; 4096]);
+    let site = SITE.replace("PORT", &support::server::free_port().number.to_string());
+    folder.write("plugins.toml", format!("pid = \"run/x.pid\"\n{site}").as_bytes());
+    let answer = support::server::answer(support::command(&folder, &[]));
+    let text = "run/x.pid cannot be written (28: No space left on device); make room\n";
+    assert!(answer.code == Some(1) && answer.stderr.ends_with(text), "{answer:#?}");
+    assert!(!folder.path("run/x.pid").exists());
+    drop(mounted);
+}
+
+#[test]
 fn a_pid_file_that_is_no_file_or_the_same_one() {
     let folder = Folder::with(&[("html/x", b"")]);
     rustix::fs::mknodat(
@@ -444,9 +685,15 @@ fn an_upgrade_without_the_pid_folder_is_refused_and_the_server_goes_on() {
                 .contains("rename() DIR/run/x.pid to DIR/run/x.pid.oldbin failed (2: No such file or directory)"),
         "{log}"
     );
+    // It cannot be made again either, which is no reason not to reload.
     assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
-    assert_eq!(server.stderr(|_| true).matches("[alert]").count(), 1);
+    let log = server.stderr(|log| log.contains("run/x.pid has vanished, it is made again"));
+    assert!(log.contains("[error] ") && log.contains("run/x.pid cannot be written (2: "), "{log}");
+    assert_eq!(log.matches("[alert]").count(), 1);
     server.get("/ok").expect(200);
+    fs::create_dir(server.folder.path("run")).unwrap();
+    assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
+    assert_eq!(server.folder.read("run/x.pid").trim(), server.pid().to_string());
 }
 
 #[test]
@@ -526,6 +773,37 @@ fn root_writes_no_log_where_a_worker_has_led_it() {
     assert_eq!(server.folder.read("secret") + &server.folder.read("linked"), "");
     assert_eq!(server.ask(&["-s", "reopen"]).code, Some(0));
     assert_eq!(owner("logs/e.log"), 65534);
+}
+
+#[test]
+fn root_writes_no_pid_file_where_another_user_has_led_it() {
+    use std::os::unix::fs::{chown, lchown, symlink};
+    if !rustix::process::geteuid().is_root() {
+        return support::skip("only root can be led by another user");
+    }
+    let folder = Folder::with(&[("run/x", b""), ("secret", b"")]);
+    let pid = folder.path("run/x.pid");
+    chown(folder.path("run"), Some(65534), Some(65534)).unwrap();
+    let port = support::server::free_port().number.to_string();
+    let site = format!("pid = \"run/x.pid\"\n{}", SITE.replace("PORT", &port));
+    folder.write("plugins.toml", site.as_bytes());
+    let fails = |what: &str| {
+        let answer = support::server::answer(support::command(&folder, &[]));
+        let text = format!("run/x.pid cannot be written ({what}, in a folder into which others than root may write");
+        assert!(answer.code == Some(1) && answer.stderr.contains(&text), "{answer:#?}");
+        assert_eq!(folder.read("secret"), "");
+        fs::remove_file(&pid).unwrap();
+    };
+    symlink("../secret", &pid).unwrap();
+    lchown(&pid, Some(65534), Some(65534)).unwrap();
+    fails("a part of the path is a link that is not root's");
+    fs::hard_link(folder.path("secret"), &pid).unwrap();
+    fails("the file has several names");
+    // Root's own link leads it.
+    symlink("../else.pid", &pid).unwrap();
+    let server = Server::start_in(folder, &format!("pid = \"run/x.pid\"\n{SITE}"));
+    assert_eq!(server.folder.read("else.pid").trim(), server.pid().to_string());
+    assert_eq!(server.ask(&["-s", "reload"]).code, Some(0));
 }
 
 #[test]

@@ -122,6 +122,21 @@ fn logs_are_reopened_while_a_worker_starts() {
 }
 
 #[test]
+fn a_worker_that_loads_is_not_late_to_reopen_logs() {
+    let server = server();
+    scope(|scope| {
+        let reload = ask(scope, &server, "reload", || hangs(&server));
+        let reopen = ask(scope, &server, "reopen", || server.stderr(|_| true).contains("reopening logs"));
+        // Longer than one that is ready may take.
+        std::thread::sleep(std::time::Duration::from_secs(11));
+        assert!(!reopen.is_finished());
+        go_on(&server);
+        let answers = [reload, reopen].map(|asked| asked.join().unwrap());
+        assert!(answers.iter().all(|answer| answer.code == Some(0)), "{answers:#?}");
+    });
+}
+
+#[test]
 fn an_upgrade_waits_for_the_end_of_a_reload() {
     let mut server = server();
     // An address that both open, if they are not one after the other.

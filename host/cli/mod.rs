@@ -6,7 +6,7 @@ mod status;
 
 use std::{
     ffi::{OsStr, OsString},
-    fmt::Write as _,
+    fmt::{Display, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -14,7 +14,7 @@ use std::{
 use lexopt::prelude::*;
 
 use crate::{
-    config::{Document, Listen},
+    config::Document,
     error_text::ErrorText,
     log::{
         self,
@@ -23,8 +23,9 @@ use crate::{
     },
     log_line, plugins,
     process::{
-        alone, control,
+        alone, control, greeting,
         master::{self, Options},
+        pid_file,
         upgrade::{self, Beginning},
         worker,
     },
@@ -236,7 +237,13 @@ fn configuration_path(given: Option<&Path>) -> Result<PathBuf, String> {
 /// Where relative paths start, absolute: `-p`, else the folder of the configuration.
 fn prefix(given: Option<&Path>, config: &Path) -> Result<PathBuf, String> {
     let folder = given.or(config.parent()).filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    folder.canonicalize().map_err(|error| format!("topnext: prefix {} ({})", folder.display(), ErrorText(&error)))
+    folder.canonicalize().map_err(|error| {
+        let what = match given {
+            Some(_) => "prefix".to_string(),
+            None => format!("{}: the prefix would be its folder,", config.display()),
+        };
+        format!("topnext: {what} {} ({})", folder.display(), ErrorText(&error))
+    })
 }
 
 fn dump(loaded: &Loaded) -> Result<(), String> {
@@ -250,7 +257,7 @@ fn dump(loaded: &Loaded) -> Result<(), String> {
     print(&text)
 }
 
-/// The paths that a running server has to know, whatever becomes of the working directory.
+/// The paths that a running server has to know.
 fn options(arguments: &Arguments, program: &Path, words: Vec<OsString>) -> Result<Options, String> {
     let config = configuration_path(arguments.config.as_deref())?;
     let prefix = prefix(arguments.prefix.as_deref(), &config)?;
@@ -259,7 +266,7 @@ fn options(arguments: &Arguments, program: &Path, words: Vec<OsString>) -> Resul
             return Err(format!("topnext: the path {} is not UTF-8; a server cannot run there", path.display()));
         }
     }
-    // As it was written: that is how errors name it.
+    // The configuration as it was written: that is how errors name it.
     Ok(Options { config, prefix, program: master::program(program), arguments: words })
 }
 
@@ -295,21 +302,11 @@ fn run_alone(options: &Options) -> Result<(), String> {
     alone::run(site, greet).map_err(|error| format!("topnext: {}", error.replace('\n', "\ntopnext: ")))
 }
 
-/// Says where to look, and what was loaded.
 fn greet(site: &Site) {
-    let mut text = format!("topnext {VERSION} is ready, pid {}, without a master\n", std::process::id());
-    for address in &site.addresses {
-        let _ = match &address.address {
-            Listen::Tcp(address) => writeln!(text, "  http://{address}/"),
-            // As proxy.pass would name it.
-            unix => writeln!(text, "  http://{unix}:/"),
-        };
-    }
-    let modules: Vec<String> =
-        site.modules.iter().map(|module| format!("{} {}", module.name, module.description.version)).collect();
-    let _ = writeln!(text, "  modules: {}", if modules.is_empty() { "none".to_string() } else { modules.join(", ") });
+    let addresses = site.addresses.iter().map(|address| &address.address);
+    let modules = site.modules.iter().map(|module| (&*module.name, &module.description.version as &dyn Display));
     // At once, so that whoever reads it does not see a part.
-    say(&text);
+    say(&greeting::of("without a master", addresses, modules));
 }
 
 /// Asks the server that runs with this prefix. Its configuration need not be there, and may be broken.
@@ -323,8 +320,33 @@ fn ask(arguments: &Arguments, question: &str) -> Result<String, String> {
             _ => prefix(None, Path::new(""))?,
         },
     };
-    let answer = control::ask(&prefix, question).map_err(|error| format!("topnext: {error}"))?;
+    let otherwise = || without_socket(arguments.config.as_deref(), &prefix);
+    let answer = control::ask(&prefix, question, otherwise).map_err(|error| format!("topnext: {error}"))?;
     if answer.ok { Ok(answer.text) } else { Err(answer.text) }
+}
+
+/// Why a server may run in this prefix that has no control socket, as far as its configuration can be read.
+fn without_socket(config: Option<&Path>, prefix: &Path) -> Option<String> {
+    let config = config.map_or_else(|| prefix.join("plugins.toml"), Path::to_path_buf);
+    let document = Document::read(&config).ok();
+    let value = |name: &str| document.as_ref().and_then(|document| document.tree().get(name));
+    let pid = value("pid").and_then(|pid| pid.as_str()).unwrap_or("topnext.pid");
+    let pid = prefix.join(pid);
+    if let Some(process) = pid_file::holder(&pid) {
+        return Some(format!(
+            "the control socket {} is not there, but its server runs: process {process}, as {} says; `kill -HUP {process}` has it \
+             make the socket again, and reload",
+            prefix.join(control::NAME).display(),
+            pid.display()
+        ));
+    }
+    let is_alone = value("master_process").and_then(|value| value.as_bool()) == Some(false);
+    is_alone.then(|| {
+        format!(
+            "{} says master_process = false: such a server has neither control socket nor pid file; send it signals",
+            config.display()
+        )
+    })
 }
 
 #[cfg(test)]

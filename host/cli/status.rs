@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{Arguments, ask};
-use crate::process::status::{self, OfHook, OfWorker, Status};
+use crate::process::{
+    scoreboard::Accounting,
+    status::{self, OfHook, OfWorker, Status},
+};
 
 /// The text of the command.
 pub fn show(arguments: &Arguments, json: bool) -> Result<String, String> {
@@ -23,13 +26,32 @@ fn table(status: &Status) -> String {
         duration(status.uptime),
         status.config
     );
+    if let Some(other) = status.other_master {
+        let _ = writeln!(text, "an upgrade is under way, with another master, pid {other}");
+    }
     for generation in &status.generations {
-        let _ = writeln!(text, "\ngeneration {}, {}", generation.number, generation.state);
+        let _ = writeln!(text, "\ngeneration {}, {}", generation.number, explained(&generation.state));
+        for missing in &generation.missing {
+            let next = missing.next_in.map_or_else(String::new, |next| format!(", the next one starts in {next:.0} s"));
+            let _ = writeln!(text, "  no worker, slot {}{next}", missing.slot);
+        }
         for worker in &generation.workers {
             describe(&mut text, worker);
+            if generation.accounting == Some(Accounting::Off) {
+                let _ = writeln!(text, "    modules are not counted (module_accounting = \"off\")");
+            }
         }
     }
     text
+}
+
+fn explained(state: &str) -> &str {
+    match state {
+        "dismissed" => "dismissed: its workers were told to finish, since another master serves",
+        "failed" => "failed: its workers still end",
+        "ending" => "ending with the server",
+        other => other,
+    }
 }
 
 fn describe(text: &mut String, worker: &OfWorker) {

@@ -43,6 +43,9 @@ use crate::{
 
 /// Everybody may connect to a socket file, as in nginx; who should not is kept out by the folder.
 pub const SOCKET_MODE: u32 = 0o666;
+/// Why a socket file cannot be had: somebody has it, or it is something else.
+pub const IN_USE: &str = "another process listens on this socket";
+pub const NO_SOCKET: &str = "there is a file that is not a socket";
 /// How often a folder that is locked is tried, and the time between. Anybody can lock a public folder, so that the lock is
 /// done without at last.
 const LOCK_TRIES: u32 = 100;
@@ -291,7 +294,7 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
 /// Removes a socket file that nobody listens on any more. An error if somebody does, or if the file is something else.
 pub fn make_way(path: &Path) -> Result<(), String> {
     match fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.file_type().is_socket() => return Err("there is a file that is not a socket".into()),
+        Ok(metadata) if !metadata.file_type().is_socket() => return Err(NO_SOCKET.into()),
         Ok(_) => (),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(plain(&error)),
@@ -309,12 +312,12 @@ pub fn make_way(path: &Path) -> Result<(), String> {
         Err(error)
             if [Errno::AGAIN, Errno::PROTOTYPE].iter().any(|of| error.raw_os_error() == Some(of.raw_os_error())) =>
         {
-            Err("another process listens on this socket".into())
+            Err(IN_USE.into())
         }
         Err(error) => {
             Err(format!("whether somebody listens on this socket cannot be found out ({})", ErrorText(&error)))
         }
-        Ok(()) => Err("another process listens on this socket".into()),
+        Ok(()) => Err(IN_USE.into()),
     }
 }
 
@@ -361,6 +364,11 @@ impl SocketFile {
         self.holders.as_ref().map(|Holders { read, write }| (self.identity, [read.as_fd(), write.as_fd()]))
     }
 
+    /// Whether it is there still.
+    pub fn is_there(&self) -> bool {
+        identity(&self.path).is_ok_and(|identity| identity == self.identity)
+    }
+
     /// The file of another process, which has handed it over.
     pub fn of_other(path: &Path, identity: Identity, [read, write]: [OwnedFd; 2]) -> SocketFile {
         SocketFile { path: path.to_path_buf(), identity, holders: Some(Holders { read, write }) }
@@ -386,7 +394,7 @@ fn identity(path: &Path) -> io::Result<Identity> {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.holders.take().is_none_or(Holders::leave)
-            && identity(&self.path).is_ok_and(|identity| identity == self.identity)
+            && self.is_there()
             && let Err(error) = fs::remove_file(&self.path)
         {
             log_line!(Level::Alert, "unlink() {} failed ({})", self.path.display(), ErrorText(&error));

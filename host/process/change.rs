@@ -9,19 +9,20 @@
 //! finish    (none accepts) whoever asked for the change is told
 //! ```
 
-use std::{rc::Rc, time::Duration};
+use std::{fmt::Display, rc::Rc, time::Duration};
 
 use super::{
     alarm::Alarm,
     child::{Child, Stage},
     deaths::where_it_is,
     generation::{Generation, Kept},
+    greeting,
     master::{ENDING, Ending, Master, Options, Waiter, answer},
     messages::{Plan, Start, ToWorker},
-    pid_file::{self, PidFile},
+    pid_file::PidFile,
     plan, systemd, upgrade,
 };
-use crate::{config::Listen, error_text::ErrorText, log::error::Level, log_line, site::VERSION};
+use crate::{error_text::ErrorText, log::error::Level, log_line};
 
 /// How long the workers of a new configuration may take to get ready.
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -226,10 +227,8 @@ impl Master {
             .borrow_mut()
             .prepare(&plan.addresses, plan.processes * plan.threads)
             .map_err(|error| super::of_server(&error))?;
-        let is_it = |file: &PidFile| file.is_at(&plan.pid) || file.path() == pid_file::old(&plan.pid);
-        let known = self.pid_file.borrow().as_ref().is_some_and(is_it);
-        let pid_file =
-            if known { None } else { Some(PidFile::create(&plan.pid).map_err(|error| super::of_server(&error))?) };
+        let pid_file = PidFile::of_plan(self.pid_file.borrow().as_ref(), plan);
+        let pid_file = pid_file.map_err(|error| super::of_server(&error))?;
         if let Some(change) = &mut *self.change.borrow_mut() {
             change.pid_file = pid_file;
         }
@@ -455,7 +454,7 @@ impl Master {
         }
     }
 
-    /// Says where to look, and what was loaded.
+    /// What there is to say when it serves.
     fn greeting(&self, plan: &Plan) -> String {
         use std::fmt::Write;
         let workers = counted(plan.processes as u64, "worker");
@@ -464,19 +463,9 @@ impl Master {
         for warning in &plan.warnings {
             let _ = writeln!(text, "topnext: [warn] {warning}");
         }
-        let _ = writeln!(text, "topnext {VERSION} is ready, pid {}, {workers} of {threads}", std::process::id());
-        for wanted in &plan.addresses {
-            let _ = match &wanted.address {
-                Listen::Tcp(address) => writeln!(text, "  http://{address}/"),
-                // As proxy.pass would name it.
-                unix => writeln!(text, "  http://{unix}:/"),
-            };
-        }
-        let modules: Vec<String> =
-            plan.modules.iter().map(|module| format!("{} {}", module.name, module.version)).collect();
-        let _ =
-            writeln!(text, "  modules: {}", if modules.is_empty() { "none".to_string() } else { modules.join(", ") });
-        text
+        let addresses = plan.addresses.iter().map(|wanted| &wanted.address);
+        let modules = plan.modules.iter().map(|module| (&*module.name, &module.version as &dyn Display));
+        text + &greeting::of(&format!("{workers} of {threads}"), addresses, modules)
     }
 
     /// What a change has brought.

@@ -1,7 +1,8 @@
 //! The control socket: what `topnext -s` and `topnext status` ask the master for.
 //!
 //! It is `topnext.sock` in the prefix, so that it is found though the configuration is broken. A client sends one word and a line
-//! end, and gets one line of JSON when what it has asked for has come out: `{"ok": true, "text": "..."}`.
+//! end, and gets one line of JSON when what it has asked for has come out: `{"ok": true, "text": "..."}`. Each question has a
+//! connection of its own. A socket whose file has vanished is made again at a SIGHUP.
 
 use std::{
     cell::{Cell, RefCell},
@@ -40,10 +41,14 @@ const MODE: u32 = 0o600;
 const MAX_PATH: usize = 107;
 /// The longest question.
 const MAX_QUESTION: usize = 256;
-/// How long a client may take to ask, and to read its answer.
+/// The most that a client may have said when it has its answer.
+const MAX_DISCARDED: usize = 1 << 20;
+/// How long a client may take to ask, and to read its answer; and how long it waits for what takes no time.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The most clients at a time.
 const MAX_CLIENTS: usize = 64;
+/// When accepting is tried again after it failed for want of descriptors or memory.
+const RETRY: Duration = Duration::from_millis(500);
 /// How long answers that are under way are waited for when the master ends.
 const LAST_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -71,8 +76,9 @@ fn short_path(path: &Path) -> io::Result<(PathBuf, Option<OwnedFd>)> {
 
 // ---- the client
 
-/// Asks the master whose prefix this is. The answer comes when what is asked for has come out.
-pub fn ask(prefix: &Path, question: &str) -> Result<Answer, String> {
+/// Asks the master whose prefix this is. The answer comes when what is asked for has come out. `otherwise` may know why there is
+/// no socket.
+pub fn ask(prefix: &Path, question: &str, otherwise: impl FnOnce() -> Option<String>) -> Result<Answer, String> {
     let path = prefix.join(NAME);
     let nobody =
         |why: &str| format!("no topnext runs with the prefix {} ({}: {why})", prefix.display(), path.display());
@@ -87,7 +93,7 @@ pub fn ask(prefix: &Path, question: &str) -> Result<Answer, String> {
                     path.display()
                 );
             }
-            nobody("there is no such file")
+            otherwise().unwrap_or_else(|| nobody("there is no such file"))
         }
         io::ErrorKind::ConnectionRefused => nobody("it was left behind, nobody listens on it"),
         io::ErrorKind::PermissionDenied => {
@@ -100,17 +106,54 @@ pub fn ask(prefix: &Path, question: &str) -> Result<Answer, String> {
         _ => format!("cannot connect to {} ({})", path.display(), ErrorText(&error)),
     })?;
     let lost = |error: io::Error| format!("the master does not answer ({})", ErrorText(&error));
-    if question == status::QUESTION {
-        // What takes no time.
-        stream.set_read_timeout(Some(TIMEOUT)).map_err(lost)?;
-    }
-    stream.write_all(format!("{question}\n").as_bytes()).map_err(lost)?;
-    let mut text = Vec::new();
-    stream.read_to_end(&mut text).map_err(lost)?;
+    stream.set_read_timeout(Some(TIMEOUT)).map_err(lost)?;
+    // A master that refuses to listen has said why.
+    let sent = stream.write_all(format!("{question}\n").as_bytes());
+    let text = read_answer(&mut stream, question == status::QUESTION)?;
     if text.is_empty() {
+        sent.map_err(lost)?;
         return Err("the master has ended, or was too busy to answer; see its error log".to_string());
     }
     serde_json::from_slice(&text).map_err(|error| format!("the master has answered what is no answer: {error}"))
+}
+
+/// What comes until the connection ends, in whatever way. What takes no time has one; what takes its time has none, unless the
+/// master is stopped.
+fn read_answer(stream: &mut UnixStream, takes_no_time: bool) -> Result<Vec<u8>, String> {
+    let master = rustix::net::sockopt::socket_peercred(&*stream).map_or(0, |of| of.pid.as_raw_nonzero().get());
+    let mut text = Vec::new();
+    loop {
+        let mut buffer = [0; 4096];
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ok(text),
+            Ok(n) => text.extend_from_slice(&buffer[..n]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if takes_no_time || is_stopped(master) {
+                    let seconds = TIMEOUT.as_secs();
+                    return Err(format!(
+                        "the master, process {master}, has not answered within {seconds} s; it may be stopped or stuck"
+                    ));
+                }
+            }
+            Err(_) => return Ok(text),
+        }
+    }
+}
+
+/// Whether a signal or a debugger has stopped it (proc(5)).
+fn is_stopped(process: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|behind| behind.trim_start().starts_with(['T', 't']))
+}
+
+/// A word as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    if text.chars().all(|c| c.is_alphanumeric() || "/._-+,:@%=".contains(c)) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 // ---- the master
@@ -128,21 +171,50 @@ pub struct Listening {
 impl Listening {
     /// Opens it. An error if another master has it.
     pub fn start(master: &Rc<Master>) -> Result<Listening, String> {
-        let path = master.options.prefix.join(NAME);
+        Listening::open(master, master.options.prefix.join(NAME))
+    }
+
+    fn open(master: &Rc<Master>, path: PathBuf) -> Result<Listening, String> {
         let cannot = |reason: String| {
-            format!(
-                "cannot listen for commands on {}: {reason}; end the other server with `topnext -s quit`, or give this one \
-                 another prefix with -p",
-                path.display()
-            )
+            let advice = match reason.as_str() {
+                bind::IN_USE => {
+                    let prefix = quoted(&master.options.prefix);
+                    format!(
+                        "end the other server with `topnext -p {prefix} -s quit`, or give this one another prefix with -p"
+                    )
+                }
+                bind::NO_SOCKET => "remove it, or give this server another prefix with -p".to_string(),
+                _ => {
+                    "a server has to be able to make this file; give it another prefix with -p if it cannot".to_string()
+                }
+            };
+            format!("cannot listen for commands on {}: {reason}; {advice}", path.display())
         };
         let system = |error: io::Error| cannot(format!("({})", ErrorText(&error)));
         let (short, folder) = short_path(&path).map_err(system)?;
         let (socket, file) = bind::unix(&short, &ListenOptions::default(), MODE).map_err(cannot)?;
-        let listener = Rc::new(Listener { socket, master: Rc::downgrade(master), clients: Rc::default() });
+        let clients = CLIENTS.with_borrow_mut(|clients| clients.get_or_insert_default().clone());
+        let (lp, of_master) = (master.lp.clone(), Rc::downgrade(master));
+        let retry = Cell::default();
+        let is_failing = Cell::new(false);
+        let listener = Rc::new(Listener { lp, socket, master: of_master, clients, retry, is_failing });
         let id = master.lp.register_listener(&mut &listener.socket, listener.clone()).map_err(system)?;
-        CLIENTS.set(Some(listener.clients.clone()));
+        listener.retry.set(Some(master.lp.add_timer(listener.clone(), 0)));
         Ok(Listening { path, file, _folder: folder, listener, id, lp: master.lp.clone() })
+    }
+
+    /// Makes it again if its file has vanished.
+    pub fn restore(master: &Rc<Master>) {
+        let vanished = |known: &&Listening| !known.file.is_there();
+        let path = master.control.borrow().as_ref().filter(vanished).map(|known| known.path.clone());
+        let Some(known) = path else { return };
+        log_line!(Level::Warn, "the control socket {} has vanished, it is made again", known.display());
+        // An old master that is the server again may not have got its name back.
+        let path = if master.upgrade.borrow().is_under_way() { known } else { master.options.prefix.join(NAME) };
+        match Listening::open(master, path) {
+            Ok(made) => drop(master.control.replace(Some(made))),
+            Err(reason) => log_line!(Level::Error, "{reason}"),
+        }
     }
 
     /// Where it is.
@@ -162,6 +234,9 @@ impl Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         self.lp.deregister(&mut &self.listener.socket, self.id);
+        if let Some(timer) = self.listener.retry.take() {
+            self.lp.remove_timer(timer);
+        }
     }
 }
 
@@ -182,25 +257,71 @@ pub fn finish(lp: &Rc<Loop>) {
 }
 
 struct Listener {
+    lp: Rc<Loop>,
     socket: Socket,
     master: Weak<Master>,
     clients: Rc<Cell<usize>>,
+    retry: Cell<Option<TimerId>>,
+    /// Accepting has failed, which was logged, and has not succeeded since.
+    is_failing: Cell<bool>,
+}
+
+impl Listener {
+    fn accept(self: &Rc<Self>) {
+        let Some(master) = self.master.upgrade() else { return };
+        loop {
+            match self.socket.accept() {
+                Ok((socket, _)) => {
+                    self.is_failing.set(false);
+                    if self.clients.get() < MAX_CLIENTS {
+                        Client::start(&master, socket, &self.clients);
+                    } else {
+                        refuse(&socket);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) => return self.failed(&error),
+            }
+        }
+    }
+
+    /// Out of descriptors or memory: those who wait are not announced again.
+    fn failed(&self, error: &io::Error) {
+        if !self.is_failing.replace(true) {
+            log_line!(Level::Crit, "accept() on the control socket failed ({})", ErrorText(error));
+        }
+        if let Some(timer) = self.retry.get() {
+            self.lp.start_timer(timer, RETRY);
+        }
+    }
+}
+
+/// One client too many: it is told so, as far as that takes no time.
+fn refuse(socket: &Socket) {
+    let reason = format!("more than {MAX_CLIENTS} clients of the control socket");
+    log_line!(Level::Warn, "{reason}");
+    let answer = line_of(Err(super::of_server(&format!("{reason}; ask again when some have their answers"))));
+    let _ = rustix::net::send(socket, &answer, rustix::net::SendFlags::NOSIGNAL | rustix::net::SendFlags::DONTWAIT);
+}
+
+fn line_of(result: Result<String, String>) -> Vec<u8> {
+    let answer = match result {
+        Ok(text) => Answer { ok: true, text },
+        Err(text) => Answer { ok: false, text },
+    };
+    let mut line = serde_json::to_vec(&answer).unwrap_or_default();
+    line.push(b'\n');
+    line
 }
 
 impl Source for Listener {
     fn ready(self: Rc<Self>, _: Ready) {
-        let Some(master) = self.master.upgrade() else { return };
-        loop {
-            match self.socket.accept() {
-                // Those that are too many are closed.
-                Ok((socket, _)) if self.clients.get() < MAX_CLIENTS => Client::start(&master, socket, &self.clients),
-                Ok(_) => log_line!(Level::Warn, "more than {MAX_CLIENTS} clients of the control socket"),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    return log_line!(Level::Crit, "accept() on the control socket failed ({})", ErrorText(&error));
-                }
-            }
-        }
+        self.accept();
+    }
+
+    fn expired(self: Rc<Self>, _: u32) {
+        self.accept();
     }
 }
 
@@ -215,6 +336,10 @@ struct Client {
     answer: RefCell<Vec<u8>>,
     /// The question is complete.
     asked: Cell<bool>,
+    /// The answer has been written. What the client has said beyond its question is read, so that the end of the connection
+    /// does not cost it the answer.
+    answered: Cell<bool>,
+    discarded: Cell<usize>,
     clients: Rc<Cell<usize>>,
 }
 
@@ -229,6 +354,8 @@ impl Client {
             question: RefCell::default(),
             answer: RefCell::default(),
             asked: Cell::new(false),
+            answered: Cell::new(false),
+            discarded: Cell::new(0),
             clients: clients.clone(),
         });
         clients.set(clients.get() + 1);
@@ -260,6 +387,9 @@ impl Client {
                 Some(end) => {
                     self.asked.set(true);
                     let question = String::from_utf8_lossy(&self.question.borrow()[..end]).into_owned();
+                    if self.question.borrow().len() > end + 1 {
+                        return self.refuse("there is more behind the question; ask one for each connection");
+                    }
                     if let Some(timer) = self.timer.get() {
                         // What is asked for may take its time.
                         self.lp.stop_timer(timer);
@@ -268,7 +398,7 @@ impl Client {
                 }
                 None if self.question.borrow().len() >= MAX_QUESTION => {
                     self.asked.set(true);
-                    self.reply(Err("the question is too long".to_string()));
+                    self.refuse("the question is too long");
                 }
                 None => (),
             }
@@ -279,7 +409,7 @@ impl Client {
         let Some(master) = self.master.upgrade() else { return self.close() };
         if let Err(reason) = self.may_ask() {
             log_line!(Level::Warn, "control socket: {question:?} was refused: {reason}");
-            return self.reply(Err(reason));
+            return self.refuse(&reason);
         }
         if question != status::QUESTION {
             log_line!(Level::Notice, "control socket: {question:?}");
@@ -293,7 +423,7 @@ impl Client {
             "stop" => master.end(Ending::Fast, Some(waiter)),
             status::QUESTION => waiter(Ok(status::json(&master))),
             other => {
-                waiter(Err(format!("found {other:?}, expected reload, reopen, quit, stop or {}", status::QUESTION)))
+                self.refuse(&format!("found {other:?}, expected reload, reopen, quit, stop or {}", status::QUESTION))
             }
         }
     }
@@ -308,14 +438,12 @@ impl Client {
         Err(format!("user {} may not; ask as user {} or root", who.uid.as_raw(), ours.as_raw()))
     }
 
+    fn refuse(self: &Rc<Self>, reason: &str) {
+        self.reply(Err(super::of_server(reason)));
+    }
+
     fn reply(self: &Rc<Self>, result: Result<String, String>) {
-        let answer = match result {
-            Ok(text) => Answer { ok: true, text },
-            Err(text) => Answer { ok: false, text },
-        };
-        let mut line = serde_json::to_vec(&answer).unwrap_or_default();
-        line.push(b'\n');
-        self.answer.replace(line);
+        self.answer.replace(line_of(result));
         self.start_timer();
         self.write();
     }
@@ -338,7 +466,9 @@ impl Client {
                     let is_done = rest.is_empty();
                     self.answer.replace(rest);
                     if is_done {
-                        return self.close();
+                        self.answered.set(true);
+                        let _ = self.socket.shutdown(Shutdown::Write);
+                        return self.discard();
                     }
                 }
                 Err(rustix::io::Errno::AGAIN) => return,
@@ -346,6 +476,20 @@ impl Client {
                 Err(_) => return self.close(),
             }
         }
+    }
+
+    /// Waits for the client's end of the connection.
+    fn discard(self: &Rc<Self>) {
+        while self.discarded.get() < MAX_DISCARDED {
+            match self.socket.read(&mut [0; 16 * MAX_QUESTION]) {
+                Ok(0) => break,
+                Ok(n) => self.discarded.set(self.discarded.get() + n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(_) => break,
+            }
+        }
+        self.close();
     }
 
     fn close(self: &Rc<Self>) {
@@ -362,6 +506,9 @@ impl Client {
 
 impl Source for Client {
     fn ready(self: Rc<Self>, ready: Ready) {
+        if ready.readable && self.answered.get() {
+            return self.discard();
+        }
         if ready.readable && !self.asked.get() {
             self.read();
         }

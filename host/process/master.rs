@@ -1,6 +1,7 @@
 //! The master: opens the listening sockets, starts the workers, watches them, and does what signals and the control socket ask
-//! for. It reads no configuration and loads no module: its workers do, and tell it what it has to know ([`Plan`]). So nothing
-//! that an operator or a module author writes can end it.
+//! for. It loads no module, and leaves the configuration to its workers, which tell it what it has to know ([`Plan`]). Before it
+//! begins the command line has looked into the file for two flags, `daemon` and `master_process`, and passed over what is wrong. So
+//! nothing that an operator or a module author writes can end it.
 //!
 //! A change of the configuration, of which the start is the first, is in change.rs; what becomes of workers that end in deaths.rs.
 
@@ -54,7 +55,9 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// What the command line says.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The configuration's file, absolute.
+    /// The configuration's file as it was written, which is how errors name it. A relative one is found from the working directory
+    /// in which the server was started: neither the master nor a new one leaves it, and a worker does (`working_directory`) when it
+    /// has read the file. It is that folder whatever its name becomes, while the prefix is a name.
     pub config: PathBuf,
     /// Where relative paths start, absolute.
     pub prefix: PathBuf,
@@ -273,7 +276,10 @@ impl Master {
         }
         match signal {
             signal::SIGCHLD => self.reap(),
-            signal::SIGHUP => self.perform(Task::Reload(Vec::new())),
+            signal::SIGHUP => {
+                control::Listening::restore(self);
+                self.perform(Task::Reload(Vec::new()));
+            }
             signal::SIGUSR1 => self.reopen(None),
             signal::SIGUSR2 => self.perform(Task::Upgrade),
             // Of a terminal whose size has changed, which it tells those in its foreground.

@@ -22,6 +22,7 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::scoreboard::Accounting;
 use crate::{listen::sockets::Wanted, plugins::description::Identity};
 
 /// From the master to a worker.
@@ -136,6 +137,8 @@ pub struct Plan {
     pub watchdog_timeout: Duration,
     /// The modules, in declared order.
     pub modules: Vec<PlannedModule>,
+    /// What is counted of them.
+    pub accounting: Accounting,
     /// The files of the configuration, with a hash of each text.
     pub files: Vec<(PathBuf, u64)>,
     /// What is not wrong, but has no effect.

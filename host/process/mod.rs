@@ -1,7 +1,8 @@
 //! Processes and threads.
 //!
 //! ```text
-//! topnext            the master: sockets, signals, the control socket; it reads no configuration and loads no module
+//! topnext            the master: sockets, signals, the control socket; it loads no module, and leaves the configuration to its
+//!   |                workers: the command line has looked for daemon and master_process, and passes over what is wrong
 //!   +-- worker       reads the configuration, loads the modules, serves           (one for each of worker_processes)
 //!         +-- loop   an event loop on a thread of its own                         (one for each of worker_threads)
 //! ```
@@ -18,7 +19,7 @@
 //! reopen.rs          logs, after they were renamed
 //! upgrade.rs         another program takes over
 //! systemd.rs         who may have opened sockets (inherited.rs), and wants to know
-//! pid_file.rs        who it is
+//! pid_file.rs        who it is; greeting.rs what it says when it serves
 //!
 //! messages.rs        what the two say to each other: the master through channel.rs, the worker through pipe.rs
 //! scoreboard.rs      what the worker does, in shared_memory.rs, as the master sees it
@@ -45,6 +46,8 @@ mod alarm;
 pub mod reopen;
 
 pub mod pid_file;
+
+pub mod greeting;
 
 pub mod control;
 

@@ -1,21 +1,24 @@
 //! The pid file: the number of the master process, for people and programs that send it signals.
 //!
 //! It is locked as long as the master lives, so that a second start finds out that the first still runs, and a file that was
-//! left behind is nobody's.
+//! left behind is nobody's. Root follows its path as place.rs says, since others may write into its folder.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    ffi::OsStr,
+    fs::File,
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{FlockOperation, OFlags},
+    fs::{AtFlags, FlockOperation, Mode, OFlags},
     io::Errno,
+    process::Pid,
 };
 
-use crate::{error_text::ErrorText, log::error::Level, log_line};
+use super::messages::Plan;
+use crate::{error_text::ErrorText, log::error::Level, log_line, place::Place};
 
 /// What the name of the file of an old master ends with, while a new one is tried (as in nginx).
 pub const OLD: &str = ".oldbin";
@@ -27,10 +30,38 @@ const MAX_TRIES: usize = 10;
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
+    /// The folder in which it has this name, or a link to it has.
+    folder: OwnedFd,
     file: File,
 }
 
 impl PidFile {
+    /// The file that a configuration wants, if it is not the present one. A present one that has vanished is made again; the
+    /// configuration does not fail if that cannot be.
+    pub fn of_plan(present: Option<&PidFile>, plan: &Plan) -> Result<Option<PidFile>, String> {
+        if let Some(log) = plan.logs.iter().find(|log| is_same_path(log, &plan.pid)) {
+            return Err(format!(
+                "the pid file {} is a log of this configuration; say where it is to be with pid",
+                log.display()
+            ));
+        }
+        let Some(present) = present else { return PidFile::create(&plan.pid).map(Some) };
+        // While a new master is tried, the old one's has another name.
+        let is_known = present.path == plan.pid || present.path == old(&plan.pid);
+        if present.is_at(&plan.pid) || is_known && present.is_at(&present.path) {
+            return Ok(None);
+        }
+        if !is_known {
+            return PidFile::create(&plan.pid).map(Some);
+        }
+        log_line!(Level::Warn, "the pid file {} has vanished, it is made again", present.path.display());
+        let made = PidFile::create(&plan.pid);
+        made.map(Some).or_else(|reason| {
+            log_line!(Level::Error, "{reason}");
+            Ok(None)
+        })
+    }
+
     /// Writes the number of this process. An error if another process has the file, or it cannot be written.
     pub fn create(path: &Path) -> Result<PidFile, String> {
         for _ in 0..MAX_TRIES {
@@ -44,20 +75,27 @@ impl PidFile {
     /// None if whoever had it before has removed it meanwhile.
     fn try_create(path: &Path) -> Result<Option<PidFile>, String> {
         let cannot = |error: io::Error| {
-            format!(
-                "the pid file {} cannot be written ({}); say where it is to be with pid, or with -p",
-                path.display(),
-                ErrorText(&error)
-            )
+            let advice = match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room",
+                _ => "say where it is to be with pid, or with -p",
+            };
+            format!("the pid file {} cannot be written ({}); {advice}", path.display(), ErrorText(&error))
         };
-        // Without waiting for whoever is at the other end of what is no file.
-        let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o644).custom_flags(flags);
-        let mut file = options.open(path).map_err(cannot)?;
-        if !file.metadata().map_err(cannot)?.is_file() {
-            return Err(format!("the pid file {} is no regular file; say where it is to be with pid", path.display()));
+        let no_file = || format!("the pid file {} is no regular file; say where it is to be with pid", path.display());
+        let folder = Place::folder_of(path).map_err(cannot)?;
+        let place = Place::find(path).map_err(cannot)?;
+        if place.follow {
+            return Err(no_file());
         }
+        // Without waiting for whoever is at the other end of what is no file.
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&place.folder, &place.name, flags, MODE);
+        let mut file = File::from(file.map_err(io::Error::from).map_err(cannot)?);
+        if !file.metadata().map_err(cannot)?.is_file() {
+            return Err(no_file());
+        }
+        place.check(&file).map_err(cannot)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => (),
             Err(Errno::WOULDBLOCK) => {
@@ -65,7 +103,7 @@ impl PidFile {
                 let _ = (&mut file).take(32).read_to_string(&mut text);
                 let text = text.trim();
                 return Err(format!(
-                    "another topnext runs, with the pid file {}: process {text}; end it with `topnext -s quit`, or say \
+                    "another topnext runs, with the pid file {}: process {text}; end it with `kill -QUIT {text}`, or say \
                      where this one has its file with pid",
                     path.display()
                 ));
@@ -82,17 +120,20 @@ impl PidFile {
                 path.display()
             ));
         }
-        if !same_file(&file, path) {
+        if !is_same(&file, &place.folder, &place.name) {
             return Ok(None);
         }
         file.rewind().map_err(cannot)?;
-        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(cannot)?;
-        Ok(Some(PidFile { path: path.to_path_buf(), file }))
+        // Dropped, it is removed: one without a number, for want of space, is of no use to anybody.
+        let mut made = PidFile { path: path.to_path_buf(), folder, file };
+        let written = made.file.set_len(0).and_then(|()| writeln!(made.file, "{}", std::process::id()));
+        written.map_err(cannot)?;
+        Ok(Some(made))
     }
 
-    /// Whether this is a path of it, however it is written.
+    /// Whether this path leads to it, however it is written.
     pub fn is_at(&self, path: &Path) -> bool {
-        self.path == path || same_file(&self.file, path)
+        Place::find(path).is_ok_and(|place| is_same(&self.file, &place.folder, &place.name))
     }
 
     /// Where it is.
@@ -100,18 +141,37 @@ impl PidFile {
         &self.path
     }
 
-    /// Gives it another name. An error names it.
+    /// Gives it another name in the same folder. An error names it.
     pub fn rename(&mut self, path: PathBuf) -> Result<(), String> {
-        fs::rename(&self.path, &path).map_err(|error| cannot_rename(&self.path, &path, &error))?;
+        rustix::fs::renameat(&self.folder, name_of(&self.path), &self.folder, name_of(&path))
+            .map_err(|error| cannot_rename(&self.path, &path, &error.into()))?;
         self.path = path;
         Ok(())
     }
 }
 
-fn same_file(file: &File, path: &Path) -> bool {
-    let ours = file.metadata().map(|ours| (ours.dev(), ours.ino()));
-    let there = fs::metadata(path).map(|there| (there.dev(), there.ino()));
-    matches!((ours, there), (Ok(ours), Ok(there)) if ours == there)
+/// What all may do with it.
+const MODE: Mode = Mode::from_raw_mode(0o644);
+
+/// Whether two paths are those of one file, which need not be there yet.
+fn is_same_path(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| {
+        let place = Place::find(path).ok()?;
+        let folder = rustix::fs::fstat(&place.folder).ok()?;
+        Some((folder.st_dev, folder.st_ino, place.name))
+    };
+    one == other || place(one).is_some_and(|one| place(other) == Some(one))
+}
+
+fn name_of(path: &Path) -> &OsStr {
+    path.file_name().unwrap_or_default()
+}
+
+/// Whether this name, or the link that it is, is the file's.
+fn is_same(file: &File, folder: impl AsFd, name: &OsStr) -> bool {
+    let ours = rustix::fs::fstat(file);
+    let there = rustix::fs::statat(folder, name, AtFlags::empty());
+    matches!((ours, there), (Ok(ours), Ok(there)) if (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino))
 }
 
 /// Why a file does not get another name.
@@ -121,11 +181,28 @@ pub fn cannot_rename(from: &Path, to: &Path, error: &io::Error) -> String {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        let is_ours = same_file(&self.file, &self.path);
-        if is_ours && let Err(error) = fs::remove_file(&self.path) {
-            log_line!(Level::Alert, "unlink() {} failed ({})", self.path.display(), ErrorText(&error));
+        let name = name_of(&self.path);
+        let is_ours = is_same(&self.file, &self.folder, name);
+        if is_ours && let Err(error) = rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()) {
+            log_line!(Level::Alert, "unlink() {} failed ({})", self.path.display(), ErrorText(&error.into()));
         }
     }
+}
+
+/// The master whose file this is, if it lives.
+pub fn holder(path: &Path) -> Option<u32> {
+    let place = Place::find(path).ok()?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::openat(&place.folder, &place.name, flags, Mode::empty()).ok()?);
+    let mut text = String::new();
+    (&file).take(32).read_to_string(&mut text).ok()?;
+    let process = text.trim().parse::<i32>().ok().and_then(Pid::from_raw)?;
+    // The lock is looked at last: to look, it has to be taken.
+    let lives = !matches!(rustix::process::test_kill_process(process), Err(Errno::SRCH));
+    let is_locked = || {
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err_and(|error| error == Errno::WOULDBLOCK)
+    };
+    (lives && is_locked()).then(|| process.as_raw_nonzero().get().cast_unsigned())
 }
 
 /// The path with the ending of an old master's files.
@@ -137,6 +214,8 @@ pub fn old(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -47,6 +47,7 @@ pub fn of(loaded: &Loaded, prefix: &Path) -> Plan {
         shutdown_timeout: main.worker_shutdown_timeout,
         watchdog_timeout: main.watchdog_timeout,
         modules: site.modules.iter().map(module).collect(),
+        accounting: main.module_accounting,
         files: loaded.kept.texts.files().map(|(path, text)| (path.to_path_buf(), hash(text))).collect(),
         warnings: loaded.warnings.to_string().lines().map(str::to_string).collect(),
     }

@@ -1,4 +1,5 @@
-//! Opens the logs again, of the master and of all workers. Who has asked for it is answered when all of them are open.
+//! Opens the logs again, of the master and of all workers. Who has asked for it is answered when all of them are open. A worker
+//! that loads is waited for until it is ready, for which it has a time of its own.
 
 use std::{
     cell::RefCell,
@@ -9,7 +10,7 @@ use std::{
 
 use super::{
     alarm::Alarm,
-    child::Stage,
+    child::{Child, Stage},
     master::{Master, Waiter, answer},
     messages::ToWorker,
 };
@@ -27,6 +28,8 @@ pub struct Reopening {
     master: Weak<Master>,
     /// Processes that have not answered yet, the master included.
     waits_for: RefCell<Vec<u32>>,
+    /// Of these, those that were not ready when they were last looked at.
+    loading: RefCell<Vec<u32>>,
     failed: RefCell<Vec<String>>,
     /// What failed in the master, told by the thread that writes its logs.
     of_master: Arc<Mutex<Vec<String>>>,
@@ -42,18 +45,13 @@ pub fn start(master: &Rc<Master>, waiter: Option<Waiter>) {
         number,
         master: Rc::downgrade(master),
         waits_for: RefCell::new(vec![std::process::id()]),
+        loading: RefCell::default(),
         failed: RefCell::default(),
         of_master: Arc::default(),
         waiter: RefCell::new(waiter),
         alarm: RefCell::default(),
         announcement: Announcement::default(),
     });
-    let late = Rc::downgrade(&reopening);
-    reopening.alarm.replace(Some(Alarm::new(master, TIMEOUT, move |_| {
-        if let Some(reopening) = late.upgrade() {
-            reopening.end();
-        }
-    })));
     master.reopenings.borrow_mut().push(reopening.clone());
 
     let (remote, id) = (master.lp.remote().clone(), reopening.announcement.id(&reopening));
@@ -74,6 +72,7 @@ pub fn start(master: &Rc<Master>, waiter: Option<Waiter>) {
             reopening.waits_for.borrow_mut().push(child.pid);
         }
     }
+    reopening.wait(master);
 }
 
 /// A process has opened its logs, but for these; or has ended, without a number.
@@ -94,6 +93,26 @@ pub fn done(master: &Rc<Master>, pid: u32, number: Option<u64>, failed: Vec<Stri
 }
 
 impl Reopening {
+    /// Looks later who is late. Who loads is not; nor is who did when the wait began.
+    fn wait(self: &Rc<Self>, master: &Rc<Master>) {
+        let is_loading = |child: &&Rc<Child>| child.reopen_later.get().is_some();
+        self.loading.replace(master.children().iter().filter(is_loading).map(|child| child.pid).collect());
+        let reopening = Rc::downgrade(self);
+        self.alarm.replace(Some(Alarm::new(master, TIMEOUT, move |master| {
+            let Some(reopening) = reopening.upgrade() else { return };
+            let loading = reopening.loading.take();
+            let late: Vec<u32> =
+                reopening.waits_for.borrow_mut().extract_if(.., |pid| !loading.contains(pid)).collect();
+            let text = |pid| format!("process {pid}: no answer within {} s", TIMEOUT.as_secs());
+            reopening.failed.borrow_mut().extend(late.into_iter().map(text));
+            if reopening.waits_for.borrow().is_empty() {
+                reopening.end();
+            } else {
+                reopening.wait(master);
+            }
+        })));
+    }
+
     /// Answers, with what has failed by now.
     fn end(self: &Rc<Self>) {
         self.announcement.forget();
@@ -101,9 +120,7 @@ impl Reopening {
         if let Some(master) = self.master.upgrade() {
             master.reopenings.borrow_mut().retain(|other| !Rc::ptr_eq(other, self));
         }
-        let mut failed = self.failed.take();
-        let late = self.waits_for.take();
-        failed.extend(late.iter().map(|pid| format!("process {pid}: no answer within {} s", TIMEOUT.as_secs())));
+        let failed = self.failed.take();
         let result = if failed.is_empty() {
             Ok(String::new())
         } else {

@@ -24,6 +24,7 @@ use std::{
     },
 };
 
+use serde::{Deserialize, Serialize};
 use topnext_module_api::running::{Account, HOOKS, Hook, Running, RunningCell};
 
 use super::shared_memory::{self, Mapping};
@@ -66,7 +67,8 @@ const _: () = assert!(crate::plugins::running::MAX_MODULES < ROWS);
 pub type Board = &'static [AtomicU64];
 
 /// What modules do is counted and timed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Accounting {
     /// Neither.

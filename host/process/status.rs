@@ -14,7 +14,7 @@ use super::{
     generation::Generation,
     master::Master,
     messages::PlannedModule,
-    scoreboard,
+    scoreboard::{self, Accounting},
 };
 use crate::{
     site::VERSION,
@@ -35,7 +35,10 @@ pub struct Status {
     pub uptime: u64,
     /// The configuration's file.
     pub config: String,
-    /// Generations that have workers, the oldest first.
+    /// The process of another master that serves, or may serve, instead of this one: an upgrade is under way.
+    #[serde(default)]
+    pub other_master: Option<u32>,
+    /// Generations that have workers, and the one that serves, the oldest first.
     pub generations: Vec<OfGeneration>,
 }
 
@@ -44,10 +47,26 @@ pub struct Status {
 pub struct OfGeneration {
     /// Its number.
     pub number: u64,
-    /// `starting`, `serving` or `draining`.
+    /// `starting`, `serving`, `draining`, `dismissed` (its workers were told to finish, since another master serves), `failed`
+    /// (it has not come to serve, and its workers still end) or `ending` (the server is).
     pub state: String,
+    /// What is counted of modules: `off`, `sampled` or `all`; none while the configuration is being read.
+    #[serde(default)]
+    pub accounting: Option<Accounting>,
+    /// Slots of the generation that serves that have no worker.
+    #[serde(default)]
+    pub missing: Vec<Missing>,
     /// Its workers.
     pub workers: Vec<OfWorker>,
+}
+
+/// A slot without a worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Missing {
+    /// Its number.
+    pub slot: usize,
+    /// Seconds until the next worker is started, if that is known.
+    pub next_in: Option<f64>,
 }
 
 /// A worker.
@@ -114,23 +133,41 @@ pub fn json(master: &Rc<Master>) -> String {
 }
 
 fn of(master: &Rc<Master>) -> Status {
-    let (generations, serving) = master.generations();
+    let (generations, _) = master.generations();
     let per_us = master.ticks().per_us();
-    let of_generation = |generation: &Rc<Generation>| OfGeneration {
-        number: generation.number,
-        state: String::from(match &serving {
-            Some(serving) if Rc::ptr_eq(serving, generation) => "serving",
-            Some(serving) if serving.number > generation.number => "draining",
-            _ => "starting",
-        }),
-        workers: generation.workers().iter().map(|child| of_worker(child, per_us)).collect(),
+    let of_generation = |generation: &Rc<Generation>| {
+        let state = state(master, generation);
+        let missing = if state == "serving" { generation.missing() } else { Vec::new() };
+        let missing =
+            missing.into_iter().map(|(slot, next)| Missing { slot, next_in: next.map(|next| next.as_secs_f64()) });
+        OfGeneration {
+            number: generation.number,
+            state: state.to_string(),
+            accounting: generation.plan().map(|plan| plan.accounting),
+            missing: missing.collect(),
+            workers: generation.workers().iter().map(|child| of_worker(child, per_us)).collect(),
+        }
     };
     Status {
         version: VERSION.to_string(),
         pid: std::process::id(),
         uptime: master.started().elapsed().as_secs(),
         config: master.options.config.display().to_string(),
+        other_master: master.upgrade.borrow().other_process(),
         generations: generations.iter().map(of_generation).collect(),
+    }
+}
+
+fn state(master: &Rc<Master>, generation: &Rc<Generation>) -> &'static str {
+    let serving = master.serving.borrow();
+    match &*serving {
+        _ if master.ending.get().is_some() => "ending",
+        Some(serving) if Rc::ptr_eq(serving, generation) && serving.is_dismissed.get() => "dismissed",
+        Some(serving) if Rc::ptr_eq(serving, generation) => "serving",
+        _ if master.is_starting(generation) => "starting",
+        // One that has failed has no worker that has come so far.
+        _ if generation.workers().iter().any(|worker| worker.stage() >= Stage::Serving) => "draining",
+        _ => "failed",
     }
 }
 

@@ -202,6 +202,12 @@ impl Upgrade {
         self.new.is_none() && self.other.is_some()
     }
 
+    /// The process of the other master, if there is one.
+    pub fn other_process(&self) -> Option<u32> {
+        let parent = || rustix::process::getppid().map(|parent| parent.as_raw_nonzero().get().cast_unsigned());
+        self.new.as_ref().map(std::process::Child::id).or_else(|| self.is_new_one().then(parent).flatten())
+    }
+
     /// Whether there is another master, with the same sockets.
     pub fn is_under_way(&self) -> bool {
         self.new.is_some() || self.other.is_some()
@@ -311,21 +317,17 @@ fn hand_over(master: &Rc<Master>, channel: &Channel) -> io::Result<()> {
     send(&Handover::End, &[])
 }
 
-/// Gives pid file and control socket other names, unless they have them.
+/// Gives pid file and control socket other names, unless they have them. One that has vanished does not keep the other from it.
 fn rename(master: &Rc<Master>, name: impl Fn(&Path) -> PathBuf) -> Result<(), String> {
-    if let Some(file) = &mut *master.pid_file.borrow_mut() {
+    let of_pid_file = master.pid_file.borrow_mut().as_mut().map_or(Ok(()), |file| {
         let path = name(file.path());
-        if path != file.path() {
-            file.rename(path)?;
-        }
-    }
-    if let Some(control) = &mut *master.control.borrow_mut() {
+        if path == file.path() { Ok(()) } else { file.rename(path) }
+    });
+    let of_control = master.control.borrow_mut().as_mut().map_or(Ok(()), |control| {
         let path = name(control.path());
-        if path != control.path() {
-            control.rename(path)?;
-        }
-    }
-    Ok(())
+        if path == control.path() { Ok(()) } else { control.rename(path) }
+    });
+    of_pid_file.and(of_control)
 }
 
 /// There is no new master, or no more: this one is the server again.
