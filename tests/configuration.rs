@@ -479,9 +479,10 @@ fn what_the_system_does_not_give_is_said_with_its_place_and_all_at_once() {
         ("run", "is no regular file"),
         ("noise.log", "is there, and no pid file"),
         ("nowhere/topnext.pid", "its folder is not there"),
+        ("fresh.log", "is a log of this configuration"),
     ] {
-        let (code, said) = test(&format!("pid = {pid:?}"));
-        assert!(code == Some(1) && said.contains("plugins.toml:1:7: pid: found ") && said.contains(why), "{said}");
+        let (code, said) = test(&format!("pid = {pid:?}\nerror_log = \"fresh.log\""));
+        assert!(code == Some(1) && said.contains("plugins.toml:1:7: pid: ") && said.contains(why), "{said}");
     }
     let (code, said) = test("worker_threads = 2\nworker_rlimit_nofile = 64\nworker_connections = 64");
     let text = "worker_connections: 128 connections of 2 threads exceed worker_rlimit_nofile, which is 64";

@@ -92,6 +92,17 @@ fn status_of_a_slot_without_a_worker() {
     };
     eventually_without(&["status"], "generation 1, serving\n  no worker, slot 0");
     eventually_without(&["status", "--json"], "\"missing\":[{\"slot\":0,\"next_in\":");
+    // Another one accepts meanwhile.
+    let server = Server::start(&format!("worker_processes = 2\n{SITE}"));
+    let stays = server.workers()[0];
+    let text = format!(" s; worker {stays} stands in for it\n");
+    eventually(&text, || {
+        for pid in server.workers().into_iter().filter(|pid| *pid != stays) {
+            let _ = kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL);
+        }
+        let said = server.ask(&["status"]).stdout;
+        said.contains(", the next one starts in ") && said.contains(&text)
+    });
 }
 
 #[test]

@@ -33,7 +33,8 @@ fn table(status: &Status) -> String {
         let _ = writeln!(text, "\ngeneration {}, {}", generation.number, explained(&generation.state));
         for missing in &generation.missing {
             let next = missing.next_in.map_or_else(String::new, |next| format!(", the next one starts in {next:.0} s"));
-            let _ = writeln!(text, "  no worker, slot {}{next}", missing.slot);
+            let other = missing.stand_in.map_or_else(String::new, |pid| format!("; worker {pid} stands in for it"));
+            let _ = writeln!(text, "  no worker, slot {}{next}{other}", missing.slot);
         }
         for worker in &generation.workers {
             describe(&mut text, worker);

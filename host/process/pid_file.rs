@@ -39,12 +39,7 @@ impl PidFile {
     /// The file that a configuration wants, if it is not the present one. A present one that has vanished is made again; the
     /// configuration does not fail if that cannot be.
     pub fn of_plan(present: Option<&PidFile>, plan: &Plan) -> Result<Option<PidFile>, String> {
-        if let Some(log) = plan.logs.iter().find(|log| is_same_path(log, &plan.pid)) {
-            return Err(format!(
-                "the pid file {} is a log of this configuration; say where it is to be with pid",
-                log.display()
-            ));
-        }
+        check_no_log(&plan.pid, &plan.logs)?;
         let Some(present) = present else { return PidFile::create(&plan.pid).map(Some) };
         // While a new master is tried, the old one's has another name.
         let is_known = present.path == plan.pid || present.path == old(&plan.pid);
@@ -152,6 +147,17 @@ impl PidFile {
 
 /// What all may do with it.
 const MODE: Mode = Mode::from_raw_mode(0o644);
+
+/// An error if one of these logs has the path of a pid file.
+pub fn check_no_log(path: &Path, logs: &[PathBuf]) -> Result<(), String> {
+    match logs.iter().find(|log| is_same_path(log, path)) {
+        Some(log) => Err(format!(
+            "the pid file {} is a log of this configuration; say where it is to be with pid",
+            log.display()
+        )),
+        None => Ok(()),
+    }
+}
 
 /// Whether two paths are those of one file, which need not be there yet.
 fn is_same_path(one: &Path, other: &Path) -> bool {

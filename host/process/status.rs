@@ -67,6 +67,8 @@ pub struct Missing {
     pub slot: usize,
     /// Seconds until the next worker is started, if that is known.
     pub next_in: Option<f64>,
+    /// The worker that stands in for it, if there is one.
+    pub stand_in: Option<u32>,
 }
 
 /// A worker.
@@ -138,14 +140,19 @@ fn of(master: &Rc<Master>) -> Status {
     let of_generation = |generation: &Rc<Generation>| {
         let state = state(master, generation);
         let missing = if state == "serving" { generation.missing() } else { Vec::new() };
-        let missing =
-            missing.into_iter().map(|(slot, next)| Missing { slot, next_in: next.map(|next| next.as_secs_f64()) });
+        let missing = missing.into_iter().map(|(slot, next)| Missing {
+            slot,
+            next_in: next.map(|next| next.as_secs_f64()),
+            stand_in: generation.stand_in(slot).map(|worker| worker.pid),
+        });
+        let mut workers = generation.workers();
+        workers.sort_by_key(|worker| worker.slot);
         OfGeneration {
             number: generation.number,
             state: state.to_string(),
             accounting: generation.plan().map(|plan| plan.accounting),
             missing: missing.collect(),
-            workers: generation.workers().iter().map(|child| of_worker(child, per_us)).collect(),
+            workers: workers.iter().map(|child| of_worker(child, per_us)).collect(),
         }
     };
     Status {
