@@ -5,6 +5,7 @@ mod build;
 mod support;
 
 use std::fs;
+use std::process::Output;
 use std::thread::{ScopedJoinHandle, scope};
 
 use rustix::process::Signal;
@@ -165,7 +166,6 @@ fn an_upgrade_waits_for_the_end_of_a_reload() {
     assert_eq!(server.ask(&["-s", "quit"]).code, Some(0));
 }
 
-#[test]
 fn one_that_hangs_is_given_up() {
     let server = server();
     let worker = server.worker();
@@ -211,31 +211,45 @@ fn while_a_worker_is_replaced_another_one_stands_in_for_it() {
     }
 }
 
+/// Whether a worker is in this state, as the master sees it.
+fn is(server: &Server, pid: u32, slot: u32, state: &str) -> bool {
+    let text = format!("\"pid\":{pid},\"slot\":{slot},\"state\":\"{state}\"");
+    server.ask(&["status", "--json"]).stdout.contains(&text)
+}
+
+/// Has a reload begun to two workers and another address, and stops the first one before it serves: with the answer to come.
+fn reload_with_one_stopped<'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    server: &'scope Server,
+) -> (u32, ScopedJoinHandle<'scope, Output>) {
+    let old = server.worker();
+    let two = site("new").replace("\"127.0.0.1:PORT\"", "\"127.0.0.1:PORT\", \"127.0.0.1:PORT2\"");
+    write(server, &format!("worker_processes = 2\n{two}"));
+    let asked = scope.spawn(|| support::command(&server.folder, &["-s", "reload"]).output().unwrap());
+    eventually("the first one hangs", || hangs(server));
+    let first = server.workers().into_iter().find(|pid| *pid != old).unwrap();
+    server.folder.write("hang", first.to_string().as_bytes());
+    let second = || server.workers().into_iter().find(|pid| ![old, first].contains(pid));
+    eventually("the other one is started", || second().is_some());
+    let second = second().unwrap();
+    eventually("the first one is ready", || is(server, first, 0, "ready"));
+    signal(first, Signal::STOP);
+    go_on(server);
+    eventually("the other one serves", || is(server, second, 1, "serving"));
+    (first, asked)
+}
+
 #[test]
 fn a_reload_whose_workers_do_not_get_to_serve_fails() {
     let server = server();
     let old = server.worker();
-    let two = site("new").replace("\"127.0.0.1:PORT\"", "\"127.0.0.1:PORT\", \"127.0.0.1:PORT2\"");
-    write(&server, &format!("worker_processes = 2\n{two}"));
-    let is = |pid: u32, slot: u32, state: &str| {
-        let text = format!("\"pid\":{pid},\"slot\":{slot},\"state\":\"{state}\"");
-        server.ask(&["status", "--json"]).stdout.contains(&text)
-    };
     scope(|scope| {
-        let asked = ask(scope, &server, "reload", || hangs(&server));
-        let first = server.workers().into_iter().find(|pid| *pid != old).unwrap();
-        server.folder.write("hang", first.to_string().as_bytes());
-        let second = || server.workers().into_iter().find(|pid| ![old, first].contains(pid));
-        eventually("the other one is started", || second().is_some());
-        let second = second().unwrap();
-        eventually("the first one is ready", || is(first, 0, "ready"));
-        signal(first, Signal::STOP);
-        go_on(&server);
-        eventually("the other one serves", || is(second, 1, "serving"));
+        let (first, asked) = reload_with_one_stopped(scope, &server);
         signal(first, Signal::KILL);
         let answer = asked.join().unwrap();
-        assert_eq!(answer.code, Some(1), "{answer:#?}");
-        assert!(answer.stderr.contains("a new worker exited on signal 9 (SIGKILL) before it served"), "{answer:#?}");
+        let said = String::from_utf8(answer.stderr).unwrap();
+        assert_eq!(answer.status.code(), Some(1), "{said}");
+        assert!(said.contains("a new worker exited on signal 9 (SIGKILL) before it served"), "{said}");
     });
     assert_eq!((server.get("/").expect(200).text(), server.worker()), ("old", old));
     assert!(std::net::TcpStream::connect(server.address2()).is_err(), "the new address is closed again");
@@ -243,7 +257,23 @@ fn a_reload_whose_workers_do_not_get_to_serve_fails() {
     assert_eq!(server.get("/").expect(200).text(), "new");
 }
 
-#[test]
+fn a_reload_of_which_one_worker_does_not_get_to_serve_is_done_without_it() {
+    let server = server();
+    let old = server.worker();
+    scope(|scope| {
+        let (first, asked) = reload_with_one_stopped(scope, &server);
+        // After a minute.
+        assert!(asked.join().unwrap().status.success());
+        server.stderr(|log| log.contains("not all workers of generation 2 serve; the old ones are drained anyway"));
+        eventually("the old one has ended", || !server.workers().contains(&old));
+        signal(first, Signal::CONT);
+        eventually("it serves too", || is(&server, first, 0, "serving"));
+    });
+    for _ in 0..20 {
+        assert_eq!(server.get("/").expect(200).text(), "new");
+    }
+}
+
 fn one_that_is_to_replace_another_and_hangs_is_ended() {
     let server = server();
     let worker = server.worker();
@@ -260,4 +290,14 @@ fn one_that_is_to_replace_another_and_hangs_is_ended() {
     );
     assert!(log.contains(&text), "{log}");
     assert_eq!(server.get("/").expect(200).text(), "old");
+}
+
+/// What takes the minute that workers have, all at once: there may be fewer test threads than such cases.
+#[test]
+fn workers_have_a_minute() {
+    scope(|scope| {
+        scope.spawn(one_that_hangs_is_given_up);
+        scope.spawn(one_that_is_to_replace_another_and_hangs_is_ended);
+        scope.spawn(a_reload_of_which_one_worker_does_not_get_to_serve_is_done_without_it);
+    });
 }
