@@ -1,8 +1,9 @@
-//! Where a path leads, as root may follow it.
+//! Where a path leads, as root may follow it, and a worker that root has started.
 //!
-//! Root writes into folders into which others may write too. A link there, or a second name of a file that is elsewhere, would
-//! have root write into anything. So root follows the path step by step. In a folder that is not its own alone it follows only
-//! its own links (as to /dev/stdout), and takes no file that has several names.
+//! Both write into folders into which others may write too. A link there, or a second name of a file that is elsewhere, would
+//! have them write into anything. So they follow the path step by step. In a folder that is not their own alone they follow only
+//! links of their own and of root (as to /dev/stdout), and take no file that has several names. Who starts the server for himself
+//! is asked for nothing of that.
 
 use std::{
     ffi::OsString,
@@ -14,6 +15,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use crate::process::privileges;
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fstat, openat},
     io::Errno,
@@ -28,16 +30,16 @@ pub struct Place {
     pub folder: OwnedFd,
     /// In that folder. There need not be such a file.
     pub name: OsString,
-    /// Nobody but root may write into the folder, or this process is not root's.
-    is_roots: bool,
+    /// Nobody else may write into the folder.
+    is_ours: bool,
     /// It is an open file of this process (/proc/self/fd/1), which only the kernel can follow.
     pub follow: bool,
 }
 
 impl Place {
-    /// Follows a path. An error if a part of it is not there, but for the last, or root may not follow it.
+    /// Follows a path. An error if a part of it is not there, but for the last, or it may not be followed.
     pub fn find(path: &Path) -> io::Result<Place> {
-        let may_be_led = !rustix::process::geteuid().is_root();
+        let ours = Ours::of_process();
         let mut folder = start_of(path)?;
         let mut left = steps(path);
         let mut links = 0;
@@ -49,17 +51,17 @@ impl Place {
             };
             let of_next = next.as_ref().map(fstat).transpose()?;
             let kind = of_next.map_or(FileType::RegularFile, |next| kind(&next));
-            // A link has one name, unless somebody has given root's another one.
-            let is_roots_link = of_next.is_some_and(|next| next.st_uid == 0 && next.st_nlink == 1);
-            let is_roots = may_be_led || is_roots(&folder)?;
+            // A link has one name, unless somebody has given ours another one.
+            let is_our_link = of_next.is_some_and(|next| ours.has(next.st_uid) && next.st_nlink == 1);
+            let is_ours = ours.has_alone(&folder)?;
             match next {
                 Some(link) if kind == FileType::Symlink => {
                     if left.is_empty() && rustix::fs::fstatfs(&folder)?.f_type == PROC_SUPER_MAGIC {
-                        return Ok(Place { folder, name, is_roots, follow: true });
+                        return Ok(Place { folder, name, is_ours, follow: true });
                     }
-                    if !is_roots && !is_roots_link {
+                    if !is_ours && !is_our_link {
                         return Err(refused(
-                            "a part of the path is a link that is not root's",
+                            "a part of the path is somebody else's link",
                             "write the path that it leads to",
                         ));
                     }
@@ -75,7 +77,7 @@ impl Place {
                     left.extend(steps(&target));
                 }
                 Some(next) if !left.is_empty() => folder = next,
-                _ => return Ok(Place { folder, name, is_roots, follow: false }),
+                _ => return Ok(Place { folder, name, is_ours, follow: false }),
             }
         }
         Err(io::ErrorKind::IsADirectory.into())
@@ -92,10 +94,10 @@ impl Place {
         Ok(openat(folder, name, flags, Mode::empty())?)
     }
 
-    /// Whether root may write into this file, which was opened here.
+    /// Whether this file, which was opened here, may be written into.
     pub fn check(&self, file: impl AsFd) -> io::Result<()> {
         let found = fstat(file)?;
-        if !self.is_roots && kind(&found) == FileType::RegularFile && found.st_nlink > 1 {
+        if !self.is_ours && kind(&found) == FileType::RegularFile && found.st_nlink > 1 {
             return Err(refused("the file has several names", "remove the others"));
         }
         Ok(())
@@ -108,9 +110,33 @@ fn steps(path: &Path) -> Vec<OsString> {
     path.components().rev().filter(is_step).map(|part| part.as_os_str().to_owned()).collect()
 }
 
-fn is_roots(folder: &OwnedFd) -> io::Result<bool> {
-    let found = fstat(folder)?;
-    Ok(found.st_uid == 0 && !Mode::from_raw_mode(found.st_mode).intersects(Mode::WGRP | Mode::WOTH))
+/// Whose links are followed, and whose folders are safe.
+enum Ours {
+    /// Everybody's.
+    All,
+    /// Root's, and this user's.
+    Of(u32),
+}
+
+impl Ours {
+    fn of_process() -> Ours {
+        let user = rustix::process::geteuid();
+        if user.is_root() || privileges::were_given_up() { Ours::Of(user.as_raw()) } else { Ours::All }
+    }
+
+    fn has(&self, user: u32) -> bool {
+        match self {
+            Ours::All => true,
+            Ours::Of(ours) => user == 0 || user == *ours,
+        }
+    }
+
+    /// Nobody else may write into this folder.
+    fn has_alone(&self, folder: &OwnedFd) -> io::Result<bool> {
+        let found = fstat(folder)?;
+        let is_shared = Mode::from_raw_mode(found.st_mode).intersects(Mode::WGRP | Mode::WOTH);
+        Ok(matches!(self, Ours::All) || self.has(found.st_uid) && !is_shared)
+    }
 }
 
 fn start_of(path: &Path) -> io::Result<OwnedFd> {
@@ -124,7 +150,6 @@ pub fn kind(found: &Stat) -> FileType {
 }
 
 fn refused(what: &str, instead: &str) -> io::Error {
-    let text =
-        format!("{what}, in a folder into which others than root may write, so root does not open it; {instead}");
+    let text = format!("{what}, in a folder into which others may write, so the server does not open it; {instead}");
     io::Error::new(io::ErrorKind::PermissionDenied, text)
 }

@@ -755,9 +755,9 @@ fn root_writes_no_log_where_a_worker_has_led_it() {
     };
     by_worker("e.log");
     let answer = server.ask(&["-s", "reopen"]);
-    let why = "in a folder into which others than root may write, so root does not open it";
+    let why = "in a folder into which others may write, so the server does not open it";
     let of_link = format!(
-        "logs/e.log\" failed (a part of the path is a link that is not root's, {why}; write the path that it leads to)"
+        "logs/e.log\" failed (a part of the path is somebody else's link, {why}; write the path that it leads to)"
     );
     assert!(answer.code == Some(1) && answer.stderr.contains(&of_link), "{answer:#?}");
     let answer = server.ask(&["-s", "reload"]);
@@ -800,14 +800,14 @@ fn root_writes_no_pid_file_where_another_user_has_led_it() {
     folder.write("plugins.toml", site.as_bytes());
     let fails = |what: &str| {
         let answer = support::server::answer(support::command(&folder, &[]));
-        let text = format!("run/x.pid cannot be written ({what}, in a folder into which others than root may write");
+        let text = format!("run/x.pid cannot be written ({what}, in a folder into which others may write");
         assert!(answer.code == Some(1) && answer.stderr.contains(&text), "{answer:#?}");
         assert_eq!(folder.read("secret"), "");
         fs::remove_file(&pid).unwrap();
     };
     symlink("../secret", &pid).unwrap();
     lchown(&pid, Some(65534), Some(65534)).unwrap();
-    fails("a part of the path is a link that is not root's");
+    fails("a part of the path is somebody else's link");
     fs::hard_link(folder.path("secret"), &pid).unwrap();
     fails("the file has several names");
     // Root's own link leads it.

@@ -153,9 +153,45 @@ fn a_worker_that_somebody_else_has_finish_is_replaced() {
         let before = server.worker();
         send(before, signal);
         // Before that it may take a request with it.
-        server.stderr(|log| log.contains(&format!("worker {before} of generation 1 exited with code 0")));
+        let ended = ["exited with code 0", "has finished"].map(|how| format!("worker {before} of generation 1 {how}"));
+        server.stderr(|log| ended.iter().any(|text| log.contains(text)));
         assert_ne!(server.get("/ok").text(), before.to_string());
     }
+}
+
+#[test]
+fn one_that_somebody_else_has_finish_is_replaced_before_it_has() {
+    let large = support::files::noise(16 << 20);
+    let server = Server::with(
+        &[("html/large", &large)],
+        "worker_threads = 1\nerror_log = { level = \"notice\" }\nmodule = [{ name = \"return\" }, { name = \"static\" }]\n\
+         [[http.server]]\nlisten = [\"127.0.0.1:PORT\"]\nroot = \"html\"\n[[http.server.location]]\npath = \"= /ok\"\n\
+         return = { code = 200, text = \"$pid\" }\n",
+    );
+    let mut workers = server.workers();
+    let mut busy = Vec::new();
+    for _ in 0..2 {
+        let mut client = support::Client::slow(server.address());
+        client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.head().unwrap();
+        busy.push(client);
+        send(*workers.last().unwrap(), Signal::QUIT);
+        eventually("another one", || server.workers().len() > workers.len() || busy.len() == 2);
+        workers = server.workers();
+        if busy.len() == 1 {
+            // At once, though the first one is busy.
+            assert_eq!(workers.len(), 2);
+            let first = server.get("/ok").expect(200).text().to_string();
+            workers.sort_by_key(|pid| pid.to_string() == first);
+        }
+    }
+    // There are two by now that finish what they have: the next one comes when one of them has.
+    server.stderr(|log| log.matches("was told to finish by somebody else, it is replaced").count() == 2);
+    assert_eq!(server.workers().len(), 2);
+    assert_eq!(busy[0].take(large.len()).unwrap(), large);
+    drop(busy.remove(0));
+    server.get("/ok").expect(200);
+    assert_eq!(busy[0].take(large.len()).unwrap(), large);
 }
 
 #[test]

@@ -223,7 +223,7 @@ impl Sockets {
         let mut spoiled = Vec::new();
         for held in self.held.iter_mut().filter(|held| !held.kind.is_foreign) {
             for at in 0..held.listening {
-                if of_worker.clone().any(|number| is_of_loop(at, held.sockets.len(), number, loops)) {
+                if of_worker.clone().any(|number| is_of_loop(at, held.listening, number, loops)) {
                     held.prepare_fresh(at);
                     spoiled.extend(held.use_fresh(at));
                     log_failed(&held.wanted, bind::listen(&held.sockets[at], &held.wanted.options));

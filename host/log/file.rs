@@ -1,12 +1,12 @@
 //! The file of a log: how it is opened, and given to the user of the workers.
 //!
 //! Root opens logs in folders into which that user may write, and so only where place.rs says that it may: a worker that was
-//! taken over could otherwise have root write into anything, and give it away.
+//! taken over could otherwise have root write into anything, and give it away. A worker that opens its logs again does the same.
 
 use std::{ffi::OsStr, fs::File, io, path::Path};
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, fstat, openat, stat},
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, fstat, openat, stat},
     io::Errno,
 };
 
@@ -15,9 +15,6 @@ use crate::place::{self, Place};
 /// Opens it: as nginx, for appending, and readable for all if it is made here. Unlike nginx it never waits for somebody who reads a
 /// FIFO: that is opened for reading too, so that it keeps what it has room for until somebody comes, or comes back.
 pub fn open(path: &Path) -> io::Result<File> {
-    if !rustix::process::geteuid().is_root() {
-        return open_at(CWD, path.as_os_str(), OFlags::empty());
-    }
     let place = Place::find(path)?;
     let file = open_at(&place.folder, &place.name, if place.follow { OFlags::empty() } else { OFlags::NOFOLLOW })?;
     place.check(&file)?;

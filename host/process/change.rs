@@ -41,6 +41,8 @@ pub struct Change {
     pub(super) previous: Option<Rc<Generation>>,
     /// The workers of that, once they have been told to finish.
     drained: Vec<Rc<Child>>,
+    /// New workers that have not come to accept connections.
+    late: Vec<Rc<Child>>,
     pub(super) waiters: Vec<Waiter>,
     pub(super) step: Step,
     /// When it has lasted too long.
@@ -148,6 +150,7 @@ impl Master {
             generation: generation.clone(),
             previous,
             drained: Vec::new(),
+            late: Vec::new(),
             waiters,
             step,
             alarm: None,
@@ -217,7 +220,8 @@ impl Master {
         }
         let sockets = self.sockets.borrow();
         if !child.give_sockets(&plan::sockets_of(&plan, &sockets, child.slot, self.is_changing_to(generation))) {
-            child.end_for("cannot be handed its sockets");
+            // It has ended, which explains itself; or hangs, which is logged.
+            child.kill();
         }
     }
 
@@ -248,10 +252,10 @@ impl Master {
                 child.kill();
             }
         }
+        self.advance();
         if child.stage() == Stage::Serving {
             self.stand_in();
         }
-        self.advance();
     }
 
     /// Whether its workers are those that a change waits for.
@@ -379,7 +383,7 @@ impl Master {
     /// The change cannot be: all is as it was. Nothing that served before has been told of it.
     pub(super) fn fail(self: &Rc<Self>, reason: &str) {
         let Some(change) = self.change.take() else { return };
-        change.generation.kill();
+        change.generation.give_up(self);
         let is_first = change.previous.is_none();
         if change.step == Step::Serving {
             self.old.borrow_mut().retain(|old| !change.previous.as_ref().is_some_and(|it| Rc::ptr_eq(old, it)));
@@ -437,6 +441,15 @@ impl Master {
                     generation.number
                 );
                 self.commit();
+                let mut late = generation.workers();
+                late.retain(|worker| worker.stage() < Stage::Serving);
+                for worker in &late {
+                    log_line!(Level::Alert, "worker {} does not accept connections, it is killed", where_it_is(worker));
+                    worker.kill();
+                }
+                if let Some(change) = &mut *self.change.borrow_mut() {
+                    change.late = late;
+                }
                 self.advance();
             }
             Step::Serving => {
@@ -490,6 +503,13 @@ impl Master {
         for worker in previous.workers().iter().filter(|worker| worker.stage() < Stage::Draining) {
             let _ =
                 writeln!(text, "  warning    worker {} does not answer; it may accept connections still", worker.pid);
+        }
+        for worker in &change.late {
+            let _ = writeln!(
+                text,
+                "  warning    worker {} did not come to accept connections, and is replaced",
+                worker.pid
+            );
         }
         for file in previous.overwritten() {
             let _ = writeln!(

@@ -325,6 +325,12 @@ impl Child {
                 self.reach(Stage::Draining);
                 master.moved(self);
             }
+            // It left before it was told to.
+            (ToMaster::Draining, Stage::Draining) if self.told_to_drain.get() => master.moved(self),
+            (ToMaster::Leaving, Stage::Serving) => {
+                self.reach(Stage::Draining);
+                master.left(self);
+            }
             (ToMaster::Reopened { number, failed }, _) if self.reopening.get() > 0 => {
                 self.reopening.set(self.reopening.get() - 1);
                 let failed = failed.iter().map(|text| printable(text)).collect();

@@ -61,9 +61,22 @@ impl Master {
             self.died(child, status, report);
         } else if status.success() {
             log_line!(Level::Notice, "worker {} of generation {} has finished", child.pid, generation.number);
+            self.respawn(&generation, child.slot);
         } else if child.stage() >= Stage::Draining || !child.is_killed() {
             log_line!(Level::Alert, "worker {} {}{}", child.pid, child::describe(status), last_words(child));
+            self.respawn(&generation, child.slot);
         }
+    }
+
+    /// A worker that serves finishes what it has, because somebody else has told it to: another one takes its place, at once unless
+    /// the one before it still does the same.
+    pub(super) fn left(self: &Rc<Self>, child: &Rc<Child>) {
+        if self.is_serving(&child.generation) {
+            log_line!(Level::Notice, "worker {} was told to finish by somebody else, it is replaced", child.pid);
+            self.respawn(&child.generation, child.slot);
+        }
+        self.stand_in();
+        self.advance();
     }
 
     /// A worker that was to serve is gone: another one takes its place.
@@ -72,6 +85,11 @@ impl Master {
         let level = if status.success() { Level::Notice } else { Level::Alert };
         let (pid, number) = (child.pid, generation.number);
         let has_said_why = report.is_some() && child.stage() < Stage::Serving;
+        if generation.is_dismissed.get() {
+            // It has no successor, and was ended if it was not ready.
+            let level = if child.is_killed() { Level::Notice } else { level };
+            return log_line!(level, "worker {pid} of generation {number} {}", child::describe(status));
+        }
         match report {
             Some(report) if has_said_why => {
                 log_line!(
@@ -99,23 +117,28 @@ impl Master {
         }
     }
 
-    /// Starts workers for slots that have none.
+    /// Starts workers for slots that have none, and do not wait for one.
     pub(super) fn refill(self: &Rc<Self>, generation: &Rc<Generation>) {
         let slots = generation.plan().map_or(0, |plan| plan.processes);
-        let workers = generation.workers();
-        let is_empty = |slot: &usize| workers.iter().all(|worker| worker.slot != *slot);
-        (0..slots).filter(is_empty).for_each(|slot| self.respawn(generation, slot));
+        (0..slots).for_each(|slot| self.respawn(generation, slot));
     }
 
     fn respawn_later(self: &Rc<Self>, generation: &Rc<Generation>, slot: usize, delay: Duration) {
-        generation.set_next_start(slot, Instant::now() + delay);
+        generation.set_next_start(slot, Some(Instant::now() + delay));
         let generation = generation.clone();
-        Alarm::new(self, delay, move |master| master.respawn(&generation, slot)).detach();
+        let start = move |master: &Rc<Master>| {
+            generation.set_next_start(slot, None);
+            master.respawn(&generation, slot);
+        };
+        Alarm::new(self, delay, start).detach();
     }
 
     fn respawn(self: &Rc<Self>, generation: &Rc<Generation>, slot: usize) {
-        let is_taken = generation.workers().iter().any(|worker| worker.slot == slot);
-        if is_taken || !self.is_serving(generation) || generation.is_dismissed.get() || self.ending.get().is_some() {
+        if generation.has_no_room(slot)
+            || !self.is_serving(generation)
+            || generation.is_dismissed.get()
+            || self.ending.get().is_some()
+        {
             return;
         }
         match self.start_child(generation, slot, false) {
@@ -128,17 +151,14 @@ impl Master {
         }
     }
 
-    /// Ends a worker that replaces another if it takes too long to get ready; then it counts as one that has died.
+    /// Ends a worker that replaces another if it takes too long to serve; then it counts as one that has died.
     fn await_start(self: &Rc<Self>, child: &Rc<Child>) {
         let child = Rc::downgrade(child);
         let look = move |_: &Rc<Master>| {
-            if let Some(child) = child.upgrade().filter(|child| child.stage() < Stage::Ready) {
+            if let Some(child) = child.upgrade().filter(|child| child.stage() < Stage::Serving) {
+                let what = if child.stage() < Stage::Ready { "was not ready" } else { "does not accept connections" };
                 let seconds = START_TIMEOUT.as_secs();
-                log_line!(
-                    Level::Alert,
-                    "worker {} was not ready within {seconds} s, it is killed",
-                    where_it_is(&child)
-                );
+                log_line!(Level::Alert, "worker {} {what} within {seconds} s, it is killed", where_it_is(&child));
                 child.kill();
             }
         };

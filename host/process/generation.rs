@@ -41,6 +41,8 @@ pub struct Generation {
     next_starts: RefCell<Vec<(usize, Instant)>>,
     /// Its workers were told to finish, and have no successors: another master serves.
     pub is_dismissed: Cell<bool>,
+    /// It was tried, and does not count.
+    pub has_failed: Cell<bool>,
     /// When they have not ended in time.
     end_alarm: RefCell<Option<Alarm>>,
     /// Said once: a module of it was overwritten while it was in use.
@@ -59,6 +61,7 @@ impl Generation {
             respawns: RefCell::default(),
             next_starts: RefCell::default(),
             is_dismissed: Cell::new(false),
+            has_failed: Cell::new(false),
             end_alarm: RefCell::default(),
             overwritten_said: Cell::new(false),
         })
@@ -146,11 +149,20 @@ impl Generation {
         self.respawns.borrow_mut().get_mut(slot).map(act)
     }
 
-    /// The next worker of a slot is started then.
-    pub fn set_next_start(&self, slot: usize, at: Instant) {
+    /// Whether no worker is to be started in a slot: it has one that is to stay, or several that finish what they have, or waits.
+    pub fn has_no_room(&self, slot: usize) -> bool {
+        let workers = self.workers.borrow();
+        let of_slot = workers.iter().filter(|worker| worker.slot == slot);
+        of_slot.clone().count() > 1
+            || of_slot.clone().any(|worker| worker.stage() < Stage::Draining)
+            || self.next_starts.borrow().iter().any(|(of, _)| *of == slot)
+    }
+
+    /// The next worker of a slot is started then, or now.
+    pub fn set_next_start(&self, slot: usize, at: Option<Instant>) {
         let mut next_starts = self.next_starts.borrow_mut();
         next_starts.retain(|(of, _)| *of != slot);
-        next_starts.push((slot, at));
+        next_starts.extend(at.map(|at| (slot, at)));
     }
 
     /// The slots that have no worker, and how long they wait for one, if that is known.
@@ -180,7 +192,7 @@ impl Generation {
         for worker in self.workers() {
             if worker.stage() < Stage::Ready {
                 worker.kill();
-            } else if worker.stage() < Stage::Draining {
+            } else if worker.stage() < Stage::Draining && !worker.is_killed() {
                 worker.drain(timeout);
             }
         }
@@ -200,6 +212,14 @@ impl Generation {
     /// Ends its workers.
     pub fn kill(&self) {
         self.workers().iter().for_each(|worker| worker.kill());
+    }
+
+    /// It does not come to count. Those of its workers that accept connections already finish what they have, the others are ended.
+    pub fn give_up(self: &Rc<Self>, master: &Rc<Master>) {
+        self.has_failed.set(true);
+        let is_idle = |worker: &&Rc<Child>| worker.stage() < Stage::Serving;
+        self.workers().iter().filter(is_idle).for_each(|worker| worker.kill());
+        self.drain(master);
     }
 
     /// Modules whose files have been written into since they were loaded: processes that map them see the new content, which is

@@ -16,6 +16,7 @@
 //!   Drain           ---------->   accepts no more, finishes what it has, and ends
 //!                   <----------   Draining
 //!   Stop            ---------->   ends at once
+//!                   <----------   Leaving, if it drains because of a signal
 //! ```
 
 use std::{path::PathBuf, time::Duration};
@@ -93,6 +94,8 @@ pub enum ToMaster {
     },
     /// It accepts no connections any more.
     Draining,
+    /// Somebody else has told it to finish what it has.
+    Leaving,
 }
 
 /// What a worker is to be.

@@ -1,6 +1,9 @@
 //! Whom the workers run as (nginx: user), and their limits. Taken on before any thread starts.
 
-use std::ffi::CString;
+use std::{
+    ffi::CString,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use nix::unistd::{Gid, Group, Uid, User};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -43,6 +46,7 @@ impl Account {
 
     /// Becomes this user, for good.
     pub fn assume(&self) -> Result<(), String> {
+        GIVEN_UP.store(true, Ordering::Relaxed);
         let cannot = |what: &str, error: nix::Error| {
             format!("cannot become user {:?}: {what}() failed ({})", self.name, ErrorText(&error.into()))
         };
@@ -55,6 +59,13 @@ impl Account {
         Ok(())
     }
 }
+
+/// Whether this process was root, and is another user now.
+pub fn were_given_up() -> bool {
+    GIVEN_UP.load(Ordering::Relaxed)
+}
+
+static GIVEN_UP: AtomicBool = AtomicBool::new(false);
 
 /// Sets the limits and the priority that the configuration has for workers.
 pub fn set_limits(main: &config::Main) -> Result<(), String> {

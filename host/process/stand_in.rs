@@ -14,7 +14,8 @@ use super::{
 impl Master {
     /// Sees to it that each slot of what serves has a worker, or one that stands in for it, as far as there are workers.
     pub(super) fn stand_in(&self) {
-        let Some(generation) = self.serving.borrow().clone() else { return };
+        // While the workers of a change come to serve, one after the other, those before them do.
+        let Some(generation) = self.serving.borrow().clone().filter(|_| !self.is_to_serve()) else { return };
         let Some(plan) = generation.plan().filter(|_| !generation.is_dismissed.get() && self.ending.get().is_none())
         else {
             return;
@@ -25,7 +26,9 @@ impl Master {
                     other.tell(&ToWorker::GiveBack(slot), &[]);
                     generation.set_stand_in(slot, None);
                 }
-                None if generation.worker(slot, Stage::Ready).is_none() => self.find_stand_in(&generation, &plan, slot),
+                None if generation.worker(slot, Stage::Serving).is_none() => {
+                    self.find_stand_in(&generation, &plan, slot)
+                }
                 _ => (),
             }
         }
@@ -39,6 +42,9 @@ impl Master {
         let sockets = self.sockets.borrow();
         if other.lend_sockets(slot, &plan::sockets_of(plan, &sockets, slot, self.is_changing_to(generation))) {
             generation.set_stand_in(slot, Some(other));
+        } else {
+            // It may have got some.
+            other.tell(&ToWorker::GiveBack(slot), &[]);
         }
     }
 }

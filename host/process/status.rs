@@ -172,9 +172,10 @@ fn state(master: &Rc<Master>, generation: &Rc<Generation>) -> &'static str {
         Some(serving) if Rc::ptr_eq(serving, generation) && serving.is_dismissed.get() => "dismissed",
         Some(serving) if Rc::ptr_eq(serving, generation) => "serving",
         _ if master.is_starting(generation) => "starting",
-        // One that has failed has no worker that has come so far.
-        _ if generation.workers().iter().any(|worker| worker.stage() >= Stage::Serving) => "draining",
-        _ => "failed",
+        _ if generation.has_failed.get() => "failed",
+        // Until all of the next one serve.
+        _ if master.is_to_serve() && generation.workers().iter().any(|worker| worker.is_to_stay()) => "serving",
+        _ => "draining",
     }
 }
 

@@ -316,8 +316,12 @@ impl Worker {
                 log_line!(Level::Notice, "{received}, exiting");
                 self.loops.stop();
             }
-            // Not said to the master, which replaces a worker that others have end.
-            signal::SIGQUIT | signal::SIGWINCH => self.finish(self.timeout, || ()),
+            signal::SIGQUIT | signal::SIGWINCH => {
+                if !self.loops.is_draining() {
+                    self.line.tell(&ToMaster::Leaving);
+                }
+                self.finish(self.timeout, || ());
+            }
             signal::SIGUSR1 => {
                 log_line!(Level::Notice, "{received}, reopening logs");
                 log::reopen(|_| ());
