@@ -787,6 +787,36 @@ fn root_writes_no_log_where_a_worker_has_led_it() {
 }
 
 #[test]
+fn a_worker_writes_no_log_where_a_third_user_has_led_it() {
+    use std::os::unix::fs::{chown, lchown, symlink};
+    if !rustix::process::geteuid().is_root() {
+        return support::skip("only root can start workers as another user");
+    }
+    let (folder, user) = Folder::for_workers();
+    folder.write("third/x", b"");
+    folder.write("nobodys", b"");
+    chown(folder.path("third"), Some(12345), Some(12345)).unwrap();
+    chown(folder.path("nobodys"), Some(65534), Some(65534)).unwrap();
+    let site = user.to_string() + &SITE.replace("root = ", "access_log = \"third/a.log\"\nroot = ");
+    let server = Server::start_in(folder, &site);
+    server.get("/ok").expect(200);
+    eventually("a line", || server.folder.read("third/a.log").contains("GET /ok "));
+    fs::remove_file(server.folder.path("third/a.log")).unwrap();
+    symlink("../nobodys", server.folder.path("third/a.log")).unwrap();
+    lchown(server.folder.path("third/a.log"), Some(12345), Some(12345)).unwrap();
+    assert_eq!(server.ask(&["-s", "reopen"]).code, Some(1));
+    server.get("/ok").expect(200);
+    // The next worker has none open, and tries.
+    let before = server.worker();
+    let pid = rustix::process::Pid::from_raw(before.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    eventually("another worker", || server.workers().iter().any(|pid| *pid != before));
+    server.get("/ok").expect(200);
+    server.stderr(|log| log.contains("third/a.log (a part of the path is somebody else's link, "));
+    assert_eq!(server.folder.read("nobodys"), "");
+}
+
+#[test]
 fn root_writes_no_pid_file_where_another_user_has_led_it() {
     use std::os::unix::fs::{chown, lchown, symlink};
     if !rustix::process::geteuid().is_root() {
