@@ -9,7 +9,7 @@ use std::process::Output;
 use std::thread::{ScopedJoinHandle, scope};
 
 use rustix::process::Signal;
-use support::{Answer, Server, eventually, eventually_within};
+use support::{Answer, Client, Server, eventually, eventually_within};
 
 /// A site that answers with this text. Its workers wait as long as there is a file `hang`.
 fn site(text: &str) -> String {
@@ -217,13 +217,15 @@ fn is(server: &Server, pid: u32, slot: u32, state: &str) -> bool {
     server.ask(&["status", "--json"]).stdout.contains(&text)
 }
 
-/// Has a reload begun to two workers and another address, and stops the first one before it serves: with the answer to come.
+/// Has a reload begun to two workers and another address, and stops the first one before it serves. With both, and the answer to
+/// come.
 fn reload_with_one_stopped<'scope>(
     scope: &'scope std::thread::Scope<'scope, '_>,
     server: &'scope Server,
-) -> (u32, ScopedJoinHandle<'scope, Output>) {
+    site: &str,
+) -> ([u32; 2], ScopedJoinHandle<'scope, Output>) {
     let old = server.worker();
-    let two = site("new").replace("\"127.0.0.1:PORT\"", "\"127.0.0.1:PORT\", \"127.0.0.1:PORT2\"");
+    let two = site.replace("\"127.0.0.1:PORT\"", "\"127.0.0.1:PORT\", \"127.0.0.1:PORT2\"");
     write(server, &format!("worker_processes = 2\n{two}"));
     let asked = scope.spawn(|| support::command(&server.folder, &["-s", "reload"]).output().unwrap());
     eventually("the first one hangs", || hangs(server));
@@ -236,7 +238,7 @@ fn reload_with_one_stopped<'scope>(
     signal(first, Signal::STOP);
     go_on(server);
     eventually("the other one serves", || is(server, second, 1, "serving"));
-    (first, asked)
+    ([first, second], asked)
 }
 
 #[test]
@@ -244,7 +246,7 @@ fn a_reload_whose_workers_do_not_get_to_serve_fails() {
     let server = server();
     let old = server.worker();
     scope(|scope| {
-        let (first, asked) = reload_with_one_stopped(scope, &server);
+        let ([first, _], asked) = reload_with_one_stopped(scope, &server, &site("new"));
         signal(first, Signal::KILL);
         let answer = asked.join().unwrap();
         let said = String::from_utf8(answer.stderr).unwrap();
@@ -257,11 +259,37 @@ fn a_reload_whose_workers_do_not_get_to_serve_fails() {
     assert_eq!(server.get("/").expect(200).text(), "new");
 }
 
+#[test]
+fn a_reload_that_fails_late_cuts_no_request() {
+    let large = support::files::noise(8 << 20);
+    let files = site("x").replace("name = \"return\"", "name = \"static\"").replace("return = ", "root = \"html\" #");
+    let server = Server::with(&[("html/large", &large)], &files);
+    server.folder.write("hang", b"");
+    scope(|scope| {
+        let ([first, second], asked) = reload_with_one_stopped(scope, &server, &files);
+        // Those of the one that is stopped are lost with it.
+        let mut clients: Vec<_> = (0..24).map(|_| Client::slow(server.address2())).collect();
+        clients.iter_mut().for_each(|client| client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n"));
+        eventually("some are served", || {
+            let status = server.ask(&["status", "--json"]).stdout;
+            let of_second = status.split(&format!("\"pid\":{second},")).nth(1).unwrap();
+            of_second.contains("\"running\":") && !of_second.split("\"running\":").nth(1).unwrap().starts_with('0')
+        });
+        signal(first, Signal::KILL);
+        assert_eq!(asked.join().unwrap().status.code(), Some(1));
+        let served =
+            clients.iter_mut().filter_map(|client| client.head().ok().map(|_| client.take(large.len()).unwrap()));
+        let served: Vec<_> = served.collect();
+        assert!(!served.is_empty() && served.iter().all(|body| *body == large));
+    });
+    eventually("the old one is alone", || server.workers().len() == 1);
+}
+
 fn a_reload_of_which_one_worker_does_not_get_to_serve_is_done_without_it() {
     let server = server();
     let old = server.worker();
     scope(|scope| {
-        let (first, asked) = reload_with_one_stopped(scope, &server);
+        let ([first, _], asked) = reload_with_one_stopped(scope, &server, &site("new"));
         // After a minute.
         let answer = asked.join().unwrap();
         let said = String::from_utf8(answer.stdout).unwrap();
