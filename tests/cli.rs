@@ -116,6 +116,11 @@ fn a_configuration_that_is_not_there() {
     );
     let none = run(&folder, &["-s", "reload", "-p", "none"]);
     assert!(none.code == Some(1) && none.stderr.starts_with("topnext: prefix none (2: "), "{none:#?}");
+    // As in nginx, the prefix leads to it.
+    folder.write("sub/plugins.toml", b"[[http.server]]\nlisten = [\"127.0.0.1:1\"]\nroot = \"html\"\n");
+    folder.write("sub/html/x", b"");
+    let found = run(&folder, &["-t", "-p", "sub"]);
+    assert!(found.code == Some(0) && found.stderr.contains("file sub/plugins.toml test is successful"), "{found:#?}");
     if !std::path::Path::new("/etc/topnext/plugins.toml").exists() {
         let none = run(&folder, &[]);
         let text =

@@ -59,7 +59,9 @@ fn a_broken_configuration_changes_nothing_and_all_its_errors_are_said() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("plugins.toml:6:1: http.server.lisen: unknown key; did you mean \"listen\"?\n"), "{said}");
     assert!(said.contains("plugins.toml:8:1: http.server.gzip: no module of this name is declared"), "{said}");
-    assert!(said.ends_with("topnext: configuration file plugins.toml test failed\n"), "{said}");
+    let last =
+        "topnext: configuration file plugins.toml test failed\ntopnext: nothing has changed, generation 1 serves\n";
+    assert!(said.ends_with(last), "{said}");
     // No TOML at all.
     let (code, said) = reload(&server, "[[[");
     assert!(code == Some(1) && said.starts_with("plugins.toml:1:"), "{said}");
@@ -68,7 +70,10 @@ fn a_broken_configuration_changes_nothing_and_all_its_errors_are_said() {
     let busy = taken.local_addr().unwrap().to_string();
     let (code, said) =
         reload(&server, &answering("bad").replace("\"127.0.0.1:PORT\"", &format!("\"127.0.0.1:PORT\", \"{busy}\"")));
-    assert_eq!((code, said), (Some(1), format!("topnext: cannot listen on {busy}: (98: Address already in use)\n")));
+    let text = format!(
+        "topnext: cannot listen on {busy}: (98: Address already in use)\ntopnext: nothing has changed, generation 1 serves\n"
+    );
+    assert_eq!((code, said), (Some(1), text));
     assert_eq!((server.get("/").expect(200).text(), server.worker()), ("good", worker));
     eventually("those that failed are gone", || server.workers() == [worker]);
     server.stderr(|log| log.contains("[error] ") && log.contains("reload failed: topnext: cannot listen on "));
@@ -87,6 +92,8 @@ fn a_very_long_report_is_cut() {
     assert_eq!(code, Some(1));
     let lines: Vec<&str> = said.lines().collect();
     let (last, all) = lines.split_last().unwrap();
+    assert_eq!(*last, "topnext: nothing has changed, generation 1 serves");
+    let (last, all) = all.split_last().unwrap();
     assert!(all.iter().all(|line| line.contains(".no_such_directive: unknown key")), "{:?}", all.last());
     assert_eq!(*last, format!("topnext: the report is cut here; it has {} more lines", 5000 + 1 - all.len()));
     assert!(said.len() > 200_000 && said.len() < 300_000, "{}", said.len());

@@ -46,7 +46,7 @@ Commands:
   inspect FILE   show what a module says about itself, without running any of its code
 
 Options:
-  -c FILE        the configuration (default: ./plugins.toml, else /etc/topnext/plugins.toml)
+  -c FILE        the configuration (default: plugins.toml in the PREFIX of -p, else here, else in /etc/topnext)
   -p PREFIX      where relative paths start (default: the folder of the configuration)
   -s SIGNAL      have the server that runs with this prefix reload its configuration, reopen its logs, quit when its
                  requests have ended, or stop at once; and wait for the outcome
@@ -188,7 +188,7 @@ fn build_info() -> String {
 }
 
 fn with_configuration(arguments: &Arguments) -> Result<(), String> {
-    let path = configuration_path(arguments.config.as_deref())?;
+    let path = configuration_path(arguments)?;
     let prefix = prefix(arguments.prefix.as_deref(), &path)?;
     let loaded = load(&path, &prefix)?;
     if arguments.command != Command::Modules {
@@ -226,14 +226,18 @@ fn check_pid(loaded: &Loaded, path: &Path, prefix: &Path) -> Result<(), String> 
     })
 }
 
-fn configuration_path(given: Option<&Path>) -> Result<PathBuf, String> {
-    if let Some(path) = given {
-        return Ok(path.to_path_buf());
+/// `-c`, else that of the prefix that is given (as in nginx), else the first of the defaults.
+fn configuration_path(arguments: &Arguments) -> Result<PathBuf, String> {
+    if let Some(path) = &arguments.config {
+        return Ok(path.clone());
     }
-    let defaults = ["plugins.toml", "/etc/topnext/plugins.toml"];
-    let found = defaults.iter().map(PathBuf::from).find(|path| path.exists());
-    found
-        .ok_or_else(|| format!("topnext: there is no {}; name a configuration with -c FILE", defaults.join(" and no ")))
+    let of_prefix = arguments.prefix.iter().map(|prefix| prefix.join("plugins.toml"));
+    let places: Vec<PathBuf> =
+        of_prefix.chain(["plugins.toml", "/etc/topnext/plugins.toml"].map(PathBuf::from)).collect();
+    places.iter().find(|path| path.exists()).cloned().ok_or_else(|| {
+        let places: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
+        format!("topnext: there is no {}; name a configuration with -c FILE", places.join(" and no "))
+    })
 }
 
 /// Where relative paths start, absolute: `-p`, else the folder of the configuration.
@@ -261,7 +265,7 @@ fn dump(loaded: &Loaded) -> Result<(), String> {
 
 /// The paths that a running server has to know.
 fn options(arguments: &Arguments, program: &Path, words: Vec<OsString>) -> Result<Options, String> {
-    let config = configuration_path(arguments.config.as_deref())?;
+    let config = configuration_path(arguments)?;
     let prefix = prefix(arguments.prefix.as_deref(), &config)?;
     for path in [&config, &prefix] {
         if path.to_str().is_none() {
@@ -316,7 +320,7 @@ fn ask(arguments: &Arguments, question: &str) -> Result<String, String> {
     let prefix = match (&arguments.prefix, &arguments.config) {
         (Some(given), _) => prefix(Some(given), Path::new(""))?,
         (None, Some(config)) => prefix(None, config)?,
-        (None, None) => match configuration_path(None) {
+        (None, None) => match configuration_path(arguments) {
             // The one here may be gone, and the server that has read it not.
             Ok(config) if !Path::new(control::NAME).exists() => prefix(None, &config)?,
             _ => prefix(None, Path::new(""))?,

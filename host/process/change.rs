@@ -402,7 +402,11 @@ impl Master {
             reason.lines().for_each(|line| log_line!(Level::Error, "reload failed: {line}"));
             systemd::ready();
         }
-        answer(change.waiters, &Err(reason.to_string()));
+        let mut said = reason.trim_end().to_string();
+        if let Some(previous) = self.serving.borrow().as_ref().filter(|previous| !previous.is_dismissed.get()) {
+            said.push_str(&format!("\ntopnext: nothing has changed, generation {} serves", previous.number));
+        }
+        answer(change.waiters, &Err(said));
         self.restart_later();
         self.go_on();
     }

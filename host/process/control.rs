@@ -411,7 +411,7 @@ impl Client {
             log_line!(Level::Warn, "control socket: {question:?} was refused: {reason}");
             return self.refuse(&reason);
         }
-        if question != status::QUESTION {
+        if ["reload", "reopen", "quit", "stop"].contains(&question) {
             log_line!(Level::Notice, "control socket: {question:?}");
         }
         let client = self.clone();
@@ -423,7 +423,8 @@ impl Client {
             "stop" => master.end(Ending::Fast, Some(waiter)),
             status::QUESTION => waiter(Ok(status::json(&master))),
             other => {
-                self.refuse(&format!("found {other:?}, expected reload, reopen, quit, stop or {}", status::QUESTION))
+                log_line!(Level::Warn, "control socket: {other:?} was refused: it is no question");
+                self.refuse(&format!("found {other:?}, expected reload, reopen, quit, stop or {}", status::QUESTION));
             }
         }
     }

@@ -159,7 +159,7 @@ fn of(master: &Rc<Master>) -> Status {
         version: VERSION.to_string(),
         pid: std::process::id(),
         uptime: master.started().elapsed().as_secs(),
-        config: master.options.config.display().to_string(),
+        config: std::path::absolute(&master.options.config).unwrap_or_default().display().to_string(),
         other_master: master.upgrade.borrow().other_process(),
         generations: generations.iter().map(of_generation).collect(),
     }
