@@ -11,7 +11,7 @@ mod files;
 
 pub mod kept;
 
-pub mod limits;
+mod limits;
 
 pub mod facts;
 

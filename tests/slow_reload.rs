@@ -125,15 +125,20 @@ fn logs_are_reopened_while_a_worker_starts() {
 #[test]
 fn a_worker_that_loads_is_not_late_to_reopen_logs() {
     let server = server();
+    let old = server.worker();
     scope(|scope| {
         let reload = ask(scope, &server, "reload", || hangs(&server));
+        // One that is late shows when that is.
+        signal(old, Signal::STOP);
         let reopen = ask(scope, &server, "reopen", || server.stderr(|_| true).contains("reopening logs"));
-        // Longer than one that is ready may take.
-        std::thread::sleep(std::time::Duration::from_secs(11));
+        let late = format!("process {old}: no answer within 10 s");
+        server.stderr(|log| log.contains(&format!("[alert] {}#0: reopening logs: {late}", server.pid())));
         assert!(!reopen.is_finished());
+        signal(old, Signal::CONT);
         go_on(&server);
-        let answers = [reload, reopen].map(|asked| asked.join().unwrap());
-        assert!(answers.iter().all(|answer| answer.code == Some(0)), "{answers:#?}");
+        assert_eq!(reload.join().unwrap().code, Some(0));
+        let answer = reopen.join().unwrap();
+        assert!(answer.code == Some(1) && answer.stderr.ends_with(&format!(":\n  {late}\n")), "{answer:#?}");
     });
 }
 

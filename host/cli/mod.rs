@@ -218,9 +218,7 @@ fn load(path: &Path, prefix: &Path) -> Result<Loaded, String> {
 /// What a start would find out.
 fn check_pid(loaded: &Loaded, path: &Path, prefix: &Path) -> Result<(), String> {
     let main = &loaded.site.main;
-    let pid = prefix.join(&main.pid);
-    let checked = pid_file::check_no_log(&pid, &log::files()).and_then(|()| site::limits::check_pid(&pid));
-    checked.map_err(|error| {
+    pid_file::check(&prefix.join(&main.pid), &log::files()).map_err(|error| {
         let place = loaded.files.place(main.origin_of("pid"));
         format!("{place}: pid: {error}\ntopnext: configuration file {} test failed", path.display())
     })

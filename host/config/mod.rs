@@ -86,7 +86,7 @@ pub use tree::{Entry, Node, Table, Value};
 pub struct Document {
     files: Arc<Files>,
     main: Table,
-    texts: Arc<Texts>,
+    texts: Texts,
 }
 
 impl Document {
@@ -98,14 +98,14 @@ impl Document {
     /// As [`read`](Document::read): from these texts, if it was read before.
     pub fn read_kept(path: &Path, kept: Option<Texts>) -> Result<Document, Diagnostics> {
         let (files, main, texts) = include::read(path, kept)?;
-        Ok(Document { files, main, texts: Arc::new(texts) })
+        Ok(Document { files, main, texts })
     }
 
     /// As [`read`](Document::read), with the text of the main file given. `name` stands for it in errors, and is where
     /// the files that it includes are looked for.
     pub fn from_text(name: &str, text: &str) -> Result<Document, Diagnostics> {
         let (files, main, texts) = include::read_text(name, text)?;
-        Ok(Document { files, main, texts: Arc::new(texts) })
+        Ok(Document { files, main, texts })
     }
 
     /// The modules that are declared. Checked alone, since the rest cannot be checked before these are known.
@@ -146,14 +146,9 @@ impl Document {
         &self.files
     }
 
-    /// What was read of them.
-    pub fn texts(&self) -> &Arc<Texts> {
-        &self.texts
-    }
-
     /// The texts alone.
     pub fn into_texts(self) -> Texts {
-        Arc::unwrap_or_clone(self.texts)
+        self.texts
     }
 
     /// The unchecked tree of all files together.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FlockOperation, Mode, OFlags},
+    fs::{Access, AtFlags, FlockOperation, Mode, OFlags},
     io::Errno,
     process::Pid,
 };
@@ -106,9 +106,7 @@ impl PidFile {
             Err(error) => return Err(cannot(error.into())),
         }
         // A slip in the configuration must not cost a file that is something else.
-        let mut text = Vec::new();
-        (&mut file).take(32).read_to_end(&mut text).map_err(cannot)?;
-        if !text.iter().all(|byte| byte.is_ascii_digit() || byte.is_ascii_whitespace()) {
+        if !holds_number(&file).map_err(cannot)? {
             return Err(format!(
                 "the pid file {} is no pid file: there is another file of this name, which is left alone; say where it is to be \
                  with pid",
@@ -148,8 +146,37 @@ impl PidFile {
 /// What all may do with it.
 const MODE: Mode = Mode::from_raw_mode(0o644);
 
+/// What `-t` can find of what a start would: an error if there cannot be a pid file with this path, beside these logs. Nothing is
+/// written, since another server may have it.
+pub fn check(path: &Path, logs: &[PathBuf]) -> Result<(), String> {
+    check_no_log(path, logs)?;
+    let found = path.display();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => Err(format!("found {found}, which is no regular file")),
+        Ok(_) if File::open(path).is_ok_and(|file| holds_number(&file).is_ok_and(|holds| !holds)) => {
+            Err(format!("found {found}, which is there, and no pid file"))
+        }
+        Ok(_) => may_write(path).map_err(|error| format!("found {found}, which cannot be written ({error})")),
+        Err(_) => may_write(folder).map_err(|error| {
+            format!("found {found}, which cannot be made: its folder is not there, or closed ({error})")
+        }),
+    }
+}
+
+fn may_write(path: &Path) -> Result<(), String> {
+    rustix::fs::access(path, Access::WRITE_OK).map_err(|error| ErrorText(&error.into()).to_string())
+}
+
+/// Whether it begins as a pid file does, or is empty.
+fn holds_number(file: &File) -> io::Result<bool> {
+    let mut text = Vec::new();
+    file.take(32).read_to_end(&mut text)?;
+    Ok(text.iter().all(|byte| byte.is_ascii_digit() || byte.is_ascii_whitespace()))
+}
+
 /// An error if one of these logs has the path of a pid file.
-pub fn check_no_log(path: &Path, logs: &[PathBuf]) -> Result<(), String> {
+fn check_no_log(path: &Path, logs: &[PathBuf]) -> Result<(), String> {
     match logs.iter().find(|log| is_same_path(log, path)) {
         Some(log) => Err(format!(
             "the pid file {} is a log of this configuration; say where it is to be with pid",

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     event::{Ready, Source, remote::Announcement},
-    log,
+    log::{self, error::Level},
+    log_line,
 };
 
 /// How long files may take to open.
@@ -103,8 +104,11 @@ impl Reopening {
             let loading = reopening.loading.take();
             let late: Vec<u32> =
                 reopening.waits_for.borrow_mut().extract_if(.., |pid| !loading.contains(pid)).collect();
-            let text = |pid| format!("process {pid}: no answer within {} s", TIMEOUT.as_secs());
-            reopening.failed.borrow_mut().extend(late.into_iter().map(text));
+            for pid in late {
+                let text = format!("process {pid}: no answer within {} s", TIMEOUT.as_secs());
+                log_line!(Level::Alert, "reopening logs: {text}");
+                reopening.failed.borrow_mut().push(text);
+            }
             if reopening.waits_for.borrow().is_empty() {
                 reopening.end();
             } else {

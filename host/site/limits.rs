@@ -1,16 +1,12 @@
 //! What a configuration asks of the system, held against what the system gives. It is looked at when the configuration is read, so
 //! that `-t` and a reload say it with the place, and not only a start when it fails.
 
-use std::{fs, io::Read, path::Path};
+use std::fs;
 
-use rustix::{
-    fs::Access,
-    process::{Resource, getrlimit},
-};
+use rustix::process::{Resource, getrlimit};
 
 use crate::{
     config::{Diagnostics, Main},
-    error_text::ErrorText,
     process::scoreboard,
 };
 
@@ -102,30 +98,4 @@ impl Demands<'_> {
             missing.push(main.origin_of("worker_priority"), "worker_priority", text);
         }
     }
-}
-
-/// Whether there can be a pid file, for `-t`: a server finds out when it makes it. Nothing is written, since another server may
-/// have it.
-pub fn check_pid(path: &Path) -> Result<(), String> {
-    let found = path.display();
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => Err(format!("found {found}, which is no regular file")),
-        Ok(_) => {
-            let mut text = Vec::new();
-            let file = fs::File::open(path).and_then(|file| file.take(32).read_to_end(&mut text));
-            let is_number = text.iter().all(|byte| byte.is_ascii_digit() || byte.is_ascii_whitespace());
-            match file {
-                Ok(_) if !is_number => Err(format!("found {found}, which is there, and no pid file")),
-                _ => may_write(path).map_err(|error| format!("found {found}, which cannot be written ({error})")),
-            }
-        }
-        Err(_) => may_write(folder).map_err(|error| {
-            format!("found {found}, which cannot be made: its folder is not there, or closed ({error})")
-        }),
-    }
-}
-
-fn may_write(path: &Path) -> Result<(), String> {
-    rustix::fs::access(path, Access::WRITE_OK).map_err(|error| ErrorText(&error.into()).to_string())
 }
